@@ -1,0 +1,37 @@
+"""layerangles: angles between teacher layers, seen from the student, for knowledge distillation."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerangles.checkpoints import open_student
+    from layerangles.errors import InputError
+    from layerangles.measure import measure_angles
+    from layerangles.result import AngleResult
+
+try:
+    __version__ = version("layerangles")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = ["AngleResult", "InputError", "__version__", "measure_angles", "open_student"]
+
+# Imported when first asked for, so that `import layerangles` does not wait for torch and transformers.
+_HOME = {
+    "AngleResult": "layerangles.result",
+    "InputError": "layerangles.errors",
+    "measure_angles": "layerangles.measure",
+    "open_student": "layerangles.checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

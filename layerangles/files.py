@@ -1,0 +1,53 @@
+"""Writing beside, then renaming: a file or a directory is there whole or not at all."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from layerangles.errors import InputError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write a file or a directory to; rename it into place at the end.
+
+    If the body raises, what was written is removed and whatever stood at ``path`` stays as it was.
+
+    Raises:
+        InputError: ``path`` exists and ``overwrite`` is false.
+    """
+    target = Path(path)
+    refuse_existing(target, overwrite=overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, since writers choose their format by it.
+    beside = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        yield beside
+        if target.is_dir() and not target.is_symlink():
+            # A directory cannot be replaced in one rename; the old one steps aside first.
+            old = target.with_name(f".{target.name}.{os.getpid()}.old")
+            target.rename(old)
+            beside.rename(target)
+            shutil.rmtree(old)
+        else:
+            beside.replace(target)
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise before any work is done if ``path`` exists and may not be replaced."""
+    if Path(path).exists() and not overwrite:
+        raise InputError(f"{path} exists already. Choose another path, or replace it with overwrite (--overwrite).")
+
+
+def sha256_of_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

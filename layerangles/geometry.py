@@ -1,0 +1,247 @@
+"""Angles, cosines and distances between teacher layers as seen from a student layer: pure functions of tensors.
+
+A *vertex* is the point the teacher layers are looked at from: a student layer's state, mapped into teacher
+space. Sums of products are taken in float64 from whatever the models computed in, because a Gram matrix in
+float32 loses every digit where a student layer lies close to a teacher layer.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+# Tokens in one block of the computation: small enough for a block of 20 layers to stay in the cache.
+TOKENS_PER_CHUNK = 64
+
+# A cosine from the Gram matrix is off by about this much, over the share of the norms that is left in a length.
+_GRAM_ROUNDING = 1e-15
+# The error of an angle, in radians, above which the differences are taken first instead (6e-5 degrees).
+_ANGLE_TOLERANCE = 1e-6
+
+
+class ChunkGeometry(NamedTuple):
+    """What :func:`chunk_geometry` returns for a few tokens."""
+
+    cosines: Float[Tensor, "student_layer pair token"]
+    degenerate: Bool[Tensor, "student_layer teacher_layer token"]
+    gram: Float[Tensor, "state state token"]
+
+
+def layer_pairs(n_layers: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+    """All unordered pairs of different layers, as two index tensors ``(a, b)`` with ``a < b``.
+
+    Example:
+        >>> [p.tolist() for p in layer_pairs(3)]
+        [[0, 0, 1], [1, 2, 2]]
+    """
+    a, b = torch.triu_indices(n_layers, n_layers, offset=1)
+    return a, b
+
+
+def vertex_cosines(
+    teacher: Float[Tensor, "teacher_layer token dim"],
+    vertex: Float[Tensor, "student_layer token dim"],
+) -> Float[Tensor, "student_layer teacher_layer teacher_layer token"]:
+    """Cosine of the angle at each vertex between every two teacher layers, token by token.
+
+    ``cos[s, i, j, n] = <T_i − V_s, T_j − V_s> / (‖T_i − V_s‖ ‖T_j − V_s‖)``, the general form of the cosine of
+    Yu, Wen and Mou (2025, section 4), whose figure has i = 1 and identity maps.
+
+    Args:
+        teacher: hidden states of the teacher, one matrix a layer.
+        vertex: states of the student's layers in teacher space, on the same tokens.
+
+    Returns:
+        float64 cosines in [−1, 1], symmetric in the two teacher layers, 1 on the diagonal. NaN where the vertex
+        coincides with a teacher layer, since no direction is defined there.
+
+    Raises:
+        ValueError: the tensors differ in tokens, dimension or device, or are not three-dimensional.
+
+    Example:
+        >>> teacher = torch.tensor([[[3.0, 0.0]], [[3.0, 4.0]]])    # 2 layers, 1 token
+        >>> vertex_cosines(teacher, torch.zeros(1, 1, 2))[0, 0, 1]  # the 3-4-5 triangle
+        tensor([0.6000], dtype=torch.float64)
+    """
+    check_states(teacher, vertex)
+    n_layers, n_tokens, _ = teacher.shape
+    device = _precise_device(teacher).device
+    a, b = (index.to(device) for index in layer_pairs(n_layers))
+    # Where in the list of pairs, with one more entry a layer for the diagonal, each cell of the matrix lies.
+    place = torch.empty((n_layers, n_layers), dtype=torch.long, device=device)
+    place[a, b] = place[b, a] = torch.arange(len(a), device=device)
+    place.diagonal().copy_(torch.arange(len(a), len(a) + n_layers))
+    out = torch.empty((len(vertex), n_layers, n_layers, n_tokens), dtype=torch.float64, device=device)
+    for start in range(0, n_tokens, TOKENS_PER_CHUNK):
+        tokens = slice(start, start + TOKENS_PER_CHUNK)
+        chunk = chunk_geometry(teacher[:, tokens], vertex[:, tokens], a, b)
+        diagonal = torch.ones_like(chunk.degenerate, dtype=torch.float64).masked_fill_(chunk.degenerate, torch.nan)
+        cells = torch.cat([chunk.cosines, diagonal], dim=1)
+        out[..., tokens] = cells.index_select(1, place.flatten()).unflatten(1, (n_layers, n_layers))
+    return out
+
+
+def vertex_angles_deg(
+    teacher: Float[Tensor, "teacher_layer token dim"],
+    vertex: Float[Tensor, "student_layer token dim"],
+) -> Float[Tensor, "student_layer teacher_layer teacher_layer token"]:
+    """The angles, in degrees from 0 to 180, whose cosines :func:`vertex_cosines` gives; NaN as there.
+
+    Example:
+        >>> corners = torch.eye(3)[:, None]  # an equilateral triangle, seen from one of its corners
+        >>> vertex_angles_deg(corners[:2], corners[2:])[0, 0, 1].round(decimals=9)
+        tensor([60.], dtype=torch.float64)
+    """
+    return angle_deg(vertex_cosines(teacher, vertex))
+
+
+def angle_deg(cosines: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The angle of a cosine, in degrees from 0 to 180; NaN stays NaN.
+
+    Accurate near 0° and 180° to about 1e-6° for the float64 cosines of this module: an error of one unit in the
+    last place, 2.2e-16, is worth 1.2e-6° there. (In float32 it would be worth 0.03°.)
+    """
+    return cosines.arccos().rad2deg_()
+
+
+def chunk_geometry(
+    teacher: Float[Tensor, "teacher_layer token dim"],
+    vertex: Float[Tensor, "student_layer token dim"],
+    a: Int[Tensor, " pair"],
+    b: Int[Tensor, " pair"],
+) -> ChunkGeometry:
+    """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and the Gram matrix that they come from.
+
+    The Gram matrix is that of the teacher layers and the vertices (in this order), each token centred on the mean
+    of its teacher layers: no angle and no distance between two of these points depends on the origin, and this
+    one keeps the offset that the layers share out of the products.
+
+    Tokens that the Gram matrix cannot resolve are computed again from the differences themselves; ``degenerate``
+    says where the vertex *is* the teacher layer, and the cosines of that layer are NaN.
+
+    Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
+    """
+    n_teacher, n_tokens, dim = teacher.shape
+    n_states = n_teacher + len(vertex)
+    teacher, vertex = _precise_device(teacher), _precise_device(vertex)
+    a, b = a.to(teacher.device), b.to(teacher.device)
+
+    states = torch.empty((n_tokens, n_states, dim), dtype=torch.float64, device=teacher.device)
+    states[:, :n_teacher] = teacher.transpose(0, 1)
+    states[:, n_teacher:] = vertex.transpose(0, 1)
+    states -= states[:, :n_teacher].mean(dim=1, keepdim=True)
+    gram = torch.bmm(states, states.transpose(1, 2)).permute(1, 2, 0).contiguous()
+
+    squared_norm = gram.diagonal().T  # [state, token]
+    teacher_norm, vertex_norm = squared_norm[:n_teacher], squared_norm[n_teacher:, None]
+    cross = gram[n_teacher:, :n_teacher]  # <V_s, T_i>
+    squared_length = teacher_norm + vertex_norm - 2 * cross
+    inverse_length = squared_length.rsqrt()
+    cosines = gram[a, b] + vertex_norm - cross.index_select(1, a) - cross.index_select(1, b)
+    cosines *= inverse_length.index_select(1, a)
+    cosines *= inverse_length.index_select(1, b)
+
+    cosines.clamp_(-1.0, 1.0)
+
+    # Rounding matters where little of a length is left, and the more so the closer an angle is to 0° or 180°.
+    left = (squared_length / (teacher_norm + vertex_norm)).amin(dim=1)
+    sine = (1 - cosines.abs().amax(dim=1).square_()).sqrt_() if len(a) else torch.ones_like(left)
+    exact = left * sine * _ANGLE_TOLERANCE >= _GRAM_ROUNDING  # false for NaN too
+    degenerate = torch.zeros_like(squared_length, dtype=torch.bool)
+    for s in (~exact).any(dim=1).nonzero().flatten().tolist():
+        tokens = (~exact[s]).nonzero().flatten()
+        spokes = teacher[:, tokens].double() - vertex[s, tokens].double()
+        length = spokes.norm(dim=-1, keepdim=True)
+        directions = (spokes / length).transpose(0, 1)  # NaN where the length is zero
+        cosines[s, :, tokens] = torch.bmm(directions, directions.transpose(1, 2))[:, a, b].T.clamp_(-1.0, 1.0)
+        degenerate[s, :, tokens] = length.squeeze(-1) == 0
+    return ChunkGeometry(cosines, degenerate, gram)
+
+
+def squared_distances(gram: Float[Tensor, "state state token"]) -> Float[Tensor, "state state token"]:
+    """``‖x_i − x_j‖²`` from a Gram matrix; never negative."""
+    squared_norm = gram.diagonal().T
+    return (squared_norm[:, None] + squared_norm[None] - 2 * gram).clamp_(min=0.0)
+
+
+def mean_pairwise_distances(
+    teacher: Float[Tensor, "teacher_layer token dim"],
+    vertex: Float[Tensor, "student_layer token dim"],
+) -> Float[Tensor, "state state"]:
+    """Mean over tokens of the L2 distance between every two of the teacher's layers and the vertices.
+
+    Rows and columns are the teacher layers, then the student layers, so that the blocks of the matrix are the
+    three heat maps of the paper: teacher-teacher, teacher-student, student-student. Same unit as the states.
+
+    Raises:
+        ValueError: as :func:`vertex_cosines`.
+
+    Example:
+        >>> mean_pairwise_distances(torch.tensor([[[3.0, 0.0]], [[3.0, 4.0]]]), torch.zeros(1, 1, 2))
+        tensor([[0., 4., 3.],
+                [4., 0., 5.],
+                [3., 5., 0.]], dtype=torch.float64)
+    """
+    check_states(teacher, vertex)
+    states = torch.cat([_precise_device(teacher), _precise_device(vertex)]).double()
+    n_states, n_tokens, _ = states.shape
+    total = states.new_zeros((n_states, n_states))
+    for start in range(0, n_tokens, TOKENS_PER_CHUNK):
+        # Differences first, not the Gram matrix: a mean distance of 0 shall be 0.
+        chunk = states[:, start : start + TOKENS_PER_CHUNK].transpose(0, 1).contiguous()
+        total += torch.cdist(chunk, chunk, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=0)
+    return total / n_tokens
+
+
+def common_mode_ratio(
+    teacher: Float[Tensor, "teacher_layer token dim"],
+    vertex: Float[Tensor, "student_layer token dim"],
+) -> Float[Tensor, "student_layer token"]:
+    """How far a vertex is from the teacher's mean layer, against the spread of the layers around it.
+
+    ``ρ = ‖T̄ − V‖² / mean_i ‖T_i − T̄‖²``, 0 at the centroid and without an upper end. Where ρ is large every angle
+    is acute, whatever the layers are. NaN or inf where all teacher layers coincide.
+
+    Raises:
+        ValueError: as :func:`vertex_cosines`.
+
+    Example:
+        >>> teacher = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]])
+        >>> common_mode_ratio(teacher, torch.tensor([[[0.0, 2.0]]]))
+        tensor([[4.]], dtype=torch.float64)
+    """
+    check_states(teacher, vertex)
+    teacher, vertex = _precise_device(teacher).double(), _precise_device(vertex).double()
+    centroid = teacher.mean(dim=0)
+    spread = (teacher - centroid).square().sum(dim=-1).mean(dim=0)
+    return (vertex - centroid).square().sum(dim=-1) / spread
+
+
+def check_states(teacher: Tensor, vertex: Tensor) -> None:
+    """Raise a ``ValueError`` unless both are ``[layer, token, dim]`` over the same tokens, dimension and device."""
+    for name, states in (("teacher", teacher), ("vertex", vertex)):
+        if states.ndim != 3:
+            raise ValueError(
+                f"{name} must have the three dimensions [layer, token, dim]; got the shape {tuple(states.shape)}. "
+                "Flatten batch and sequence into one token dimension first."
+            )
+        if not states.is_floating_point():
+            raise ValueError(f"{name} must hold floating-point numbers; got {states.dtype}.")
+    if teacher.shape[1] != vertex.shape[1]:
+        raise ValueError(
+            f"teacher and vertex must cover the same tokens; got {teacher.shape[1]} and {vertex.shape[1]}. "
+            "Run both models on the same batches."
+        )
+    if teacher.shape[2] != vertex.shape[2]:
+        raise ValueError(
+            f"teacher and vertex must lie in one space; got {teacher.shape[2]} and {vertex.shape[2]} dimensions. "
+            "Put the student into teacher space with its matching map first."
+        )
+    if teacher.device != vertex.device:
+        raise ValueError(f"teacher and vertex must be on one device; got {teacher.device} and {vertex.device}.")
+
+
+def _precise_device(states: Tensor) -> Tensor:
+    """Move states off a device without float64 (Apple's mps); leave all others where they are."""
+    return states.cpu() if states.device.type == "mps" else states

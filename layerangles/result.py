@@ -1,0 +1,192 @@
+"""AngleResult: labelled arrays with their provenance; save, load, join, summarise."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from layerangles.errors import InputError
+from layerangles.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SCHEMA_VERSION = 1
+
+# Results that differ in one of these were not measured in the same way on the same thing.
+_MUST_AGREE = (
+    "schema_version",
+    "space",
+    "final_norm",
+    "special_tokens",
+    "max_length",
+    "precision",
+    "confidence",
+    "teacher_weights_sha256",
+    "tokenizer_sha256",
+    "data_sha256",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AngleResult:
+    """Angles between teacher layers, seen from the layers of students, with all that is needed to trust them.
+
+    Attributes:
+        dataset: an xarray dataset over the dimensions ``student, tower, student_layer, layer_a, layer_b`` (``step``
+            after ``student`` where checkpoints along training were measured, ``bin`` last for the histogram).
+
+            - ``angle_deg`` mean angle over tokens, 0 to 180; ``cosine`` mean cosine, −1 to 1
+            - ``ci_low``, ``ci_high`` interval of the mean angle, degrees, clustered by example
+            - ``acute_fraction`` share of the tokens whose angle is below 90°
+            - ``n_tokens`` tokens in the mean; ``n_degenerate`` tokens left out because the student's state *is* the
+              teacher's there, so that no direction is defined
+            - ``histogram`` tokens per cosine bin (``bin`` holds the lower ends of the bins)
+            - ``layer_angle_deg``, ``layer_ci_low``, ``layer_ci_high``, ``layer_acute_fraction`` the same over all
+              pairs of teacher layers of one student layer
+            - ``matched`` 1 where training matched this student layer to teacher layer ``layer_a``
+
+            NaN: the diagonal (a layer makes no angle with itself), layers that a student does not have, and layers
+            that cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding
+            output, 1..L are the blocks. The attributes hold policies, hashes and versions.
+    """
+
+    dataset: xr.Dataset
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AngleResult) and self.dataset.identical(other.dataset)
+
+    @property
+    def students(self) -> list[str]:
+        """The names of the students."""
+        return [str(name) for name in self.dataset["student"].values]
+
+    @property
+    def steps(self) -> list[int]:
+        """The training steps measured; empty where only one state of every student was."""
+        return [int(step) for step in self.dataset["step"].values] if "step" in self.dataset.dims else []
+
+    def at_step(self, step: int | None = None) -> "AngleResult":
+        """The result at one training step, without the ``step`` dimension; the last step by default.
+
+        Raises:
+            InputError: that step was not measured.
+        """
+        if not self.steps:
+            return self
+        step = self.steps[-1] if step is None else step
+        if step not in self.steps:
+            raise InputError(f"step {step} was not measured; the steps are {self.steps}.")
+        return AngleResult(self.dataset.sel(step=step))
+
+    def summary(self) -> "pd.DataFrame":
+        """One row a student, step, tower and student layer, over all pairs of different teacher layers.
+
+        Columns: ``angle_deg`` with ``ci_low`` and ``ci_high``, ``min_angle_deg`` and ``max_angle_deg`` (over the
+        pairs' means), ``acute_fraction``, ``n_tokens`` (largest number over pairs), ``n_degenerate``.
+        """
+        data = self.dataset
+        columns = xr.Dataset(
+            {
+                "angle_deg": data["layer_angle_deg"],
+                "ci_low": data["layer_ci_low"],
+                "ci_high": data["layer_ci_high"],
+                "min_angle_deg": data["angle_deg"].min(["layer_a", "layer_b"]),
+                "max_angle_deg": data["angle_deg"].max(["layer_a", "layer_b"]),
+                "acute_fraction": data["layer_acute_fraction"],
+                "n_tokens": data["n_tokens"].max(["layer_a", "layer_b"]),
+                "n_degenerate": data["n_degenerate"].max(["layer_a", "layer_b"]),
+            }
+        )
+        frame = columns.reset_coords(drop=True).to_dataframe(dim_order=[str(d) for d in data["layer_angle_deg"].dims])
+        return frame.dropna(subset=["angle_deg", "n_tokens"], how="all").query("n_tokens > 0 or n_degenerate > 0")
+
+    def student_means(self) -> "pd.DataFrame":
+        """One row a student (and step): the means over its layers of mean angle and share of acute angles.
+
+        Every student layer weighs the same. Layers without a single defined angle are left out.
+        """
+        by_layer = self.dataset[["layer_angle_deg", "layer_acute_fraction"]]
+        means = by_layer.mean(["tower", "student_layer"]).reset_coords(drop=True)
+        names = {"layer_angle_deg": "angle_deg", "layer_acute_fraction": "acute_fraction"}
+        dims = [str(d) for d in means["layer_angle_deg"].dims]
+        return means.rename(names).to_dataframe(dim_order=dims).dropna(how="all")
+
+    def heatmap(self, student: str | None = None, *, step: int | None = None, tower: str | None = None) -> "go.Figure":
+        """The heat maps of one student; see :func:`layerangles.figures.heatmap`."""
+        from layerangles import figures
+
+        return figures.heatmap(self, student, step=step, tower=tower)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write netCDF (version 4), whole or not at all, and return the path.
+
+        Raises:
+            InputError: the file exists and ``overwrite`` is false, or its directory does not exist.
+        """
+        encoding = {name: {"zlib": True, "complevel": 4} for name in self.dataset.data_vars}
+        with replacing(path, overwrite=overwrite) as beside:
+            self.dataset.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "AngleResult":
+        """Read what :meth:`save` wrote; equal to what was saved.
+
+        Raises:
+            InputError: no such file, not a result of this toolkit, or of a version that is not understood.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file. Give a result written by `layerangles angles`, such as angles.nc.")
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as opened:
+                dataset = opened.load()
+        except OSError as error:
+            raise InputError(f"{path} is damaged, or no netCDF file ({error}).") from error
+        version = dataset.attrs.get("schema_version")
+        if version != SCHEMA_VERSION or "angle_deg" not in dataset:
+            raise InputError(
+                f"{path} is not an angle result that this version reads: schema version {version}, "
+                f"understood is {SCHEMA_VERSION}. Measure again, or use the layerangles version that wrote it."
+            )
+        return cls(dataset)
+
+    @classmethod
+    def join(cls, results: Sequence["AngleResult"]) -> "AngleResult":
+        """One result with the students of all; measured on the same teacher and data in the same way.
+
+        Raises:
+            InputError: nothing to join, a student that occurs twice, or results that are not comparable.
+        """
+        if not results:
+            raise InputError("there is nothing to join: got no results. Give at least one.")
+        first = results[0].dataset
+        for other in results[1:]:
+            for key in _MUST_AGREE:
+                ours, theirs = first.attrs[key], other.dataset.attrs[key]
+                if ours != theirs:
+                    raise InputError(
+                        f"these results are not comparable: {key} is {ours!r} in one and {theirs!r} in another. "
+                        "Measure both in one call, or with the same settings."
+                    )
+        names = [name for result in results for name in result.students]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise InputError(f"the student {repeated[0]!r} occurs in more than one result; rename it or leave one out.")
+        if len({bool(result.steps) for result in results}) > 1:
+            raise InputError("some results have a step axis and some have none; take one step of the former (at_step).")
+        joined = xr.concat(
+            [result.dataset for result in results], dim="student", join="outer", combine_attrs="override"
+        )
+        for name in joined.data_vars:  # counts became floats where a missing layer was filled with NaN
+            if np.issubdtype(first[name].dtype, np.integer):
+                joined[name] = joined[name].fillna(0).astype(first[name].dtype)
+        return cls(joined)
+
+    def _repr_html_(self) -> str:
+        return str(self.dataset._repr_html_())
