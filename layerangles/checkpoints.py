@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class Matching(BaseModel):
     """The content of ``matching.json``: how a student was matched to its teacher."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     teacher: TeacherReference
     strategy: dict[str, Any]
     seed: int
@@ -121,7 +122,7 @@ class ModelCheckpoint:
 class StudentCheckpoint(ModelCheckpoint):
     """A student directory: a model, how it was matched, and its maps.
 
-    ``matching`` is None for a model that was never matched to its teacher; then ``teacher_override`` names one.
+    ``matching`` is None for a model that was never matched to a teacher.
     """
 
     name: str = "student"
@@ -143,7 +144,8 @@ class StudentCheckpoint(ModelCheckpoint):
         Raises:
             InputError: it is not there, or its weights are not those that the student was trained against.
         """
-        assert self.matching is not None
+        if self.matching is None:
+            raise InputError(f"{self.path} does not know its teacher. Name it explicitly (--teacher).")
         reference = self.matching.teacher
         beside = (self.path / reference.path).resolve()
         found = beside if beside.is_dir() else resolve(reference.path, revision=reference.revision)
@@ -176,7 +178,8 @@ def write_student(
 ) -> None:
     """Write a student directory, whole or not at all. ``from_pretrained`` of transformers reads it too."""
     with replacing(path, overwrite=overwrite) as beside:
-        model.save_pretrained(beside)
+        with quiet_transformers():
+            model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
         (beside / MATCHING_FILE).write_text(matching.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if stored_maps.by_layer:
@@ -295,11 +298,14 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
     """
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                model, revision=revision, trust_remote_code=trust_remote_code
+            )
+            return config
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f'no model configuration at "{model}" ({reason}). Give the directory or the hub name of a transformers model.'
+            f'no model configuration at "{model}" ({reason}). Give the directory or the hub name of a model.'
         ) from error
 
 
@@ -311,7 +317,7 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
     """
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)  # type: ignore[no-any-return]
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -319,19 +325,18 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
         ) from error
 
 
-class quiet_transformers:  # noqa: N801 - used as a function, like contextlib's own
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers from reporting heads that are left out on purpose, and from drawing progress bars."""
-
-    def __enter__(self) -> None:
-        self._verbosity = transformers_logging.get_verbosity()
-        self._bars = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self._verbosity)
-        if self._bars:
-            transformers_logging.enable_progress_bar()
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _model_card(name: str, matching: Matching) -> str:

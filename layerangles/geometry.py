@@ -78,7 +78,7 @@ def vertex_cosines(
         chunk = chunk_geometry(teacher[:, tokens], vertex[:, tokens], a, b)
         diagonal = torch.ones_like(chunk.degenerate, dtype=torch.float64).masked_fill_(chunk.degenerate, torch.nan)
         cells = torch.cat([chunk.cosines, diagonal], dim=1)
-        out[..., tokens] = cells.index_select(1, place.flatten()).unflatten(1, (n_layers, n_layers))
+        out[..., tokens] = cells.index_select(1, place.flatten()).view(len(vertex), n_layers, n_layers, -1)
     return out
 
 

@@ -187,8 +187,8 @@ def _measure_together(
     lenses: Sequence[_Lens], teacher: ModelCheckpoint, encoded: EncodedTexts, settings: _Settings
 ) -> list[AngleSums]:
     device = settings.device
-    teacher_model = teacher.load_model().to(device)
-    student_models = [lens.student.load_model().to(device) for lens in lenses]
+    teacher_model = _load(teacher, device)
+    student_models = [_load(lens.student, device) for lens in lenses]
     n_teacher_layers = teacher.config.num_hidden_layers + 1
     # Where float64 is missing the geometry moves to the CPU, and its sums with it.
     sums_device = "cpu" if device.type == "mps" else device
@@ -198,14 +198,20 @@ def _measure_together(
         tqdm(total=len(encoded), desc="angles", unit="text", disable=None, leave=False) as bar,
     ):
         for batch in encoded.batches(settings.batch_size):
-            batch = batch.to(device)
-            teacher_states = _states(teacher_model, batch, settings)
+            on_device = batch.to(device)
+            teacher_states = _states(teacher_model, on_device, settings)
             for lens, model, total in zip(lenses, student_models, sums, strict=True):
                 if lens.layers:
-                    vertex = lens.vertex(_states(model, batch, settings))
+                    vertex = lens.vertex(_states(model, on_device, settings))
                     total.update(teacher_states, vertex, batch.example.to(sums_device))
             bar.update(len(batch.counted))
     return sums
+
+
+def _load(checkpoint: ModelCheckpoint, device: torch.device) -> PreTrainedModel:
+    model = checkpoint.load_model()
+    torch.nn.Module.to(model, device)  # transformers' own `to` hides its signature from the type checker
+    return model
 
 
 def _states(model: PreTrainedModel, batch: Batch, settings: _Settings) -> Float[Tensor, "layer token dim"]:
@@ -237,10 +243,10 @@ def _label(
     counts = [name for name, variable in parts[0].data_vars.items() if np.issubdtype(variable.dtype, np.integer)]
     if with_steps:  # students may have different checkpoints; what one lacks is NaN, with a count of 0
         dataset = xr.combine_by_coords(
-            parts, join="outer", fill_value={name: 0 for name in counts} | {"weights_sha256": ""}
+            parts, join="outer", fill_value=dict.fromkeys(counts, 0) | {"weights_sha256": ""}
         )
         names = list(dict.fromkeys(lens.student.name for lens in lenses))
-        dataset = dataset.sel(student=names)
+        dataset = xr.Dataset(dataset).sel(student=names)
     else:
         dataset = xr.concat(parts, dim="student")
     dataset = dataset.assign_coords(bin=np.round(np.linspace(-1, 1, N_BINS + 1)[:-1], 12))
@@ -357,8 +363,7 @@ def _common_teacher(
         return checkpoint
     first = students[0].open_teacher()
     for student in students[1:]:
-        assert student.matching is not None
-        if student.matching.teacher.weights_sha256 != first.weights_sha256:
+        if student.matching and student.matching.teacher.weights_sha256 != first.weights_sha256:
             raise InputError(
                 f"{students[0].name} and {student.name} have different teachers. Measure them in two calls, "
                 "since one angle needs one teacher."
@@ -370,12 +375,13 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         from accelerate import PartialState
 
-        return PartialState().device
+        return torch.device(PartialState().device)
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f'the device "{name}" is not there ({str(error).splitlines()[0]}). Allowed are auto, cpu, cuda, cuda:N, mps.'
+            f"the device {name!r} is not there ({str(error).splitlines()[0]}). "
+            "Allowed are auto, cpu, cuda, cuda:N and mps."
         ) from error
 
 

@@ -57,6 +57,7 @@ class AngleResult:
     """
 
     dataset: xr.Dataset
+    __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AngleResult) and self.dataset.identical(other.dataset)

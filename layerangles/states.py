@@ -152,7 +152,7 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
             return module
     raise InputError(
         f"{type(model).__name__} keeps no list of its {model.config.num_hidden_layers} blocks, so they cannot be "
-        'told apart (ALBERT shares one block among all layers). Choose another model, or measure with final_norm="post".'
+        'told apart (ALBERT shares one block among all layers). Choose another model, or use final_norm="post".'
     )
 
 
