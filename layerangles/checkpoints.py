@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -24,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from layerangles import maps
 from layerangles.errors import InputError
-from layerangles.files import replacing, sha256_of_file
+from layerangles.files import refuse_existing, sha256_of_file
 
 MATCHING_FILE = "matching.json"
 SCHEMA_VERSION = 1
@@ -46,7 +48,7 @@ class TowerMatching(BaseModel):
     """The pairs ``(student_layer, teacher_layer)`` of one tower; layer 0 is the embedding output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    pairs: tuple[LayerPair, ...]
+    pairs: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
     map: MapKind
 
 
@@ -176,15 +178,31 @@ def write_student(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a student directory, whole or not at all. ``from_pretrained`` of transformers reads it too."""
-    with replacing(path, overwrite=overwrite) as beside:
+    """Write a student directory, which ``from_pretrained`` of transformers reads too.
+
+    Checkpoints along training may stand in the directory already, and stay. ``matching.json`` is what makes it a
+    student's directory, and comes last: no directory that has one is half-written.
+
+    Raises:
+        InputError: there is a student already, and ``overwrite`` is false.
+    """
+    refuse_existing(path / MATCHING_FILE, overwrite=overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path) as folder:
+        beside = Path(folder)
         with quiet_transformers():
             model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
-        (beside / MATCHING_FILE).write_text(matching.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if stored_maps.by_layer:
             stored_maps.save(beside / maps.FILE_NAME)
         (beside / "README.md").write_text(_model_card(path.name, matching), encoding="utf-8")
+        (path / MATCHING_FILE).unlink(missing_ok=True)
+        (path / maps.FILE_NAME).unlink(missing_ok=True)
+        for file in beside.iterdir():
+            file.replace(path / file.name)
+        matching_file = beside / MATCHING_FILE
+        matching_file.write_text(matching.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        matching_file.replace(path / MATCHING_FILE)
 
 
 def open_student(path: str | Path, trust_remote_code: bool = False, *, name: str | None = None) -> StudentCheckpoint:
@@ -290,6 +308,38 @@ def check_same_tokenizer(teacher: PreTrainedTokenizerBase, student: PreTrainedTo
     )
 
 
+def check_matching(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: str) -> tuple[LayerPair, ...]:
+    """The pairs that training matched in a tower; none where it matched them to another teacher than this one.
+
+    Raises:
+        InputError: pairs or stored maps that do not fit the two models, or a map that is not there.
+    """
+    stored = student.load_maps().by_layer
+    shape = (teacher.config.hidden_size, student.config.hidden_size)
+    problems = [
+        f"the map of layer {layer} has the shape {tuple(m.weight.shape)}, the models need {shape}"
+        for (of, layer), m in sorted(stored.items())
+        if of == tower and m.weight.shape != shape
+    ]
+    matching = student.matching
+    pairs: tuple[LayerPair, ...] = ()
+    if matching is not None and tower in matching.towers:
+        if matching.teacher.weights_sha256 == teacher.weights_sha256:
+            pairs = matching.towers[tower].pairs
+        last = (student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+        problems += [
+            f"the pair {pair} names a layer that is not there: the last ones are {last}"
+            for pair in pairs
+            if pair[0] > last[0] or pair[1] > last[1]
+        ]
+        if matching.towers[tower].map != "identity":
+            without = sorted({layer for layer, _ in matching.towers[tower].pairs if (tower, layer) not in stored})
+            problems += [f"{maps.FILE_NAME} has no map for the matched layer {layer}" for layer in without]
+    if problems:
+        raise InputError(f"{student.path} does not fit {teacher.path}: {'; '.join(problems)}. Train the student anew.")
+    return pairs
+
+
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
     """A model's configuration, without its weights.
 
@@ -329,7 +379,7 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers from reporting heads that are left out on purpose, and from drawing progress bars."""
     verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.ERROR)
+    transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield

@@ -57,7 +57,7 @@ def vertex_cosines(
         coincides with a teacher layer, since no direction is defined there.
 
     Raises:
-        ValueError: the tensors differ in tokens, dimension or device, or are not three-dimensional.
+        ValueError: the tensors differ in tokens, dimension or device, are not three-dimensional, or are not finite.
 
     Example:
         >>> teacher = torch.tensor([[[3.0, 0.0]], [[3.0, 4.0]]])    # 2 layers, 1 token
@@ -120,6 +120,9 @@ def chunk_geometry(
     Tokens that the Gram matrix cannot resolve are computed again from the differences themselves; ``degenerate``
     says where the vertex *is* the teacher layer, and the cosines of that layer are NaN.
 
+    Raises:
+        ValueError: the states hold NaN or an infinite number.
+
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
     n_teacher, n_tokens, dim = teacher.shape
@@ -153,6 +156,8 @@ def chunk_geometry(
         tokens = (~exact[s]).nonzero().flatten()
         spokes = teacher[:, tokens].double() - vertex[s, tokens].double()
         length = spokes.norm(dim=-1, keepdim=True)
+        if not length.isfinite().all():  # NaN has one meaning here, a direction without a length
+            raise ValueError("states must be finite; got NaN or an infinite number among them.")
         directions = (spokes / length).transpose(0, 1)  # NaN where the length is zero
         cosines[s, :, tokens] = torch.bmm(directions, directions.transpose(1, 2))[:, a, b].T.clamp_(-1.0, 1.0)
         degenerate[s, :, tokens] = length.squeeze(-1) == 0
@@ -213,6 +218,8 @@ def common_mode_ratio(
     """
     check_states(teacher, vertex)
     teacher, vertex = _precise_device(teacher).double(), _precise_device(vertex).double()
+    # Seen from the first layer, so that the spread of layers that coincide is 0 and no rounding error.
+    teacher, vertex = teacher - teacher[0], vertex - teacher[0]
     centroid = teacher.mean(dim=0)
     spread = (teacher - centroid).square().sum(dim=-1).mean(dim=0)
     return (vertex - centroid).square().sum(dim=-1) / spread

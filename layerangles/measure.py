@@ -1,12 +1,13 @@
 """The pass: students and texts in, an AngleResult out; one teacher forward for many students."""
 
+import dataclasses
 import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from transformers import PreTrainedModel
 
 import layerangles
 from layerangles.checkpoints import (
+    LayerPair,
     ModelCheckpoint,
     StudentCheckpoint,
+    check_matching,
     check_same_tokenizer,
     open_student,
     resolve,
@@ -35,6 +38,7 @@ from layerangles.states import (
     EncodedTexts,
     FinalNorm,
     Text,
+    check_finite,
     counted_states,
     forward_with_states,
     tower_of,
@@ -88,11 +92,17 @@ def measure_angles(
         The result, with hashes of weights, tokenizer and data among its attributes.
 
     Raises:
-        InputError: anything wrong with the directories, the models or the texts; before the first forward pass.
+        InputError: anything wrong with the settings, the directories, the models or the texts, before the first
+            forward pass; and a model whose states are not finite, where it shows.
     """
     _check_choice("space", space, ("teacher",))
     _check_choice("final_norm", final_norm, ("pre", "post"))
     _check_choice("precision", precision, ("float32", "bfloat16"))
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}; allowed is a number between 0 and 1, such as 0.95.")
+    for setting, number in (("batch_size", batch_size), ("students_per_pass", students_per_pass)):
+        if number < 1:
+            raise InputError(f"{setting} is {number}; allowed are 1 and more.")
     opened = _open_students(students, teacher, trust_remote_code)
     teacher_checkpoint = _common_teacher(opened, teacher, trust_remote_code)
     entries = [checkpoint for student in opened for checkpoint in (student.checkpoints() if steps else [student])]
@@ -108,6 +118,7 @@ def measure_angles(
             f"{teacher_checkpoint.config.hidden_size}, and no maps were trained. Train with a matching strategy."
         )
     encoded = EncodedTexts.from_texts(data, tokenizer, max_length=max_length, special_tokens=special_tokens)
+    encoded.check_fits([teacher_checkpoint.config, *(entry.config for entry in entries)])
 
     settings = _Settings(final_norm, precision, _device(device), batch_size)
     sums: list[AngleSums] = []
@@ -165,16 +176,18 @@ class _Lens:
     student: StudentCheckpoint
     layers: list[int]
     maps: list[MatchingMap | None]
+    matched: Sequence[LayerPair]
 
     @classmethod
     def of(cls, student: StudentCheckpoint, teacher: ModelCheckpoint, tower: str) -> "_Lens":
         stored = student.load_maps().by_layer
         matching = student.matching.towers.get(tower) if student.matching else None
+        matched = check_matching(student, teacher, tower)
         same_width = student.config.hidden_size == teacher.config.hidden_size
         identity = same_width and (matching is None or matching.map == "identity")
         all_layers = range(student.config.num_hidden_layers + 1)
         layers = [layer for layer in all_layers if identity or (tower, layer) in stored]
-        return cls(student, layers, [stored.get((tower, layer)) for layer in layers])
+        return cls(student, layers, [stored.get((tower, layer)) for layer in layers], matched)
 
     def vertex(self, states: Float[Tensor, "layer token student_dim"]) -> Float[Tensor, "layer token teacher_dim"]:
         chosen = states[self.layers]
@@ -199,10 +212,10 @@ def _measure_together(
     ):
         for batch in encoded.batches(settings.batch_size):
             on_device = batch.to(device)
-            teacher_states = _states(teacher_model, on_device, settings)
+            teacher_states = _states(teacher_model, on_device, settings, "the teacher")
             for lens, model, total in zip(lenses, student_models, sums, strict=True):
                 if lens.layers:
-                    vertex = lens.vertex(_states(model, on_device, settings))
+                    vertex = lens.vertex(_states(model, on_device, settings, lens.student.name))
                     total.update(teacher_states, vertex, batch.example.to(sums_device))
             bar.update(len(batch.counted))
     return sums
@@ -214,10 +227,12 @@ def _load(checkpoint: ModelCheckpoint, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _states(model: PreTrainedModel, batch: Batch, settings: _Settings) -> Float[Tensor, "layer token dim"]:
+def _states(model: PreTrainedModel, batch: Batch, settings: _Settings, name: str) -> Float[Tensor, "layer token dim"]:
     with settings.autocast():
         _, states = forward_with_states(model, batch.inputs, final_norm=settings.final_norm)
-    return counted_states([state.float() for state in states], batch.counted)
+    counted = counted_states([state.float() for state in states], batch.counted)
+    check_finite(counted, name)
+    return counted
 
 
 def _label(
@@ -233,7 +248,7 @@ def _label(
     parts: list[xr.Dataset] = []
     n_student_layers = 1 + max(lens.student.config.num_hidden_layers for lens in lenses)
     for lens, total in zip(lenses, sums, strict=True):
-        part = _label_one(lens, total, tower, n_layers, n_student_layers, confidence)
+        part = _label_one(lens, total, n_layers, n_student_layers, confidence)
         keys = {"student": [lens.student.name], **({"step": [lens.student.step]} if with_steps else {})}
         part = part.expand_dims({"tower": [tower]}).expand_dims(keys)
         part["weights_sha256"] = (tuple(keys), np.full([1] * len(keys), lens.student.weights_sha256, dtype=object))
@@ -246,7 +261,7 @@ def _label(
             parts, join="outer", fill_value=dict.fromkeys(counts, 0) | {"weights_sha256": ""}
         )
         names = list(dict.fromkeys(lens.student.name for lens in lenses))
-        dataset = xr.Dataset(dataset).sel(student=names)
+        dataset = cast(xr.Dataset, dataset).sel(student=names)
     else:
         dataset = xr.concat(parts, dim="student")
     dataset = dataset.assign_coords(bin=np.round(np.linspace(-1, 1, N_BINS + 1)[:-1], 12))
@@ -258,9 +273,7 @@ def _label(
     return dataset
 
 
-def _label_one(
-    lens: _Lens, sums: AngleSums, tower: str, n_layers: int, n_student_layers: int, confidence: float
-) -> xr.Dataset:
+def _label_one(lens: _Lens, sums: AngleSums, n_layers: int, n_student_layers: int, confidence: float) -> xr.Dataset:
     a, b = (index.numpy() for index in layer_pairs(n_layers))
     layers = np.array(lens.layers, dtype=int)
 
@@ -281,9 +294,8 @@ def _label_one(
     low, high = angle.interval(confidence)
     layer_low, layer_high = layer_angle.interval(confidence)
     matched = np.zeros((n_student_layers, n_layers), dtype=np.int8)
-    if lens.student.matching and tower in lens.student.matching.towers:
-        for student_layer, teacher_layer in lens.student.matching.towers[tower].pairs:
-            matched[student_layer, teacher_layer] = 1
+    for student_layer, teacher_layer in lens.matched:
+        matched[student_layer, teacher_layer] = 1
     square = ("student_layer", "layer_a", "layer_b")
     return xr.Dataset(
         {
@@ -335,17 +347,17 @@ def _any_model(model: str, trust_remote_code: bool) -> StudentCheckpoint:
 
 
 def _with_unique_names(students: Sequence[StudentCheckpoint]) -> Iterator[StudentCheckpoint]:
-    """Students of the same name, from different studies, get the study's name before their own."""
+    """Students of the same name get their study's name before it, or where that is the same too, their path."""
+    paths = [student.path.resolve() for student in students]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise InputError(f"the student {path} is given twice. Give every student once.")
     names = [student.name for student in students]
-    for student in students:
-        if names.count(student.name) == 1:
-            yield student
-            continue
-        path = student.path.resolve()
-        longer = f"{path.parents[1].name}/{student.name}" if len(path.parents) > 1 else str(path)
-        if [s.path.resolve() for s in students].count(path) > 1:
-            raise InputError(f"the student {student.path} is given twice. Give every student once.")
-        yield StudentCheckpoint(student.path, student.trust_remote_code, longer, student.matching)
+    with_study = [f"{path.parent.parent.name}/{name}" for path, name in zip(paths, names, strict=True)]
+    for longer in (with_study, [str(path) for path in paths]):
+        names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
+    for student, name in zip(students, names, strict=True):
+        yield dataclasses.replace(student, name=name)
 
 
 def _common_teacher(
@@ -377,7 +389,10 @@ def _device(name: str) -> torch.device:
 
         return torch.device(PartialState().device)
     try:
-        return torch.empty(0, device=name).device
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("it is of another kind")
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"the device {name!r} is not there ({str(error).splitlines()[0]}). "

@@ -1,7 +1,7 @@
 """The hidden states of a teacher and its students, batch by batch."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,16 +66,21 @@ class EncodedTexts:
         Args:
             texts: one string, or a pair of strings, an example.
             tokenizer: the teacher's.
-            max_length: in tokens, special tokens included.
+            max_length: in tokens, special tokens included; at least one more than there are of those.
             special_tokens: whether [CLS], [SEP] and their like count in the measurement. They are fed either way.
 
         Raises:
-            InputError: there are no texts.
+            InputError: there are no texts, they are not of one kind, or nothing is left of them.
         """
-        if not texts:
-            raise InputError("there are no texts to measure on: got an empty list. Give at least one text.")
-        first = [text if isinstance(text, str) else text[0] for text in texts]
-        second = None if isinstance(texts[0], str) else [text[1] for text in texts]
+        is_pair = _are_pairs(texts)
+        first = [text[0] if is_pair else text for text in texts]
+        second = [text[1] for text in texts] if is_pair else None
+        n_special = tokenizer.num_special_tokens_to_add(pair=is_pair)
+        if max_length <= n_special:
+            raise InputError(
+                f"max_length is {max_length}, of which this tokenizer needs {n_special} for special tokens. "
+                f"Allowed are {n_special + 1} and more."
+            )
         encoded = tokenizer(first, second, truncation=False, return_special_tokens_mask=True)
         lengths = [len(ids) for ids in encoded["input_ids"]]
         if max(lengths) > max_length:
@@ -93,6 +98,17 @@ class EncodedTexts:
     def __len__(self) -> int:
         return len(self.features)
 
+    def check_fits(self, configs: Iterable[PretrainedConfig]) -> None:
+        """Raise an :class:`InputError` if a text, once cut, is longer than a model has positions."""
+        longest = max(len(feature["input_ids"]) for feature in self.features)
+        positions = [getattr(config, "max_position_embeddings", None) for config in configs]
+        limit = min([self.tokenizer.model_max_length, *(n for n in positions if n is not None)])
+        if longest > limit:
+            raise InputError(
+                f"a text has {longest} tokens, more than the {limit} that these models can take. "
+                f"Cut the texts with a max_length of at most {limit}."
+            )
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """All examples once, in batches of like length: the order of examples does not enter a mean."""
         by_length = sorted(self.features, key=lambda feature: len(feature["input_ids"]))
@@ -107,6 +123,31 @@ class EncodedTexts:
                 special = torch.tensor(feature["special_tokens_mask"], dtype=torch.bool)
                 counted[row, : len(special)] &= ~special
         return Batch(padded, counted)
+
+
+def _are_pairs(texts: Sequence[Text]) -> bool:
+    """Whether these are pairs of texts; raise unless all are, or none."""
+    if isinstance(texts, str):
+        raise InputError(f"the texts must be a list; got one string, {texts[:40]!r}. Put it into a list.")
+    if not texts:
+        raise InputError("there are no texts to measure on: got an empty list. Give at least one text.")
+    is_pair = not isinstance(texts[0], str)
+    for i, text in enumerate(texts):
+        if isinstance(text, str) == is_pair or (is_pair and len(text) != 2):
+            raise InputError(
+                f"text {i} does not fit the first: got {text!r} after {texts[0]!r}. Allowed are strings throughout, "
+                "or pairs of strings throughout."
+            )
+    return is_pair
+
+
+def check_finite(states: Tensor, name: str) -> None:
+    """Raise an :class:`InputError` if a model gave NaN or infinite states."""
+    if not states.isfinite().all():
+        raise InputError(
+            f"the states of {name} are not finite: its training diverged, or its weights are damaged. Leave it out, "
+            "or train it anew."
+        )
 
 
 def pad(tokenizer: PreTrainedTokenizerBase, features: list[dict[str, list[int]]]) -> dict[str, Tensor]:

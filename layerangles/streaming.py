@@ -5,7 +5,6 @@ data, measured apart, add up to the sums of the whole.
 """
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +33,7 @@ class ClusteredMean:
     count_squared: Float[Tensor, "*cell"]
 
     @classmethod
-    def zeros(cls, *shape: int, device: torch.device | str = "cpu") -> Self:
+    def zeros(cls, *shape: int, device: torch.device | str = "cpu") -> "ClusteredMean":
         """Sums over no tokens."""
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for _ in fields(cls)))
 
@@ -47,7 +46,7 @@ class ClusteredMean:
         self.total_times_count += (total * count).sum(dim=-1)
         self.count_squared += count.square().sum(dim=-1)
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "ClusteredMean") -> "ClusteredMean":
         """The sums over both parts of the data."""
         return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
@@ -64,7 +63,7 @@ class ClusteredMean:
         squared_residual = self.total_squared - 2 * mean * self.total_times_count + mean**2 * self.count_squared
         # Sums of squares may come out a rounding error below zero where all examples agree.
         variance = n / (n - 1) * squared_residual.clamp(min=0.0) / self.count**2
-        quantile = torch.from_numpy(stats.t.ppf((1 + confidence) / 2, (n - 1).cpu().numpy())).to(n.device)
+        quantile = torch.as_tensor(stats.t.ppf((1 + confidence) / 2, (n - 1).cpu().numpy())).to(n)
         half_width = quantile * variance.sqrt()
         return mean - half_width, mean + half_width
 
@@ -144,7 +143,7 @@ class AngleSums:
         bins += torch.arange(0, n_cells * N_BINS, N_BINS, device=bins.device)[:, None]
         self.histogram.view(-1).index_add_(0, bins.flatten(), weight.reshape(-1))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "AngleSums") -> "AngleSums":
         """The sums over both parts of the data; equal to the sums over the whole up to the rounding of float64.
 
         Raises:

@@ -1,0 +1,8 @@
+"""Results become plotly figures here. Nothing is computed, nothing is shown: a figure is returned or written."""
+
+from layerangles.figures.comparison import comparison
+from layerangles.figures.export import write_html, write_image
+from layerangles.figures.heatmap import heatmap
+from layerangles.figures.histogram import histogram
+
+__all__ = ["comparison", "heatmap", "histogram", "write_html", "write_image"]

@@ -1,0 +1,54 @@
+# make demo       the whole of it on a small real model
+# make test       every test
+# make test-fast  every test but those that take minutes
+# make lint       ruff and mypy
+# make setup      only what the others do first: install into .venv
+# make clean      remove what tools leave behind; to start over, remove .venv as well
+#
+# PYTHON=python3.12 chooses the interpreter of .venv; ARGS="..." goes to the demo or to pytest.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo test test-fast lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(INSTALLED)
+	$(BIN)/layerangles demo $(ARGS)
+
+test test-fast: export HF_HUB_OFFLINE = 1
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+# All three are run, so that one failure does not hide the others.
+lint: $(INSTALLED)
+	@failed=0; \
+	for check in "ruff check ." "ruff format --check ." "mypy"; do \
+		echo "$$check"; $(BIN)/python -m $$check || failed=1; \
+	done; \
+	exit $$failed
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name .venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("layerangles needs Python 3.11 or newer; \
+	$(PYTHON) is " + sys.version.split()[0] + ". Choose another: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,145 @@
+"""Figures into files: one HTML file that needs nothing else, or a static image."""
+
+import html
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.io import to_html
+from plotly.offline import get_plotlyjs
+
+from layerangles.errors import InputError
+from layerangles.files import refuse_existing, replacing
+
+# plotly.js 4 has a button that sends the data to a server of Plotly's, which nobody expects of a file of ours.
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "svg", "filename": "angles"},
+}
+
+_FORMATS = (".png", ".svg", ".pdf")
+_SECONDS = 90
+
+_CSS = "body { margin: 16px; background: white; overflow-x: auto; }"
+
+# The policy makes "needs no network" more than a promise: a browser would refuse to load anything. Plotly's WebGL
+# traces, which a caller may pass to a page, compile their shaders' code with `Function`, hence unsafe-eval.
+_DOCUMENT = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';\
+ style-src 'unsafe-inline'; img-src data: blob:; font-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{css}</style>
+<script>window.PlotlyConfig = {{MathJaxConfig: "local"}};</script>
+<script>{plotlyjs}</script>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def write_html(figure: go.Figure, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a figure as one interactive HTML file (about 5 MB) that opens from disk without a network.
+
+    Raises:
+        InputError: ``path`` does not end in ``.html``, or exists and ``overwrite`` is false.
+    """
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path} ends in {Path(path).suffix!r}; an interactive figure is written to .html.")
+    refuse_existing(path, overwrite=overwrite)
+    text = document(plain_title(figure), fragment(figure, "figure-1"), _CSS)
+    with replacing(path, overwrite=overwrite) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_image(
+    figure: go.Figure,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    width: int | None = None,
+    height: int | None = None,
+    scale: float = 2.0,
+) -> Path:
+    """Write a figure as a static image: ``.png``, ``.svg`` or ``.pdf``, by the suffix. Takes some seconds.
+
+    Args:
+        figure: any plotly figure.
+        path: the file.
+        overwrite: whether an existing file may be replaced.
+        width: in layout pixels; the figure's own by default.
+        height: in layout pixels; the figure's own by default.
+        scale: pixels of a PNG for each layout pixel; of no effect on the others.
+
+    Raises:
+        InputError: another suffix, a file that exists, or kaleido or Chrome is missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(f"{path} ends in {suffix!r}; static images are written to {', '.join(_FORMATS)}.")
+    refuse_existing(path, overwrite=overwrite)
+    layout = figure.layout
+    options = {
+        "format": suffix[1:],
+        "width": width or layout.width or 700,
+        "height": height or layout.height or 500,
+        "scale": scale if suffix == ".png" else 1,
+    }
+    image = _rendered(figure, options)
+    with replacing(path, overwrite=overwrite) as beside:
+        beside.write_bytes(image)
+    return Path(path)
+
+
+def _rendered(figure: go.Figure, options: dict[str, Any]) -> bytes:
+    """The bytes of the image; Chrome is started for it and has ended when this returns."""
+    try:
+        import kaleido
+        from choreographer.errors import BrowserDepsError, BrowserFailedError, ChromeNotFoundError
+    except ImportError as error:
+        raise InputError(
+            "static images need kaleido, which is not installed. Install it with `pip install 'layerangles[export]'`, "
+            "or write an .html file."
+        ) from error
+    try:
+        # Without MathJax, which kaleido would fetch from the network and wait for. Plotly's own wrapper cannot say so.
+        image: bytes = kaleido.calc_fig_sync(
+            figure.to_dict(), opts=options, kopts={"mathjax": False, "timeout": _SECONDS}
+        )
+    except (ChromeNotFoundError, BrowserDepsError, BrowserFailedError) as error:
+        given = os.environ.get("BROWSER_PATH")
+        tried = f" BROWSER_PATH is {given!r}." if given else ""
+        what = "is not found" if isinstance(error, ChromeNotFoundError) else "does not start"
+        raise InputError(
+            f"static images need Chrome or Chromium, which {what}.{tried} Install one, or run `plotly_get_chrome`, or "
+            "set the environment variable BROWSER_PATH to its program file; or write an .html file."
+        ) from error
+    return image
+
+
+def fragment(figure: go.Figure, div_id: str) -> str:
+    """The HTML of one figure, for a document of :func:`document`; ``div_id`` must be unique in it."""
+    text: str = to_html(figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=div_id)
+    return text
+
+
+def document(title: str, body: str, css: str) -> str:
+    """A whole HTML document with plotly.js in it, once; ``title`` is text, ``body`` and ``css`` go in as they are."""
+    return _DOCUMENT.format(title=html.escape(title), css=css, plotlyjs=get_plotlyjs(), body=body)
+
+
+def plain_title(figure: go.Figure) -> str:
+    """A figure's title as text, without plotly's tags."""
+    title = re.sub(r"<[^>]*>", " ", figure.layout.title.text or "figure")
+    return html.unescape(title)

@@ -1,0 +1,146 @@
+"""How the cosines spread over tokens: the histogram of the paper."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.colors import sample_colorscale
+
+from layerangles.errors import InputError
+from layerangles.figures import selection, style
+
+if TYPE_CHECKING:
+    from layerangles.result import AngleResult
+
+
+def histogram(
+    result: "AngleResult",
+    student: str | None = None,
+    *,
+    student_layer: int = 1,
+    layer_a: int = 1,
+    layer_b: int | None = None,
+    step: int | None = None,
+    tower: str | None = None,
+) -> go.Figure:
+    """Draw how the cosines between teacher layers, seen from one student layer, spread over the tokens.
+
+    The form of the paper's figure (Yu, Wen and Mou, 2025): ``cos ∠(T_a − S, T_b − S)``, in [−1, 1], against the
+    share of tokens. Each curve is the share of that pair's tokens in every bin, in percent, so that it sums to 100
+    whatever the number of tokens; for a density per unit of cosine divide by 100 and by the width of a bin (0.01).
+    Degenerate tokens are in no bin. Darker is nearer to ``layer_a``; layers below it are dashed.
+
+    Args:
+        result: what :func:`layerangles.measure_angles` returned.
+        student: its name; may be left out where there is only one.
+        student_layer: where the angle is taken; 0 is the embedding output.
+        layer_a: the one teacher layer.
+        layer_b: the other; by default every other, a curve each.
+        step: the training step; the last by default.
+        tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+
+    Returns:
+        The figure; of fixed size, in pixels.
+
+    Raises:
+        InputError: no such student, layer, step or tower, or ``layer_b`` is ``layer_a``.
+    """
+    student = selection.one_student(result, student)
+    tower = selection.one_tower(result, tower)
+    result = selection.at_step(result, step)
+    data = result.dataset.sel(student=student, tower=tower)
+    layers = [int(layer) for layer in data["layer_a"].values]
+    student_layers = [int(layer) for layer in data["student_layer"].values]
+    selection.one_layer("student_layer", student_layer, student_layers)
+    selection.one_layer("layer_a", layer_a, layers)
+    others = [layer for layer in layers if layer != layer_a]
+    if layer_b is not None:
+        if layer_b == layer_a:
+            raise InputError(f"layer_a and layer_b are both {layer_a}, and a layer makes no angle with itself.")
+        others = [selection.one_layer("layer_b", layer_b, layers)]
+
+    at_layer = data.sel(student_layer=student_layer, layer_a=layer_a)
+    furthest = max(layer_a - layers[0], layers[-1] - layer_a)
+    figure = go.Figure()
+    for other in others:
+        counts = at_layer["histogram"].sel(layer_b=other)
+        if counts.sum() > 0:
+            figure.add_trace(_curve(counts, other, layer_a, furthest))
+    absence = selection.reasons_for_absence(result, data).get(student_layer, "")
+    if not figure.data:
+        figure.add_annotation(
+            text=absence or selection.NO_DIRECTION,
+            xref="paper",
+            yref="paper",
+            x=0.5,
+            y=0.5,
+            showarrow=False,
+            font={"size": 14, "color": style.FAINT},
+        )
+    _axes(figure, bin_width=2 / data.sizes["bin"])
+    key = "a curve sums to 100 %" if layer_b is not None else f"darker is nearer to layer {layer_a}, dashed below it"
+    whom = f"teacher layer {layer_b}" if layer_b is not None else "the others"
+    return style.frame(
+        figure,
+        f"Cosines between teacher layer {layer_a} and {whom}, seen from layer {student_layer} of {student}",
+        f"{key}{selection.when_and_where(result, data, tower)}",
+        (680, 380),
+        (72, 130, 30, 76),
+    )
+
+
+def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int) -> go.Scatter:
+    share = 100 * counts.values / counts.values.sum()
+    lower = counts["bin"].values
+    nearness = (abs(other - layer_a) - 1) / max(1, furthest - 1)
+    # The palest colours of the scale would not be seen as lines on white.
+    colour = sample_colorscale(list(style.ACUTE), [0.05 + 0.75 * nearness])[0]
+    return go.Scatter(
+        x=np.append(lower, 1.0),
+        y=np.append(share, share[-1]),  # a step ends at the upper end of the last bin
+        mode="lines",
+        line={"shape": "hv", "width": 1.6, "color": colour, "dash": "dash" if other < layer_a else "solid"},
+        name=f"layer {style.layer_name(other)}",
+        hovertemplate=(
+            f"teacher layers {style.layer_name(layer_a)} and {style.layer_name(other)}"
+            f"<br>cosine from %{{x:.2f}}: %{{y:.2f}} % of {int(counts.sum()):,} tokens<extra></extra>"
+        ),
+        showlegend=True,
+    )
+
+
+def _axes(figure: go.Figure, bin_width: float) -> None:
+    ticks = {-1: 180, -0.5: 120, 0: 90, 0.5: 60, 1: 0}
+    quiet: dict[str, Any] = {"showgrid": True, "gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4"}
+    figure.update_xaxes(
+        **quiet,
+        range=[-1, 1],
+        showline=True,
+        tickvals=list(ticks),
+        ticktext=[f"{cosine:g}<br>{degree}°".replace("-", "−") for cosine, degree in ticks.items()],
+        title={"text": "cosine (and angle)", "standoff": 8},
+    )
+    figure.update_yaxes(
+        **quiet,
+        rangemode="tozero",
+        ticksuffix=" %",
+        title={"text": f"share of tokens per bin of {bin_width:g}", "standoff": 8},
+    )
+    for cosine, text in ((0.0, "90° orthogonal"), (0.5, "60° independent<br>(equal norms)")):
+        figure.add_shape(
+            type="line",
+            x0=cosine,
+            x1=cosine,
+            y0=0,
+            y1=1,
+            yref="paper",
+            line={"color": style.FAINT, "width": 1.2, "dash": "dot"},
+        )
+        figure.add_annotation(
+            text=text, x=cosine, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 11}
+        )
+    figure.update_layout(
+        template="none",
+        legend={"title": {"text": "teacher layer"}, "x": 1.02, "xanchor": "left", "y": 1, "font": {"size": 11}},
+    )

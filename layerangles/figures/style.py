@@ -1,0 +1,118 @@
+"""The look that all figures share: colours, text, and a frame measured in pixels."""
+
+import html
+import textwrap
+
+import plotly.graph_objects as go
+
+# A colour means the same angle in every figure. Lightness rises evenly from 0° to 90°, where most angles lie; at
+# 90° the hue jumps from blue to orange, which people with any common colour blindness tell apart.
+ACUTE = ("#1c1b50", "#223a82", "#2260a7", "#3387c2", "#55aed8", "#8ed2e8", "#d1f2f7")  # 0° to 90°, 15° apart
+_OBTUSE = ("#f3ae58", "#d17412", "#a43f00", "#642211")  # 90° to 180°, 30° apart
+
+INK = "#1f2328"
+FAINT = "#6e7781"
+FONT = "Helvetica, Arial, sans-serif"
+
+# Mean width of a character over the font size, on the safe side; a figure cannot ask the browser before it is drawn.
+_CHARACTER = 0.53
+
+
+def colour_scale(top_deg: float) -> list[tuple[float, str]]:
+    """The plotly colour scale from 0° to ``top_deg`` (120 or 180), with the break at 90°."""
+    stops = [(15.0 * i, colour) for i, colour in enumerate(ACUTE)]
+    stops += [(90.0 + 30.0 * i, colour) for i, colour in enumerate(_OBTUSE)]
+    return [(degree / top_deg, colour) for degree, colour in stops if degree <= top_deg]
+
+
+def colour_axis(top_deg: float, plot_width: float, plot_height: float) -> dict[str, object]:
+    """The colour axis for mean angles, its bar to the right of a plot area of this size in pixels."""
+    marked = {60: "<b>60° independent</b><br>(equal norms)", 90: "<b>90° orthogonal</b>"}
+    ticks = [degree for degree in range(0, 181, 30) if degree <= top_deg]
+    return {
+        "cmin": 0,
+        "cmax": top_deg,
+        "colorscale": colour_scale(top_deg),
+        "colorbar": {
+            "title": {"text": "mean angle", "font": {"size": 12}},
+            "tickvals": ticks,
+            "ticktext": [marked.get(degree, f"{degree}°") for degree in ticks],
+            "tickfont": {"size": 11},
+            "ticks": "outside",
+            "ticklen": 4,
+            "thickness": 14,
+            "lenmode": "pixels",
+            "len": min(plot_height, 340),
+            "x": 1 + 14 / plot_width,
+            "xanchor": "left",
+            "xpad": 0,
+            "y": 1,
+            "yanchor": "top",
+            "ypad": 0,
+            "outlinewidth": 0,
+        },
+    }
+
+
+def top_of_scale(largest_deg: float) -> int:
+    """Where the colour bar ends, in degrees: always past the break at 90°, further only where the angles are."""
+    return 180 if largest_deg > 120 else 120
+
+
+def literal(text: str) -> str:
+    """``text`` so that plotly draws it as it stands: no tags, no ``%{…}`` template, no ``$…$`` formula.
+
+    >>> literal("<script>%{x} $a$")
+    '&lt;script&gt;&#37;{x} &#36;a&#36;'
+    """
+    return html.escape(text, quote=False).replace("%{", "&#37;{").replace("$", "&#36;")
+
+
+def wrapped(text: str, width_px: float, size_px: float) -> list[str]:
+    """The lines of ``text`` in a font of ``size_px`` pixels that fit into ``width_px``, each made literal."""
+    characters = max(6, int(width_px / (_CHARACTER * size_px)))
+    return [literal(line) for line in textwrap.wrap(text, characters)] or [""]
+
+
+def layer_name(layer: int) -> str:
+    """The name of a layer: 0 is the embedding output, 1..L the blocks."""
+    return "0 (emb)" if layer == 0 else str(layer)
+
+
+def frame(
+    figure: go.Figure,
+    title: str,
+    subtitle: str,
+    plot_size: tuple[float, float],
+    margins: tuple[float, float, float, float],
+) -> go.Figure:
+    """Set title, size and margins; ``plot_size`` and ``margins`` (left, right, above, below) in pixels.
+
+    Room for the title comes on top of the upper margin. Returns the same figure.
+    """
+    left, right, above, below = margins
+    width = plot_size[0] + left + right
+    title_lines = wrapped(title, width - 32, 17)
+    subtitle_lines = wrapped(subtitle, width - 32, 12)
+    above += 38 + 21 * len(title_lines) + 16 * len(subtitle_lines)
+    height = plot_size[1] + above + below
+    figure.update_layout(
+        width=round(width),
+        height=round(height),
+        margin={"l": left, "r": right, "t": above, "b": below, "pad": 0, "autoexpand": False},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        font={"family": FONT, "size": 12, "color": INK},
+        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
+        title={
+            "text": "<br>".join(title_lines),
+            "font": {"size": 17},
+            "subtitle": {"text": "<br>".join(subtitle_lines), "font": {"size": 12, "color": FAINT}},
+            "x": 16 / width,
+            "xanchor": "left",
+            "y": 1 - 14 / height,
+            "yanchor": "top",
+            "yref": "container",
+        },
+    )
+    return figure

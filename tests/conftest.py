@@ -1,0 +1,84 @@
+"""Tensor shapes are enforced, the hub is out of reach, one thread computes; and what the tests share."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Before anything of the packages is imported: every shape in a signature becomes a check.
+install_import_hook(["layerangles", "kd_train"], "beartype.beartype")
+
+import torch  # noqa: E402
+from toys import toy_bert, toy_texts, write_model, write_student  # noqa: E402
+
+from layerangles import AngleResult, measure_angles  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class ToyStudy:
+    """A teacher of 4 blocks and width 32, with students of 2 and 3 blocks.
+
+    Attributes:
+        teacher: the teacher's directory.
+        identity: 2 blocks, width 32, identity maps.
+        deeper: 3 blocks, width 32, identity maps.
+        learned: 2 blocks, width 24, learned maps with a bias for its layers 0 and 1 alone.
+        wide_learned: 2 blocks, width 32, learned maps without a bias for its layers 1 and 2 alone.
+        texts: the texts to measure on.
+    """
+
+    root: Path
+    teacher: Path
+    identity: Path
+    deeper: Path
+    learned: Path
+    wide_learned: Path
+    texts: list[str]
+
+    @property
+    def students(self) -> list[Path]:
+        return [self.identity, self.deeper, self.learned, self.wide_learned]
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> ToyStudy:
+    root = tmp_path_factory.mktemp("toy-study")
+    teacher = write_model(root / "teacher", toy_bert(layers=4))
+    students = root / "students"
+    return ToyStudy(
+        root=root,
+        teacher=teacher,
+        identity=write_student(students / "identity", teacher, seed=1),
+        deeper=write_student(students / "deeper", teacher, layers=3, seed=2, pairs=((1, 1), (3, 4))),
+        learned=write_student(students / "learned", teacher, width=24, seed=3, maps="learned"),
+        wide_learned=write_student(
+            students / "wide-learned", teacher, seed=4, maps="learned", pairs=((1, 2), (2, 4)), bias=False
+        ),
+        texts=toy_texts(),
+    )
+
+
+@pytest.fixture(scope="session")
+def study_with_steps(tmp_path_factory: pytest.TempPathFactory, study: ToyStudy) -> Sequence[Path]:
+    """Two students with checkpoints: "early" at the steps 0, 10 and 20; "late" at the steps 10 and 30."""
+    students = tmp_path_factory.mktemp("stepped-study") / "students"
+    paths = []
+    for name, steps, seed in (("late", (10, 30), 50), ("early", (0, 10, 20), 60)):
+        path = write_student(students / name, study.teacher, seed=seed + steps[-1], step=steps[-1])
+        for step in steps[:-1]:
+            write_student(path / "checkpoints" / f"step-{step}", study.teacher, seed=seed + step, step=step)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def result(study: ToyStudy) -> AngleResult:
+    """All students of the study, measured together on the CPU."""
+    return measure_angles(study.students, study.texts, device="cpu")
