@@ -1,7 +1,10 @@
 """What a study will do, worked out and checked before it does it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
@@ -13,6 +16,8 @@ from kd_train.study import Study, TeacherSpec
 from layerangles.checkpoints import LayerPair, load_config, resolve
 from layerangles.errors import InputError
 from layerangles.states import tower_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,21 +71,37 @@ def plan_study(study: Study) -> StudyPlan:
         raise InputError(
             f"task.max_length is {study.task.max_length}, but the teacher has positions for {longest} tokens. Lower it."
         )
-    student = plan_student(study.student, config)
-    pairs = {}
-    for strategy in study.strategies:
-        pairs[strategy.label] = layer_pairs(
-            strategy, student.layers, config.num_hidden_layers, embedding_pair=study.embedding_pair
-        )
+    mistakes: list[str] = []
+    student = _settle(mistakes, lambda: plan_student(study.student, config))
+    pairs = {
+        strategy.label: _settle(mistakes, partial(_pairs, study, strategy, config.num_hidden_layers))
+        for strategy in study.strategies
+        if study.student.layers <= config.num_hidden_layers  # else every strategy would repeat it
+    }
+    if student is None or mistakes:
+        raise InputError("\n  - ".join(["the study is not possible with this teacher:", *mistakes]))
     return StudyPlan(
         study=study,
         teacher=config,
         student=student,
         tower=tower,
-        pairs=pairs,
+        pairs={label: found for label, found in pairs.items() if found is not None},
         teacher_parameters=_count_parameters(config),
         student_parameters=_count_parameters(student_config(student, config)),
     )
+
+
+def _settle(mistakes: list[str], work: Callable[[], T]) -> T | None:
+    """Do a part of the planning; a mistake is kept for one message with all of them."""
+    try:
+        return work()
+    except InputError as error:
+        mistakes.append(str(error))
+        return None
+
+
+def _pairs(study: Study, strategy: Strategy, teacher_layers: int) -> tuple[LayerPair, ...]:
+    return layer_pairs(strategy, study.student.layers, teacher_layers, embedding_pair=study.embedding_pair)
 
 
 def teacher_config(teacher: TeacherSpec) -> PretrainedConfig:

@@ -198,7 +198,8 @@ def _problems(error: ValidationError) -> Iterable[str]:
         if detail["type"] == "extra_forbidden":
             valid = sorted(_fields_at(Study, detail["loc"][:-1]))
             near = difflib.get_close_matches(str(detail["loc"][-1]), valid, n=1, cutoff=0.5)
-            yield f"{location}: unknown key; {f'did you mean {near[0]}?' if near else ''} valid here: {', '.join(valid)}"
+            hint = f" did you mean {near[0]}?" if near else ""
+            yield f"{location}: unknown key;{hint} valid here: {', '.join(valid)}"
         elif detail["type"] == "missing":
             yield f"{location}: missing"
         else:

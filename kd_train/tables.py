@@ -45,8 +45,8 @@ class Table:
             for row, value in enumerate(part, start=1):
                 if not isinstance(value, str) or not value.strip():
                     raise InputError(
-                        f"{self.source}, example {row}: the text is {value!r}. Every text must be a string with content; "
-                        "repair or remove this example."
+                        f"{self.source}, example {row}: the text is {value!r}. Every text must be a string with "
+                        "content; repair or remove this example."
                     )
         return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
 

@@ -32,7 +32,7 @@ from layerangles.checkpoints import (
 from layerangles.errors import InputError
 from layerangles.geometry import layer_pairs
 from layerangles.maps import MatchingMap
-from layerangles.result import SCHEMA_VERSION, AngleResult
+from layerangles.result import SCHEMA_VERSION, AngleResult, empty_cells
 from layerangles.states import (
     Batch,
     EncodedTexts,
@@ -189,7 +189,7 @@ class _Lens:
         layers = [layer for layer in all_layers if identity or (tower, layer) in stored]
         return cls(student, layers, [stored.get((tower, layer)) for layer in layers], matched)
 
-    def vertex(self, states: Float[Tensor, "layer token student_dim"]) -> Float[Tensor, "layer token teacher_dim"]:
+    def vertex(self, states: Float[Tensor, "layer token student_dim"]) -> Float[Tensor, "chosen token teacher_dim"]:
         chosen = states[self.layers]
         if all(m is None for m in self.maps):
             return chosen
@@ -255,11 +255,8 @@ def _label(
         if not with_steps:
             part = part.assign_coords(trained_steps=("student", [lens.student.step]))
         parts.append(part)
-    counts = [name for name, variable in parts[0].data_vars.items() if np.issubdtype(variable.dtype, np.integer)]
-    if with_steps:  # students may have different checkpoints; what one lacks is NaN, with a count of 0
-        dataset = xr.combine_by_coords(
-            parts, join="outer", fill_value=dict.fromkeys(counts, 0) | {"weights_sha256": ""}
-        )
+    if with_steps:  # students may have different checkpoints
+        dataset = xr.combine_by_coords(parts, join="outer", fill_value=empty_cells(parts[0]))
         names = list(dict.fromkeys(lens.student.name for lens in lenses))
         dataset = cast(xr.Dataset, dataset).sel(student=names)
     else:

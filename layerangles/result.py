@@ -1,7 +1,7 @@
 """AngleResult: labelled arrays with their provenance; save, load, join, summarise."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,12 @@ _MUST_AGREE = (
     "tokenizer_sha256",
     "data_sha256",
 )
+
+
+def empty_cells(dataset: xr.Dataset) -> dict[Hashable, int | str]:
+    """What stands in a cell that is not there, where that is not NaN: a count of 0, a hash of no letters."""
+    kinds: dict[str, int | str] = {"i": 0, "O": ""}
+    return {name: kinds[v.dtype.kind] for name, v in dataset.data_vars.items() if v.dtype.kind in kinds}
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,11 +188,12 @@ class AngleResult:
         if len({bool(result.steps) for result in results}) > 1:
             raise InputError("some results have a step axis and some have none; take one step of the former (at_step).")
         joined = xr.concat(
-            [result.dataset for result in results], dim="student", join="outer", combine_attrs="override"
+            [result.dataset for result in results],
+            dim="student",
+            join="outer",
+            combine_attrs="override",
+            fill_value=empty_cells(first),
         )
-        for name in joined.data_vars:  # counts became floats where a missing layer was filled with NaN
-            if np.issubdtype(first[name].dtype, np.integer):
-                joined[name] = joined[name].fillna(0).astype(first[name].dtype)
         return cls(joined)
 
     def _repr_html_(self) -> str:

@@ -10,8 +10,9 @@ from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# Before anything of the packages is imported: every shape in a signature becomes a check.
-install_import_hook(["layerangles", "kd_train"], "beartype.beartype")
+# Before anything of the packages is imported: every shape in a signature becomes a check. The configuration lets an
+# int pass for a float, as Python's typing rules do.
+install_import_hook(["layerangles", "kd_train"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import torch  # noqa: E402
 from toys import toy_bert, toy_texts, write_model, write_student  # noqa: E402

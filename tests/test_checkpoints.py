@@ -370,6 +370,16 @@ def test_maps_of_another_form(tmp_path: Path, name: str) -> None:
 # --- files ----------------------------------------------------------------------------------------------------
 
 
+def _fail_halfway(target: Path) -> None:
+    with replacing(target, overwrite=True) as beside:
+        if target.is_dir():
+            beside.mkdir()
+            (beside / "half").touch()
+        else:
+            beside.write_text("half")
+        raise RuntimeError("in the middle")
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.txt"
     with replacing(target) as beside:
@@ -378,9 +388,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         assert beside.suffix == ".txt"
     with pytest.raises(InputError, match=r"file\.txt exists already"), replacing(target):
         pass
-    with pytest.raises(RuntimeError, match="in the middle"), replacing(target, overwrite=True) as beside:
-        beside.write_text("half")
-        raise RuntimeError("in the middle")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        _fail_halfway(target)
     assert target.read_text() == "old"
     with replacing(target, overwrite=True) as beside:
         beside.write_text("new")
@@ -393,10 +402,8 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(target) as beside:
         beside.mkdir()
         (beside / "old").touch()
-    with pytest.raises(RuntimeError, match="in the middle"), replacing(target, overwrite=True) as beside:
-        beside.mkdir()
-        (beside / "half").touch()
-        raise RuntimeError("in the middle")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        _fail_halfway(target)
     assert [file.name for file in target.iterdir()] == ["old"]
     with replacing(target, overwrite=True) as beside:
         beside.mkdir()

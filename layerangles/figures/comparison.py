@@ -7,13 +7,13 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
-from layerangles.figures.panel import MATCHED_MARK, Grid, domain_of, draw_panels, panels_of
+from layerangles.figures.panel import Grid, domain_of, draw_panels, notes_on, panels_of
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
 
 _GAP = 14
-_NAME_WIDTH = 150  # of the students' names, left of the rows
+_NAME_WIDTH = 140  # of the students' names, left of the rows, at most
 _AXIS_WIDTH = 78  # of the ticks and the title of the axis, between the names and the panels
 
 
@@ -53,19 +53,20 @@ def comparison(
     grid = Grid(len(names), n_columns, size, _GAP, _GAP)
     figure = draw_panels(panels, grid, inner_ticks=False)
     between = " " if size >= 130 else "<br>"
-    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "showarrow": False}
+    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "showarrow": False}
     for column, layer in enumerate(student_layers):
         text = f"student layer{between}{style.layer_name(layer)}"
         figure.add_annotation(text=text, **domain_of(column), **above)
     beside = {"x": 0, "xshift": -_AXIS_WIDTH - 4, "y": 0.5, "xanchor": "right", "align": "right", "showarrow": False}
-    for row, name in enumerate(names):
-        text = "<br>".join(style.wrapped(name, _NAME_WIDTH - 20, 12))
-        figure.add_annotation(text=text, **domain_of(row * n_columns), **beside)
+    name_lines = [style.wrapped(name, _NAME_WIDTH, 12, at_hyphens=True) for name in names]
+    for row, lines in enumerate(name_lines):
+        figure.add_annotation(text="<br>".join(lines), **domain_of(row * n_columns), **beside)
 
     notes = [f"mean over tokens, in degrees{selection.when_and_where(result, parts[0], tower)}"]
-    notes += [MATCHED_MARK] if any(panel.matched for panel in panels) else []
+    notes += notes_on(panels)
     title = "Angles between teacher layers, seen from each student"
-    margins = (_NAME_WIDTH + _AXIS_WIDTH, 138, 40, 72)
+    longest = max(len(line) for lines in name_lines for line in lines)
+    margins = (24 + style.width_of(longest, 12) + _AXIS_WIDTH, 138, 40, 72)
     return style.frame(figure, title, " · ".join(notes), (grid.width, grid.height), margins)
 
 
@@ -87,5 +88,5 @@ def _chosen(result: "AngleResult", students: Sequence[str] | None) -> list[str]:
 def _panel_size(n_rows: int, n_columns: int, n_layers: int) -> int:
     """The side of a panel in pixels: smaller the more there are, yet no cell below 4 pixels and room for a scale."""
     by_columns = 190 if n_columns <= 4 else 140 if n_columns <= 7 else 104
-    by_rows = {1: 250, 2: 150}.get(n_rows, 0)
+    by_rows = {1: 210, 2: 150}.get(n_rows, 0)
     return max(by_columns, by_rows, 4 * n_layers)

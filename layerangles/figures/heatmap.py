@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from layerangles.figures import selection, style
-from layerangles.figures.panel import MATCHED_MARK, MAX_LAYERS_WITH_VALUES, Grid, domain_of, draw_panels, panels_of
+from layerangles.figures.panel import MAX_LAYERS_WITH_VALUES, Grid, domain_of, draw_panels, notes_on, panels_of
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
@@ -51,12 +51,20 @@ def heatmap(
     n_rows = ceil(len(panels) / most_columns)
     grid = Grid(n_rows, ceil(len(panels) / n_rows), size, _GAP, _BELOW + title_height)
     figure = draw_panels(panels, grid, inner_ticks=True)
-    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "showarrow": False, "font": {"size": 13}}
+    above = {
+        "x": 0.5,
+        "y": 1,
+        "xanchor": "center",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "yshift": 2,
+        "font": {"size": 13},
+    }
     for index, lines in enumerate(titles):
         figure.add_annotation(text="<br>".join(lines), **domain_of(index), **above)
 
     notes = [f"mean over tokens, in degrees{selection.when_and_where(result, data, tower)}"]
-    notes += [MATCHED_MARK] if any(panel.matched for panel in panels) else []
+    notes += notes_on(panels)
     last = data.sizes["student_layer"] - 1
     if shown[-1] < last:
         beyond = f"layer {last}" if shown[-1] + 1 == last else f"layers {shown[-1] + 1} to {last}"

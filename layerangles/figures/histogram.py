@@ -85,7 +85,7 @@ def histogram(
         figure,
         f"Cosines between teacher layer {layer_a} and {whom}, seen from layer {student_layer} of {student}",
         f"{key}{selection.when_and_where(result, data, tower)}",
-        (680, 380),
+        (680, max(380, 30 + 19 * len(figure.data))),  # as high as the legend, which an image could not scroll
         (72, 130, 30, 76),
     )
 
@@ -101,7 +101,7 @@ def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int) -> go.
         y=np.append(share, share[-1]),  # a step ends at the upper end of the last bin
         mode="lines",
         line={"shape": "hv", "width": 1.6, "color": colour, "dash": "dash" if other < layer_a else "solid"},
-        name=f"layer {style.layer_name(other)}",
+        name=style.layer_name(other),
         hovertemplate=(
             f"teacher layers {style.layer_name(layer_a)} and {style.layer_name(other)}"
             f"<br>cosine from %{{x:.2f}}: %{{y:.2f}} % of {int(counts.sum()):,} tokens<extra></extra>"
@@ -112,6 +112,7 @@ def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int) -> go.
 
 def _axes(figure: go.Figure, bin_width: float) -> None:
     ticks = {-1: 180, -0.5: 120, 0: 90, 0.5: 60, 1: 0}
+    title = {"standoff": 8, "font": {"size": 12, "color": style.FAINT}}
     quiet: dict[str, Any] = {"showgrid": True, "gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4"}
     figure.update_xaxes(
         **quiet,
@@ -119,13 +120,13 @@ def _axes(figure: go.Figure, bin_width: float) -> None:
         showline=True,
         tickvals=list(ticks),
         ticktext=[f"{cosine:g}<br>{degree}°".replace("-", "−") for cosine, degree in ticks.items()],
-        title={"text": "cosine (and angle)", "standoff": 8},
+        title={"text": "cosine (and angle)", **title},
     )
     figure.update_yaxes(
         **quiet,
         rangemode="tozero",
         ticksuffix=" %",
-        title={"text": f"share of tokens per bin of {bin_width:g}", "standoff": 8},
+        title={"text": f"share of tokens per bin of {bin_width:g}", **title},
     )
     for cosine, text in ((0.0, "90° orthogonal"), (0.5, "60° independent<br>(equal norms)")):
         figure.add_shape(
@@ -140,7 +141,5 @@ def _axes(figure: go.Figure, bin_width: float) -> None:
         figure.add_annotation(
             text=text, x=cosine, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 11}
         )
-    figure.update_layout(
-        template="none",
-        legend={"title": {"text": "teacher layer"}, "x": 1.02, "xanchor": "left", "y": 1, "font": {"size": 11}},
-    )
+    legend: dict[str, Any] = {"title": {"text": "teacher layer", "font": {"size": 12}}, "font": {"size": 11}}
+    figure.update_layout(template="none", legend={**legend, "x": 1.02, "xanchor": "left", "y": 1})

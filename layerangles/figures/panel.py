@@ -161,6 +161,15 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool) -> go
     return go.Figure(traces, {**layout, "annotations": annotations, "template": "none"})
 
 
+def notes_on(panels: Sequence[Panel]) -> list[str]:
+    """What a reader must know of the marks and the blanks in these panels, for a subtitle."""
+    notes = [MATCHED_MARK] if any(panel.matched for panel in panels) else []
+    measured = [panel.values for panel in panels if not panel.absence]
+    if any((np.isnan(values["angle_deg"]) & (values["n_degenerate"] > 0)).any() for values in measured):
+        notes.append(f"blank off the diagonal: {NO_DIRECTION}")
+    return notes
+
+
 def axis_number(index: int) -> str:
     """How plotly numbers the axes of the panel with this index (from 0): "", "2", "3" and so on."""
     return "" if index == 0 else str(index + 1)
@@ -189,7 +198,7 @@ def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
             "<br>%{hovertext}<extra></extra>"
         ),
         texttemplate="%{z:.1f}" if len(panel.layers) <= MAX_LAYERS_WITH_VALUES and cell >= 30 else None,
-        textfont={"size": 11},
+        textfont={"size": 12},
         **axes,
     )
     if not panel.matched:

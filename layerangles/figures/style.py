@@ -34,7 +34,8 @@ def colour_axis(top_deg: float, plot_width: float, plot_height: float) -> dict[s
         "cmax": top_deg,
         "colorscale": colour_scale(top_deg),
         "colorbar": {
-            "title": {"text": "mean angle", "font": {"size": 12}},
+            # The small second line keeps the title off the uppermost label.
+            "title": {"text": 'mean angle<br><span style="font-size:5px"> </span>', "font": {"size": 12}},
             "tickvals": ticks,
             "ticktext": [marked.get(degree, f"{degree}°") for degree in ticks],
             "tickfont": {"size": 11},
@@ -68,10 +69,15 @@ def literal(text: str) -> str:
     return html.escape(text, quote=False).replace("%{", "&#37;{").replace("$", "&#36;")
 
 
-def wrapped(text: str, width_px: float, size_px: float) -> list[str]:
+def width_of(n_characters: int, size_px: float) -> float:
+    """About how wide so many characters are in a font of ``size_px`` pixels, in pixels."""
+    return n_characters * _CHARACTER * size_px
+
+
+def wrapped(text: str, width_px: float, size_px: float, *, at_hyphens: bool = False) -> list[str]:
     """The lines of ``text`` in a font of ``size_px`` pixels that fit into ``width_px``, each made literal."""
-    characters = max(6, int(width_px / (_CHARACTER * size_px)))
-    return [literal(line) for line in textwrap.wrap(text, characters)] or [""]
+    characters = max(6, int(width_px / width_of(1, size_px)))
+    return [literal(line) for line in textwrap.wrap(text, characters, break_on_hyphens=at_hyphens)] or [""]
 
 
 def layer_name(layer: int) -> str:
@@ -107,12 +113,21 @@ def frame(
         title={
             "text": "<br>".join(title_lines),
             "font": {"size": 17},
-            "subtitle": {"text": "<br>".join(subtitle_lines), "font": {"size": 12, "color": FAINT}},
             "x": 16 / width,
             "xanchor": "left",
-            "y": 1 - 14 / height,
+            # Plotly centres further lines around the first.
+            "y": 1 - (14 + 11 * (len(title_lines) - 1)) / height,
             "yanchor": "top",
             "yref": "container",
         },
+    )
+    # Plotly's own subtitle runs into a title of several lines.
+    figure.add_annotation(
+        text="<br>".join(subtitle_lines),
+        **{"x": 0, "xref": "paper", "xanchor": "left", "xshift": 16 - left, "align": "left"},
+        **{"y": 1, "yref": "paper", "yanchor": "top", "yshift": above - 18 - 21 * len(title_lines)},
+        showarrow=False,
+        borderpad=0,
+        font={"size": 12, "color": FAINT},
     )
     return figure

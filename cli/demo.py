@@ -1,0 +1,134 @@
+"""``layerangles demo``: the whole way once, on a real teacher and real data, in a few minutes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import print_json, print_table, print_written
+from .train import score_rows
+
+if TYPE_CHECKING:
+    from kd_train.study import Study
+    from layerangles import AngleResult
+
+# What --full changes: a teacher near its best, and students that have had time to learn.
+_FULL = ["teacher.finetune.max_steps=500", "training.max_steps=600", "training.evaluate_every=100"]
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where everything goes.")] = Path("layerangles-demo"),
+    full: Annotated[bool, typer.Option("--full", help="Train longer: about 25 minutes on two cores.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other students.")] = 0,
+    texts: Annotated[int, typer.Option(min=2, help="How many texts the angles are measured on.")] = 200,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the study: key=value, such as student.layers=2.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Fine-tune a teacher, distil six students, measure their angles, and show it all on one page.
+
+    The fine-tuned teacher is kept, so that a second demo starts with the students.
+
+    Example: layerangles demo --seed 1 --output demo-seed1
+    """
+    from kd_train import embedded
+    from kd_train.study import read_study
+    from kd_train.train import train_study
+
+    overrides = [*(_FULL if full else []), f"seeds=[{seed}]", *(set_ or [])]
+    study = read_study(Path(__file__).with_name("demo.yaml"), overrides=overrides)
+    study = study.model_copy(update={"output": str(output)})
+    if not as_json:
+        typer.echo(f"Teacher {study.teacher.model}, data {study.task.dataset}. Everything goes to {output}/\n")
+    folder = train_study(study, overwrite=overwrite, teacher_cache=embedded.cache_dir() / "teachers")
+    result = _measure(study, folder, texts)
+    rows = _rows(folder, result)
+    written = _write(folder, result, rows)
+    if as_json:
+        print_json({"students": rows, "wrote": written})
+        return
+    print_table(rows, title="Students: scores, and angles between teacher layers seen from them (last step)")
+    print_written(folder, *written)
+    typer.echo(f"\nOpen {written[0]} in a browser.")
+
+
+def _measure(study: "Study", folder: Path, n_texts: int) -> "AngleResult":
+    from kd_train.tasks import classification
+    from layerangles import measure_angles
+
+    names = [f"{strategy.label}-seed{seed}" for seed in study.seeds for strategy in study.strategies]
+    dev = classification.load(study.task).splits["dev"].texts[:n_texts]
+    return measure_angles(
+        [folder / "students" / name for name in names], dev, steps=True, max_length=study.task.max_length
+    )
+
+
+def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:
+    """The teacher, then every student: its layer map, its scores, its angles at the last step."""
+    from layerangles import open_student
+
+    means = result.at_step().student_means()
+    rows: list[dict[str, object]] = []
+    for scores in score_rows(folder):
+        name = str(scores["student"])
+        row: dict[str, object] = {"student": name, "matched layers": "–"}
+        row |= {key: value for key, value in scores.items() if key not in ("student", "step")}
+        if name in means.index:
+            matching = open_student(folder / "students" / name).matching
+            pairs = [pair for tower in (matching.towers.values() if matching else ()) for pair in tower.pairs]
+            row["matched layers"] = " ".join(f"{student}→{teacher}" for student, teacher in pairs) or "none"
+        has_angles = name in means.index
+        row["mean angle °"] = float(means["angle_deg"][name]) if has_angles else None
+        row["share acute"] = float(means["acute_fraction"][name]) if has_angles else None
+        rows.append(row)
+    return rows
+
+
+def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -> list[Path]:
+    import pandas as pd
+
+    from layerangles import figures
+    from layerangles.report.page import Section, write_page
+
+    final = result.at_step()
+    attributes = result.dataset.attrs
+    over_steps = result.student_means()["angle_deg"].unstack("step").reindex(result.students)
+    over_steps.columns = [f"step {step}" for step in over_steps.columns]
+    comparison = figures.comparison(final)
+    sections = [
+        Section(
+            "Students",
+            [
+                "A student is matched on the layers given as student→teacher; layer 0 is the embedding output. The "
+                "angle is taken between two teacher layers, seen from a student layer, averaged over tokens, pairs of "
+                "teacher layers and student layers.",
+            ],
+            table=pd.DataFrame(rows).set_index("student"),
+        ),
+        Section(
+            "Angles at the last step",
+            [
+                f"Mean over the tokens of {attributes['n_examples']} texts of the dev split. An acute angle alone says "
+                "little: independent layers of equal norm give 60°."
+            ],
+            figures=[comparison],
+        ),
+        Section("Mean angle over training, in degrees", [], table=over_steps),
+        *(Section(name, [], figures=[figures.heatmap(final, name)]) for name in final.students),
+        Section(
+            "Cosines in the paper's form",
+            ["Per token, between teacher layer 1 and every other one, seen from student layer 1."],
+            figures=[figures.histogram(final, name) for name in final.students],
+        ),
+    ]
+    written = [
+        write_page(folder / "report.html", "layerangles demo", sections),
+        result.save(folder / "angles" / "angles.nc"),
+        figures.write_html(comparison, folder / "angles" / "comparison.html"),
+    ]
+    for name in final.students:
+        heatmap = figures.heatmap(final, name)
+        written.append(figures.write_html(heatmap, folder / "angles" / f"{name}.html"))
+    return written

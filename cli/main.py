@@ -1,0 +1,54 @@
+"""The ``layerangles`` command: its subcommands, and what an error turns into."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from layerangles.errors import InputError
+
+from . import angles, demo, env, plan, train
+
+app = typer.Typer(
+    name="layerangles",
+    help="Which teacher layer should a student layer be matched to, and why does it matter so little?",
+    epilog="Start with: layerangles demo",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback is for failures of ours; with the values of local variables it would be unreadable.
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(name="demo")(demo.demo)
+app.command(name="plan")(plan.plan)
+app.command(name="train")(train.train)
+app.command(name="angles")(angles.angles)
+app.command(name="env")(env.env)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import layerangles
+
+        typer.echo(f"layerangles {layerangles.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which teacher layer should a student layer be matched to, and why does it matter so little?"""
+
+
+def run() -> None:
+    """Run the command line. Exit code 2 for what the user got wrong, 1 for a failure, 130 for Ctrl-C."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:  # outside of a command, while typer is not looking
+        sys.exit(130)

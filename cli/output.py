@@ -1,0 +1,66 @@
+"""What commands print: tables for people, JSON for machines, and where they wrote."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def print_table(rows: Rows, *, title: str | None = None) -> None:
+    """Rows with the same keys as a table; numbers to the right, no line cut or wrapped."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    # Without a terminal there is no width to fit into, and a file shall get whole lines.
+    width = None if sys.stdout.isatty() else 1000
+    Console(highlight=False, width=width).print(table)
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on standard output; NaN as null."""
+    typer.echo(json.dumps(_without_nan(content), indent=2, default=str))
+
+
+def print_written(*paths: Path) -> None:
+    """Where the command wrote."""
+    for path in paths:
+        typer.echo(f"wrote {path}")
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "–"
+        case float() if math.isnan(value):
+            return "–"
+        case float():
+            return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _without_nan(content: Any) -> Any:
+    match content:
+        case Mapping():
+            return {str(key): _without_nan(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_without_nan(value) for value in content]
+        case float() if math.isnan(content):
+            return None
+        case _:
+            return content
