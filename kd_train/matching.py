@@ -6,7 +6,7 @@ The strategies are those of Yu, Wen and Mou (2025, section 3), and in-order rand
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -44,7 +44,7 @@ class Strategy(BaseModel):
         return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _parameters_fit_the_kind(self) -> Self:
+    def _parameters_fit_the_kind(self) -> "Strategy":
         for parameter, kinds in _PARAMETERS.items():
             if getattr(self, parameter) is not None and self.kind not in kinds:
                 raise ValueError(f"{parameter} belongs to {' and '.join(kinds)}, not to {self.kind}")

@@ -123,6 +123,8 @@ def build_student(teacher: PreTrainedModel, plan: StudentPlan, *, seed: int) -> 
     ours, theirs = blocks(student), blocks(teacher)
     for block, source in zip(ours, (theirs[layer - 1] for layer in plan.copied_layers), strict=False):
         block.load_state_dict(source.state_dict())
+    if plan.copied_layers:
+        _copy_what_blocks_share(teacher, student)
     return student
 
 
@@ -167,6 +169,17 @@ def _copied_layers(spec: StudentSpec, depth: int) -> tuple[int, ...]:
             f"blocks from 1 to {depth}."
         )
     return layers
+
+
+def _copy_what_blocks_share(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Copy what stands beside the blocks and is used by all of them, such as the position biases of MPNet."""
+    (prefix,) = (name for name, module in teacher.base_model.named_modules() if module is blocks(teacher))
+    shared = {
+        name: tensor
+        for name, tensor in teacher.base_model.state_dict().items()
+        if not name.startswith(f"{prefix}.") and "embeddings" not in name and "pooler" not in name
+    }
+    student.base_model.load_state_dict(shared, strict=False)
 
 
 def _copy_embeddings(teacher: PreTrainedModel, student: PreTrainedModel) -> None:

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,7 +33,7 @@ class RunSpec(OptimizerSpec):
     resume_every: int = Field(default=500, ge=1, description="steps between two states to resume from")
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _one_length(self) -> "RunSpec":
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError("give either epochs or max_steps")
         return self
@@ -61,7 +61,7 @@ class StudentTraining(RunSpec):
     )
 
     @model_validator(mode="after")
-    def _shares(self) -> Self:
+    def _shares(self) -> "StudentTraining":
         if not all(0 <= share <= 1 for share in self.checkpoints):
             raise ValueError("checkpoints are shares of all steps, from 0 to 1")
         return self
@@ -100,7 +100,7 @@ class Study(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
-    def _no_student_twice(self) -> Self:
+    def _no_student_twice(self) -> "Study":
         for what, values in (("seed", self.seeds), ("strategy", [s.label for s in self.strategies])):
             repeated = sorted({str(v) for v in values if list(values).count(v) > 1})
             if repeated:

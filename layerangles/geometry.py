@@ -25,7 +25,6 @@ class ChunkGeometry(NamedTuple):
 
     cosines: Float[Tensor, "student_layer pair token"]
     degenerate: Bool[Tensor, "student_layer teacher_layer token"]
-    gram: Float[Tensor, "state state token"]
 
 
 def layer_pairs(n_layers: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
@@ -111,17 +110,11 @@ def chunk_geometry(
     a: Int[Tensor, " pair"],
     b: Int[Tensor, " pair"],
 ) -> ChunkGeometry:
-    """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and the Gram matrix that they come from.
+    """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and where a vertex *is* a teacher layer.
 
-    The Gram matrix is that of the teacher layers and the vertices (in this order), each token centred on the mean
-    of its teacher layers: no angle and no distance between two of these points depends on the origin, and this
-    one keeps the offset that the layers share out of the products.
-
-    Tokens that the Gram matrix cannot resolve are computed again from the differences themselves; ``degenerate``
-    says where the vertex *is* the teacher layer, and the cosines of that layer are NaN.
-
-    Raises:
-        ValueError: the states hold NaN or an infinite number.
+    They come from the products of all states with the teacher's, each token centred on the mean of its teacher
+    layers: no angle depends on the origin, and this one keeps the offset that the layers share out of the products.
+    Tokens that these products cannot resolve are computed again from the differences themselves.
 
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
@@ -134,17 +127,16 @@ def chunk_geometry(
     states[:, :n_teacher] = teacher.transpose(0, 1)
     states[:, n_teacher:] = vertex.transpose(0, 1)
     states -= states[:, :n_teacher].mean(dim=1, keepdim=True)
-    gram = torch.bmm(states, states.transpose(1, 2)).permute(1, 2, 0).contiguous()
+    products = torch.bmm(states, states[:, :n_teacher].transpose(1, 2)).permute(1, 2, 0).contiguous()
+    between, cross = products[:n_teacher], products[n_teacher:]  # <T_i, T_j> and <V_s, T_i>, tokens last
 
-    squared_norm = gram.diagonal().T  # [state, token]
-    teacher_norm, vertex_norm = squared_norm[:n_teacher], squared_norm[n_teacher:, None]
-    cross = gram[n_teacher:, :n_teacher]  # <V_s, T_i>
+    teacher_norm = between.diagonal().T
+    vertex_norm = torch.linalg.vector_norm(states[:, n_teacher:], dim=-1).square_().T[:, None]
     squared_length = teacher_norm + vertex_norm - 2 * cross
     inverse_length = squared_length.rsqrt()
-    cosines = gram[a, b] + vertex_norm - cross.index_select(1, a) - cross.index_select(1, b)
+    cosines = between[a, b] + vertex_norm - cross.index_select(1, a) - cross.index_select(1, b)
     cosines *= inverse_length.index_select(1, a)
     cosines *= inverse_length.index_select(1, b)
-
     cosines.clamp_(-1.0, 1.0)
 
     # Rounding matters where little of a length is left, and the more so the closer an angle is to 0° or 180°.
@@ -161,13 +153,7 @@ def chunk_geometry(
         directions = (spokes / length).transpose(0, 1)  # NaN where the length is zero
         cosines[s, :, tokens] = torch.bmm(directions, directions.transpose(1, 2))[:, a, b].T.clamp_(-1.0, 1.0)
         degenerate[s, :, tokens] = length.squeeze(-1) == 0
-    return ChunkGeometry(cosines, degenerate, gram)
-
-
-def squared_distances(gram: Float[Tensor, "state state token"]) -> Float[Tensor, "state state token"]:
-    """``‖x_i − x_j‖²`` from a Gram matrix; never negative."""
-    squared_norm = gram.diagonal().T
-    return (squared_norm[:, None] + squared_norm[None] - 2 * gram).clamp_(min=0.0)
+    return ChunkGeometry(cosines, degenerate)
 
 
 def mean_pairwise_distances(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray as xr
 
 from layerangles.errors import InputError
@@ -35,7 +34,7 @@ _MUST_AGREE = (
 
 def empty_cells(dataset: xr.Dataset) -> dict[Hashable, int | str]:
     """What stands in a cell that is not there, where that is not NaN: a count of 0, a hash of no letters."""
-    kinds: dict[str, int | str] = {"i": 0, "O": ""}
+    kinds: dict[str, int | str] = {"i": 0, "O": "", "U": ""}
     return {name: kinds[v.dtype.kind] for name, v in dataset.data_vars.items() if v.dtype.kind in kinds}
 
 
@@ -153,7 +152,7 @@ class AngleResult:
         try:
             with xr.open_dataset(path, engine="h5netcdf") as opened:
                 dataset = opened.load()
-        except OSError as error:
+        except (OSError, KeyError, ValueError, RuntimeError) as error:  # what HDF5 raises depends on where it broke
             raise InputError(f"{path} is damaged, or no netCDF file ({error}).") from error
         version = dataset.attrs.get("schema_version")
         if version != SCHEMA_VERSION or "angle_deg" not in dataset:

@@ -128,7 +128,9 @@ FAKE_PIP = """
     time.sleep({delay})
     found = list(pathlib.Path({index!r}).glob(requirement.replace("==", "-") + "*"))
     if not found:
-        print("WARNING: Retrying\\nERROR: No matching distribution found for " + requirement, file=sys.stderr)
+        print("WARNING: Retrying", file=sys.stderr)
+        print("ERROR: No matching distribution found for " + requirement, file=sys.stderr)
+        print("hint: look above", file=sys.stderr)
         sys.exit(1)
     folder = pathlib.Path(arguments[arguments.index("--dest") + 1])
     folder.mkdir()

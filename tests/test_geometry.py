@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from layerangles import geometry
 from layerangles.geometry import (
     TOKENS_PER_CHUNK,
     angle_deg,
     check_states,
-    chunk_geometry,
     common_mode_ratio,
     layer_pairs,
     mean_pairwise_distances,
-    squared_distances,
     vertex_angles_deg,
     vertex_cosines,
 )
@@ -145,17 +144,6 @@ def test_distance_of_equal_states_is_exactly_zero() -> None:
     assert distances[1, 3] == distances[3, 1] == 0.0
 
 
-def test_gram_matrix_gives_the_squared_distances() -> None:
-    rng = np.random.default_rng(3)
-    teacher, vertex = _random(rng, 4, 20, 9), _random(rng, 2, 20, 9)
-    gram = chunk_geometry(teacher, vertex, *layer_pairs(4)).gram
-    states = np.concatenate([teacher, vertex]).astype(np.float64)
-    expected = ((states[:, None] - states[None]) ** 2).sum(axis=-1)
-    assert squared_distances(gram).numpy() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    # Rounding would make the distance of two equal points a little negative.
-    assert (squared_distances(torch.tensor([[[1.0]], [[1.0 + 1e-6]]]).expand(2, 2, 1).contiguous()) >= 0).all()
-
-
 def test_common_mode_ratio() -> None:
     teacher = _states([1.0, 0.0], [-1.0, 0.0])
     vertices = _states([0.0, 0.0], [0.0, 2.0], [3.0, 0.0])
@@ -271,6 +259,16 @@ def test_the_scenes_are_what_their_names_say() -> None:
     assert ((vertex[0] - teacher[0]).norm(dim=-1) / teacher[0].norm(dim=-1)).max() < 3e-4
 
 
+def test_a_shared_offset_needs_no_second_computation(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The centring alone is accurate here; without it every token would be computed again from its differences.
+    monkeypatch.setattr(geometry, "_GRAM_ROUNDING", 0.0)
+    teacher, vertex = _scene("shared offset of a thousand norms")
+    teacher, vertex = 1000 * teacher.double(), 1000 * vertex.double()
+    a, b = layer_pairs(5)
+    angles = vertex_angles_deg(teacher + 1e9, vertex + 1e9)[:, a, b].numpy()
+    assert np.abs(angles - _reference_angles_deg(teacher + 1e9, vertex + 1e9)[:, a, b]).max() < 1e-6
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_floating_point_type_is_computed_in_float64(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(7)
@@ -358,6 +356,17 @@ def test_one_unit_in_the_last_place_is_a_direction() -> None:
 def test_states_that_do_not_fit_are_refused(teacher: Tensor, vertex: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_states(teacher, vertex)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("of_teacher", [True, False])
+def test_states_that_are_not_finite_are_refused(number: float, of_teacher: bool) -> None:
+    # NaN has one meaning in a cosine, a direction without a length; it must not come from elsewhere.
+    rng = np.random.default_rng(16)
+    teacher, vertex = _random(rng, 3, 70, 4), _random(rng, 2, 70, 4)
+    (teacher if of_teacher else vertex)[1, 66, 2] = number
+    with pytest.raises(ValueError, match="must be finite; got NaN or an infinite number"):
+        vertex_cosines(teacher, vertex)
 
 
 # --- the declared table of invariances ------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -103,7 +103,7 @@ class ClassificationTask(BaseModel):
     limit: dict[SplitName, int] = Field(default_factory=dict, description="use only so many examples of a split")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _one_source(self) -> "ClassificationTask":
         if (self.dataset is None) == (self.files is None):
             raise ValueError("give either dataset or files")
         if self.files is not None and not {"train", "dev"} <= self.files.keys():

@@ -64,7 +64,7 @@ class Panel:
         pair = f"teacher layers {name_a} and {name_b}"
         if np.isnan(angle):
             # The panel's reason speaks of the layer as a whole; a lone blank cell has its own.
-            degenerate = f"{NO_DIRECTION}<br>0 tokens, {int(n_degenerate):,} degenerate" if n_degenerate else ""
+            degenerate = f"{NO_DIRECTION}<br>0 tokens, {int(n_degenerate):,} degenerate" if n_degenerate > 0 else ""
             return f"{pair}<br>{degenerate or self.absence or 'not measured'}"
         interval = "no interval from a single example"
         if not np.isnan(low):
@@ -197,12 +197,11 @@ def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
             f"{style.literal(panel.student)}, layer {style.layer_name(panel.student_layer)}{matched}"
             "<br>%{hovertext}<extra></extra>"
         ),
-        texttemplate="%{z:.1f}" if len(panel.layers) <= MAX_LAYERS_WITH_VALUES and cell >= 30 else None,
-        textfont={"size": 12},
         **axes,
     )
+    values = [_written_values(panel, axes)] if len(panel.layers) <= MAX_LAYERS_WITH_VALUES and cell >= 30 else []
     if not panel.matched:
-        return [cells]
+        return [cells, *values]
     # On the diagonal, which is blank: the mark hides no number.
     marks = go.Scatter(
         x=panel.matched,
@@ -213,7 +212,24 @@ def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
         showlegend=False,
         **axes,
     )
-    return [cells, marks]
+    return [cells, *values, marks]
+
+
+def _written_values(panel: Panel, axes: dict[str, str]) -> go.Scatter:
+    """The angles as text in their cells; a heat map's own text is too faint on the middle of the scale."""
+    angles = panel.values["angle_deg"]
+    rows, columns = np.nonzero(np.isfinite(angles))
+    written = angles[rows, columns].tolist()
+    return go.Scatter(
+        x=[panel.layers[column] for column in columns],
+        y=[panel.layers[row] for row in rows],
+        text=[f"{angle:.1f}" for angle in written],
+        textfont={"size": 12, "color": [style.ink_on(angle) for angle in written]},
+        mode="text",
+        hoverinfo="skip",
+        showlegend=False,
+        **axes,
+    )
 
 
 def _axes(layers: list[int], size: float) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,12 +17,19 @@ FONT = "Helvetica, Arial, sans-serif"
 # Mean width of a character over the font size, on the safe side; a figure cannot ask the browser before it is drawn.
 _CHARACTER = 0.53
 
+_BUTTONS = 120  # of plotly's buttons in the upper right corner, pixels
+
 
 def colour_scale(top_deg: float) -> list[tuple[float, str]]:
     """The plotly colour scale from 0° to ``top_deg`` (120 or 180), with the break at 90°."""
     stops = [(15.0 * i, colour) for i, colour in enumerate(ACUTE)]
     stops += [(90.0 + 30.0 * i, colour) for i, colour in enumerate(_OBTUSE)]
     return [(degree / top_deg, colour) for degree, colour in stops if degree <= top_deg]
+
+
+def ink_on(angle_deg: float) -> str:
+    """Black or white, whichever is read better on the colour of this angle."""
+    return "white" if angle_deg < 42 or angle_deg > 132 else "black"
 
 
 def colour_axis(top_deg: float, plot_width: float, plot_height: float) -> dict[str, object]:
@@ -98,7 +105,7 @@ def frame(
     """
     left, right, above, below = margins
     width = plot_size[0] + left + right
-    title_lines = wrapped(title, width - 32, 17)
+    title_lines = wrapped(title, width - 32 - _BUTTONS, 17)
     subtitle_lines = wrapped(subtitle, width - 32, 12)
     above += 38 + 21 * len(title_lines) + 16 * len(subtitle_lines)
     height = plot_size[1] + above + below

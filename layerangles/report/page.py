@@ -37,7 +37,8 @@ figure.wide { background: #ffffff; border: 1px solid var(--line); border-radius:
   width: fit-content; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .34em .8em; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-thead th { border-bottom: 2px solid var(--line); color: var(--faint); font-weight: 600; }
+thead th { white-space: normal; vertical-align: bottom; border-bottom: 2px solid var(--line);
+  color: var(--faint); font-weight: 600; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 .n { text-align: right; }
 @media print { .wide { overflow: visible; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
@@ -105,9 +106,9 @@ def _table(table: pd.DataFrame) -> str:
     types = pd.api.types
     numeric = [types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype) for dtype in table.dtypes]
     classes = [' class="n"' if is_numeric else "" for is_numeric in numeric]
-    head = "".join(
-        f'<th scope="col"{of}>{html.escape(str(name))}</th>' for name, of in zip(table.columns, classes, strict=True)
-    )
+    # Long names such as min_angle_deg may break, so that they do not widen the column.
+    names = (html.escape(str(name)).replace("_", "_<wbr>") for name in table.columns)
+    head = "".join(f'<th scope="col"{of}>{name}</th>' for name, of in zip(names, classes, strict=True))
     rows = (
         "<tr>" + "".join(f"<td{of}>{_cell(value)}</td>" for value, of in zip(row, classes, strict=True)) + "</tr>"
         for row in table.itertuples(index=False, name=None)

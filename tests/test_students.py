@@ -1,0 +1,282 @@
+"""Students: their depth and width, what is copied and what is drawn, and their maps into teacher space."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys_training import FORWARD, differing, toy_plan, toy_teacher
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+)
+
+from kd_train.losses import LossSpec
+from kd_train.plan import plan_study
+from kd_train.students import (
+    StudentSpec,
+    build_maps,
+    build_student,
+    plan_student,
+    stored_maps,
+    student_config,
+)
+from kd_train.study import parse_study
+from layerangles import InputError
+from layerangles.states import blocks, forward_with_states
+
+COMMON = {
+    "vocab_size": 30,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "bert": lambda: BertConfig(**COMMON),
+    "roberta": lambda: RobertaConfig(**COMMON),
+    "distilbert": lambda: DistilBertConfig(
+        vocab_size=30, dim=32, n_layers=4, n_heads=4, hidden_dim=64, max_position_embeddings=40
+    ),
+    "electra": lambda: ElectraConfig(**COMMON, embedding_size=16),
+    "electra-of-one-width": lambda: ElectraConfig(**COMMON, embedding_size=32),
+    "mpnet": lambda: MPNetConfig(**COMMON),
+}
+
+
+def _family(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(FAMILIES[name]()).eval()
+
+
+def _inputs() -> dict[str, Tensor]:
+    ids = torch.randint(5, 30, (3, 9), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.state_dict())
+
+
+def _n_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def teacher() -> PreTrainedModel:
+    return toy_teacher()
+
+
+@pytest.mark.parametrize("copied", [None, (1, 4), (4, 1), (3, 3)])
+def test_copied_blocks_are_the_listed_ones_and_no_others(
+    teacher: PreTrainedModel, copied: tuple[int, ...] | None
+) -> None:
+    student = build_student(teacher, toy_plan(teacher, copied_layers=copied), seed=0)
+    ours, theirs = blocks(student), blocks(teacher)
+    assert len(ours) == 2
+    for block, source in zip(ours, copied or (2, 4), strict=True):  # ceil(j · 4 / 2)
+        equal = [layer for layer in range(1, 5) if not differing(_tensors(block), _tensors(theirs[layer - 1]))]
+        assert equal == [source]
+
+
+def test_what_is_copied_is_a_copy(teacher: PreTrainedModel) -> None:
+    student = build_student(teacher, toy_plan(teacher), seed=0)
+    shared = {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in student.parameters()}
+    assert not shared
+
+
+def test_embeddings_are_copied_and_the_head_is_new(teacher: PreTrainedModel) -> None:
+    student = build_student(teacher, toy_plan(teacher), seed=0)
+    assert not differing(_tensors(student.base_model.embeddings), _tensors(teacher.base_model.embeddings))
+    assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
+    assert not torch.equal(student.base_model.pooler.dense.weight, teacher.base_model.pooler.dense.weight)
+
+
+def test_a_random_student_has_nothing_of_its_teacher(teacher: PreTrainedModel) -> None:
+    student = build_student(teacher, toy_plan(teacher, init="random", embeddings="random"), seed=0)
+    for block in blocks(student):
+        for theirs in blocks(teacher):
+            assert not torch.equal(block.attention.self.query.weight, theirs.attention.self.query.weight)
+    assert not torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize(("embeddings", "copied"), [(None, True), ("copied", True), ("random", False)])
+def test_random_blocks_may_stand_on_copied_embeddings(
+    teacher: PreTrainedModel, embeddings: str | None, copied: bool
+) -> None:
+    plan = toy_plan(teacher, init="random", embeddings=embeddings)
+    student = build_student(teacher, plan, seed=0)
+    assert plan.embeddings == ("copied" if copied else "random")
+    assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight) == copied
+
+
+@pytest.mark.parametrize("init", ["copied", "random"])
+def test_a_student_follows_from_its_seed(teacher: PreTrainedModel, init: str) -> None:
+    plan = toy_plan(teacher, init=init)
+    torch.manual_seed(1)
+    first = _tensors(build_student(teacher, plan, seed=5))
+    torch.manual_seed(2)
+    assert not differing(first, _tensors(build_student(teacher, plan, seed=5)))
+    other = differing(first, _tensors(build_student(teacher, plan, seed=6)))
+    assert "classifier.weight" in other
+    assert ("bert.encoder.layer.0.attention.self.query.weight" in other) == (init == "random")
+
+
+def test_building_leaves_the_random_numbers_alone(teacher: PreTrainedModel) -> None:
+    plan = toy_plan(teacher, init="random", map="learned")
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    build_student(teacher, plan, seed=0)
+    build_maps(plan, 32, FORWARD, tower="encoder", seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_encoders_gives_students(family: str) -> None:
+    teacher = _family(family)
+    plan = plan_student(StudentSpec(layers=2), teacher.config)
+    student = build_student(teacher, plan, seed=0)
+    output, states = forward_with_states(student, _inputs())
+    assert output.logits.shape == (3, 2)
+    assert [tuple(state.shape) for state in states] == [(3, 9, 32)] * 3
+    for block, layer in zip(blocks(student), (2, 4), strict=True):
+        assert not differing(_tensors(block), _tensors(blocks(teacher)[layer - 1]))
+    # Its embedding output is the teacher's: all that stands before the blocks is copied.
+    assert torch.equal(states[0], forward_with_states(teacher, _inputs())[1][0]) or student.training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
+    """What the blocks share, such as MPNet's position biases, is copied with them."""
+    teacher = _family(family)
+    student = build_student(teacher, plan_student(StudentSpec(layers=4), teacher.config), seed=0).eval()
+    ours, theirs = (forward_with_states(model, _inputs())[1] for model in (student, teacher))
+    for layer, (state, target) in enumerate(zip(ours, theirs, strict=True)):
+        assert torch.equal(state, target), f"layer {layer}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_narrower_students(family: str) -> None:
+    teacher = _family(family)
+    plan = plan_student(StudentSpec(layers=2, width=24, init="random"), teacher.config)
+    assert (plan.map, plan.embeddings, plan.copied_layers) == ("learned", "random", ())
+    student = build_student(teacher, plan, seed=0)
+    assert student.config.num_attention_heads == 3  # heads keep their 8 dimensions
+    _, states = forward_with_states(student, _inputs())
+    assert [tuple(state.shape) for state in states] == [(3, 9, 24)] * 3
+    inner = [m.out_features for m in blocks(student)[0].modules() if isinstance(m, nn.Linear)]
+    assert max(inner) == 48  # the inner width keeps its ratio
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plan_counts_the_parameters_that_are_built(family: str, tmp_path: Any) -> None:
+    teacher = _family(family)
+    teacher.config.save_pretrained(tmp_path)
+    study = parse_study(
+        {
+            "name": "toy",
+            "task": {"files": {"train": "a.jsonl", "dev": "b.jsonl"}, "label_names": ["x", "y"], "max_length": 16},
+            "teacher": {"model": str(tmp_path)},
+            "student": {"layers": 3},
+            "strategies": ["forward"],
+        }
+    )
+    plan = plan_study(study)
+    assert plan.teacher_parameters == _n_parameters(teacher)
+    assert plan.student_parameters == _n_parameters(build_student(teacher, plan.student, seed=0))
+    assert plan.pairs == {"forward": ((0, 0), (1, 2), (2, 3), (3, 4))}
+
+
+def test_the_teachers_configuration_stays_as_it_is(teacher: PreTrainedModel) -> None:
+    before = teacher.config.to_dict()
+    student_config(toy_plan(teacher, width=24, init="random"), teacher.config)
+    assert teacher.config.to_dict() == before
+
+
+def test_equal_widths_need_no_map(teacher: PreTrainedModel) -> None:
+    plan = toy_plan(teacher)
+    assert plan.map == "identity"
+    assert len(build_maps(plan, 32, FORWARD, tower="encoder", seed=0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [("learned", {"0", "2"}), ("frozen", {"0", "1", "2"}), ("orthogonal", {"0", "1", "2"})],
+)
+@pytest.mark.parametrize("width", [24, 32])
+def test_maps_lead_into_teacher_space(teacher: PreTrainedModel, kind: str, layers: set[str], width: int) -> None:
+    plan = toy_plan(teacher, width=width, init="random", map=kind)
+    maps = build_maps(plan, 32, ((0, 0), (2, 4)), tower="encoder", seed=0)
+    assert set(maps) == layers  # learned: the matched ones alone
+    for linear in maps.values():
+        assert linear.weight.shape == (32, width)
+        assert linear.bias is None
+        assert linear.weight.requires_grad == (kind == "learned")
+        gram = linear.weight.detach().T @ linear.weight.detach()
+        assert torch.allclose(gram, torch.eye(width), atol=1e-5) == (kind == "orthogonal")
+    assert not torch.equal(maps["0"].weight, maps["2"].weight)
+
+
+def test_a_map_follows_from_seed_and_layer_alone(teacher: PreTrainedModel) -> None:
+    plan = toy_plan(teacher, width=24, init="random")
+    some = build_maps(plan, 32, ((2, 4),), tower="encoder", seed=0)
+    more = build_maps(plan, 32, ((0, 0), (1, 1), (2, 2)), tower="encoder", seed=0)
+    other = build_maps(plan, 32, ((2, 4),), tower="encoder", seed=1)
+    assert torch.equal(some["2"].weight, more["2"].weight)
+    assert not torch.equal(some["2"].weight, other["2"].weight)
+
+
+def test_maps_are_stored_beside_the_student_and_not_in_it(teacher: PreTrainedModel) -> None:
+    plan = toy_plan(teacher, width=24, init="random")
+    maps = build_maps(plan, 32, FORWARD, tower="encoder", seed=0)
+    stored = stored_maps(maps, tower="encoder").by_layer
+    assert set(stored) == {("encoder", 0), ("encoder", 1), ("encoder", 2)}
+    assert torch.equal(stored["encoder", 1].weight, maps["1"].weight)
+    assert stored["encoder", 1].bias is None
+    # The student's own state dict has the same names as that of a student without maps.
+    plain = build_student(teacher, toy_plan(teacher), seed=0)
+    assert set(build_student(teacher, plan, seed=0).state_dict()) == set(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"layers": 5}, r"a student of 5 layers is deeper than its teacher of 4\. Set student.layers to at most 4"),
+        ({"layers": 2, "width": 30}, "width 30 does not fit heads of 8 dimensions.*a multiple of 8"),
+        ({"layers": 2, "width": 24}, "blocks of width 32 cannot be copied into a student of width 24.*init to random"),
+        (
+            {"layers": 2, "width": 24, "init": "random", "embeddings": "copied"},
+            "embeddings of width 32 cannot be copied into a student of width 24.*embeddings to random",
+        ),
+        (
+            {"layers": 2, "width": 24, "init": "random", "map": "identity"},
+            "identity map cannot lead from width 24 to 32.*learned, frozen or orthogonal",
+        ),
+        (
+            {"layers": 2, "width": 40, "init": "random", "map": "orthogonal"},
+            "no orthogonal map leads from width 40 down to 32.*learned or frozen",
+        ),
+        ({"layers": 2, "init": "random", "copied_layers": [1, 2]}, "copied_layers is given, but student.init is rand"),
+        ({"layers": 2, "copied_layers": [1]}, r"copied_layers is \[1\].*needs 2 teacher blocks from 1 to 4"),
+        ({"layers": 2, "copied_layers": [0, 1]}, r"copied_layers is \[0, 1\].*from 1 to 4"),
+        ({"layers": 2, "copied_layers": [1, 5]}, r"copied_layers is \[1, 5\].*from 1 to 4"),
+    ],
+)
+def test_what_is_not_possible_with_this_teacher(teacher: PreTrainedModel, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_student(StudentSpec.model_validate(spec), teacher.config)
+
+
+def test_the_default_student_is_the_papers(teacher: PreTrainedModel) -> None:
+    plan = plan_student(StudentSpec(layers=2), teacher.config)
+    assert (plan.width, plan.copied_layers, plan.embeddings, plan.map) == (32, (2, 4), "copied", "identity")
+    assert LossSpec().hidden == "mse"

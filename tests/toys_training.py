@@ -1,0 +1,136 @@
+"""A small classification task, and studies of it, that train in a second."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from toys import WORDS, toy_bert, toy_tokenizer
+from transformers import PreTrainedModel
+
+from kd_train.bank import Bank, DataOrder, Member, OptimizerSpec, Part, split_by_length
+from kd_train.evaluate import Features
+from kd_train.losses import LossSpec
+from kd_train.students import StudentPlan, StudentSpec, build_maps, build_student, plan_student
+from kd_train.study import Study, parse_study
+from layerangles.checkpoints import LayerPair
+
+LABELS = ("neg", "pos")
+FORWARD = ((0, 0), (1, 2), (2, 4))
+REVERSE = ((0, 0), (1, 4), (2, 2))
+
+
+def toy_examples(n: int, *, seed: int) -> list[dict[str, str]]:
+    """Random words; the label says whether the first of them stands in the first half of the alphabet."""
+    rng = random.Random(seed)  # noqa: S311
+    texts = [rng.choices(WORDS, k=rng.randint(1, 10)) for _ in range(n)]
+    return [{"text": " ".join(words), "label": LABELS[words[0] < "i"]} for words in texts]
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_task(folder: Path) -> dict[str, str]:
+    """The task's files by split: 40 examples to train on, 20 and 10 to score on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {"train": 40, "dev": 20, "test": 10}
+    rows = {split: toy_examples(n, seed=i) for i, (split, n) in enumerate(sizes.items())}
+    return {split: str(write_jsonl(folder / f"{split}.jsonl", rows[split])) for split in sizes}
+
+
+def toy_study(folder: Path, files: dict[str, str], teacher: Path, **changes: Any) -> Study:
+    """A study of two strategies: 6 steps of the teacher, 8 of its students, a state to resume from every 2."""
+    content: dict[str, Any] = {
+        "name": "toy",
+        "output": str(folder),
+        "task": {"files": files, "max_length": 16},
+        "teacher": {
+            "model": str(teacher),
+            "finetune": {"max_steps": 6, "batch_size": 8, "parts": 2, "learning_rate": 1e-3, "resume_every": 2},
+        },
+        "student": {"layers": 2},
+        "strategies": ["none", "forward"],
+        "training": {
+            "max_steps": 8,
+            "batch_size": 8,
+            "parts": 2,
+            "learning_rate": 1e-3,
+            "checkpoints": [0, 0.5],
+            "evaluate_every": 3,
+            "resume_every": 2,
+        },
+    }
+    return parse_study(content | changes)
+
+
+def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Features, list[int]]:
+    """Token ids of random texts, and their labels by number."""
+    examples = toy_examples(n, seed=seed)
+    encoded = toy_tokenizer()([example["text"] for example in examples])
+    names = [name for name in encoded if name != "attention_mask"]
+    features = [dict(zip(names, row, strict=True)) for row in zip(*(encoded[name] for name in names), strict=True)]
+    return features, [LABELS.index(example["label"]) for example in examples]
+
+
+def toy_parts(step: int, *, n_parts: int = 2, batch_size: int = 8, seed: int = 0) -> list[Part]:
+    """The batch of a step of the toy task."""
+    features, labels = toy_features()
+    rows = DataOrder(len(features), batch_size, seed).batch(step)
+    return split_by_length([features[i] for i in rows], [labels[i] for i in rows], toy_tokenizer(), n_parts)
+
+
+def toy_teacher(*, dropout: float = 0.1) -> PreTrainedModel:
+    """A teacher of 4 blocks and width 32, with transformers' own initialization so that training is gentle."""
+    return toy_bert(layers=4, seed=0, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+
+
+def toy_plan(teacher: PreTrainedModel, **spec: Any) -> StudentPlan:
+    return plan_student(StudentSpec(layers=2, **spec), teacher.config)
+
+
+def toy_member(
+    teacher: PreTrainedModel, name: str, pairs: tuple[LayerPair, ...], *, seed: int = 0, **spec: Any
+) -> Member:
+    """A student of 2 blocks, as a study would build it."""
+    plan = toy_plan(teacher, **spec)
+    maps = build_maps(plan, teacher.config.hidden_size, pairs, tower="encoder", seed=seed)
+    return Member(name, build_student(teacher, plan, seed=seed), pairs, maps)
+
+
+def toy_bank(
+    teacher: PreTrainedModel | None, members: Sequence[Member], *, total_steps: int = 8, seed: int = 0, **optimizer: Any
+) -> Bank:
+    """A bank with the paper's weights of the loss."""
+    loss = LossSpec(hidden=optimizer.pop("hidden", "mse"))
+    spec = OptimizerSpec(**{"learning_rate": 1e-3} | optimizer)
+    return Bank(
+        members,
+        teacher,
+        loss=loss,
+        optimizer=spec,
+        total_steps=total_steps,
+        seed=seed,
+        accelerator=Accelerator(cpu=True),
+    )
+
+
+def train(bank: Bank, steps: range, *, n_parts: int = 2) -> list[dict[str, dict[str, float]]]:
+    """Train a bank on the toy task; the losses of every step."""
+    return [bank.train_step(toy_parts(step, n_parts=n_parts), step) for step in steps]
+
+
+def parameters_of(member: Member) -> dict[str, torch.Tensor]:
+    """All parameters of a member, its maps' among them, by name."""
+    named = [*member.model.named_parameters(), *((f"map.{k}", v) for k, v in member.maps.named_parameters())]
+    return {name: parameter.detach().clone() for name, parameter in named}
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> set[str]:
+    """The names of what is not equal to the bit."""
+    assert a.keys() == b.keys()
+    return {name for name in a if not torch.equal(a[name], b[name])}
