@@ -193,7 +193,11 @@ def _set(content: dict[str, Any], override: str) -> None:
 
 
 def _problems(error: ValidationError) -> Iterable[str]:
-    for detail in error.errors():
+    details = error.errors()
+    for detail in details:
+        within = [d["loc"] for d in details if d["loc"][: len(detail["loc"])] == detail["loc"]]
+        if detail["type"] == "too_short" and len(within) > 1:
+            continue  # pydantic counts the valid items only; each of the others is reported by itself
         location = ".".join(str(part) for part in detail["loc"]) or "study"
         if detail["type"] == "extra_forbidden":
             valid = sorted(_fields_at(Study, detail["loc"][:-1]))

@@ -112,7 +112,7 @@ def _naive_update(
         gradients = [p.grad for p in trained if p.grad is not None]
         norm = torch.sqrt(sum(g.square().sum() for g in gradients))
         for gradient in gradients:
-            gradient *= min(1.0, spec.max_grad_norm / float(norm))
+            gradient.mul_(min(1.0, spec.max_grad_norm / float(norm)))
         share = step / warmup if step < warmup else (steps - step) / (steps - warmup)
         for group in optimizer.param_groups:
             group["lr"] = spec.learning_rate * share

@@ -41,14 +41,6 @@ def test_a_line_cut_off_by_a_kill_is_left_out(log: MetricsLog, tmp_path: Path, c
     assert log.read() == [_dev("a", 1, 0.5), _dev("a", 2, 0.75)]
 
 
-def test_a_line_cut_off_does_not_spoil_the_next_one(log: MetricsLog, tmp_path: Path) -> None:
-    log.append([_dev("a", 1, 0.5), _dev("a", 2, 0.75)])
-    file = tmp_path / METRICS_FILE
-    file.write_bytes(file.read_bytes()[:-5])
-    log.append([_dev("b", 1, 0.25)])
-    assert log.read() == [_dev("a", 1, 0.5), _dev("b", 1, 0.25)]
-
-
 def test_forgetting_concerns_the_named_students_after_the_step(log: MetricsLog) -> None:
     log.append([_dev(student, step, 0.5) for step in (0, 2, 4) for student in ("a", "b")])
     log.forget_after(2, ["a"])

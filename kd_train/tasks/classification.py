@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from kd_train import embedded
 from kd_train.evaluate import METRICS
@@ -100,7 +100,9 @@ class ClassificationTask(BaseModel):
     label_names: tuple[str, ...] | None = Field(default=None, description="labels by number; sorted by default")
     metrics: tuple[str, ...] | None = Field(default=None, description=f"of {', '.join(METRICS)}; the first decides")
     max_length: int = Field(default=128, ge=4)
-    limit: dict[SplitName, int] = Field(default_factory=dict, description="use only so many examples of a split")
+    limit: dict[SplitName, PositiveInt] = Field(
+        default_factory=dict, description="use only so many examples of a split"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "ClassificationTask":

@@ -3,6 +3,7 @@
 import html
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,29 +103,55 @@ def write_image(
     return Path(path)
 
 
-def _rendered(figure: go.Figure, options: dict[str, Any]) -> bytes:
-    """The bytes of the image; Chrome is started for it and has ended when this returns."""
+def find_chrome() -> str | None:
+    """The Chrome or Chromium that static images are made with, where kaleido and one of them are installed."""
     try:
-        import kaleido
-        from choreographer.errors import BrowserDepsError, BrowserFailedError, ChromeNotFoundError
-    except ImportError as error:
+        from choreographer.browsers.chromium import Chromium
+    except ImportError:
+        return None
+    found = os.environ.get("BROWSER_PATH") or Chromium.find_browser(skip_local=False)
+    return str(found) if found else None
+
+
+def require_image_export() -> None:
+    """Raise before any long work if no static image could be written at its end.
+
+    Raises:
+        InputError: kaleido or Chrome is missing; the message says what to install.
+    """
+    if find_spec("kaleido") is None:
         raise InputError(
             "static images need kaleido, which is not installed. Install it with `pip install 'layerangles[export]'`, "
             "or write an .html file."
-        ) from error
+        )
+    if find_chrome() is None:
+        raise InputError(_no_chrome("is not found"))
+
+
+def _no_chrome(what: str) -> str:
+    given = os.environ.get("BROWSER_PATH")
+    tried = f" BROWSER_PATH is {given!r}." if given else ""
+    return (
+        f"static images need Chrome or Chromium, which {what}.{tried} Install one, or run `plotly_get_chrome`, or "
+        "set the environment variable BROWSER_PATH to its program file; or write an .html file."
+    )
+
+
+def _rendered(figure: go.Figure, options: dict[str, Any]) -> bytes:
+    """The bytes of the image; Chrome is started for it and has ended when this returns."""
+    require_image_export()
+    import kaleido
+    from choreographer.errors import BrowserDepsError, BrowserFailedError, ChromeNotFoundError
+
     try:
         # Without MathJax, which kaleido would fetch from the network and wait for. Plotly's own wrapper cannot say so.
         image: bytes = kaleido.calc_fig_sync(
             figure.to_dict(), opts=options, kopts={"mathjax": False, "timeout": _SECONDS}
         )
-    except (ChromeNotFoundError, BrowserDepsError, BrowserFailedError) as error:
-        given = os.environ.get("BROWSER_PATH")
-        tried = f" BROWSER_PATH is {given!r}." if given else ""
-        what = "is not found" if isinstance(error, ChromeNotFoundError) else "does not start"
-        raise InputError(
-            f"static images need Chrome or Chromium, which {what}.{tried} Install one, or run `plotly_get_chrome`, or "
-            "set the environment variable BROWSER_PATH to its program file; or write an .html file."
-        ) from error
+    except ChromeNotFoundError as error:
+        raise InputError(_no_chrome("is not found")) from error
+    except (BrowserDepsError, BrowserFailedError) as error:
+        raise InputError(_no_chrome("does not start")) from error
     return image
 
 
