@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from layerangles import AngleResult
 
 # What --full changes: a teacher near its best, and students that have had time to learn.
-_FULL = ["teacher.finetune.max_steps=500", "training.max_steps=600", "training.evaluate_every=100"]
+_FULL = ["teacher.finetune.max_steps=500", "training.max_steps=500", "training.evaluate_every=100"]
 
 
 def demo(
@@ -24,6 +24,7 @@ def demo(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change the study: key=value, such as student.layers=2.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -40,9 +41,9 @@ def demo(
     overrides = [*(_FULL if full else []), f"seeds=[{seed}]", *(set_ or [])]
     study = read_study(Path(__file__).with_name("demo.yaml"), overrides=overrides)
     study = study.model_copy(update={"output": str(output)})
-    if not as_json:
-        typer.echo(f"Teacher {study.teacher.model}, data {study.task.dataset}. Everything goes to {output}/\n")
-    folder = train_study(study, overwrite=overwrite, teacher_cache=embedded.cache_dir() / "teachers")
+    typer.echo(f"Teacher {study.teacher.model}, data {study.task.dataset}; everything goes to {output}/", err=True)
+    cache = embedded.cache_dir() / "teachers"
+    folder = train_study(study, resume=resume, overwrite=overwrite, teacher_cache=cache)
     result = _measure(study, folder, texts)
     rows = _rows(folder, result)
     written = _write(folder, result, rows)
@@ -124,11 +125,11 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
         ),
     ]
     written = [
-        write_page(folder / "report.html", "layerangles demo", sections),
-        result.save(folder / "angles" / "angles.nc"),
-        figures.write_html(comparison, folder / "angles" / "comparison.html"),
+        write_page(folder / "report.html", "layerangles demo", sections, overwrite=True),
+        result.save(folder / "angles" / "angles.nc", overwrite=True),
+        figures.write_html(comparison, folder / "angles" / "comparison.html", overwrite=True),
     ]
     for name in final.students:
         heatmap = figures.heatmap(final, name)
-        written.append(figures.write_html(heatmap, folder / "angles" / f"{name}.html"))
+        written.append(figures.write_html(heatmap, folder / "angles" / f"{name}.html", overwrite=True))
     return written

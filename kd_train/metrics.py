@@ -39,10 +39,10 @@ class MetricsLog:
         lines = self._file.read_text(encoding="utf-8").split("\n")[:-1]
         return [Measurement(**json.loads(line)) for line in lines]
 
-    def forget_after(self, step: int, students: Iterable[str]) -> None:
-        """Drop what these students measured after ``step``: a resumed run measures it again."""
-        named = set(students)
-        kept = [m for m in self.read() if m.student not in named or m.step <= step]
+    def forget_after(self, step: int, students: Iterable[str], *, splits: Iterable[str] | None = None) -> None:
+        """Drop what these students measured after ``step`` (on these splits): a resumed run measures it again."""
+        named, on = set(students), None if splits is None else set(splits)
+        kept = [m for m in self.read() if m.student not in named or m.step <= step or (on and m.split not in on)]
         with replacing(self._file, overwrite=True) as beside:
             beside.write_text("".join(json.dumps(asdict(m)) + "\n" for m in kept), encoding="utf-8")
 

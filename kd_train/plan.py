@@ -58,7 +58,7 @@ def plan_study(study: Study) -> StudyPlan:
         InputError: the teacher has no configuration, or something in the study is impossible with it.
     """
     config = teacher_config(study.teacher)
-    if study.task.known_n_labels:
+    if study.task.known_n_labels and study.teacher.finetune is not None:  # else the teacher keeps its own
         config.num_labels = study.task.known_n_labels
     tower = tower_of(config)
     if tower != "encoder":

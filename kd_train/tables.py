@@ -1,6 +1,9 @@
 """Columns of texts and labels: from files, from the hub, from the embedded packages."""
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,22 @@ class Table:
                     )
         return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
 
+    def labels(self, name: str) -> list[Any]:
+        """The values of a column of labels.
+
+        Raises:
+            InputError: no such column, or a label that is missing or blank.
+        """
+        labels = list(self.column(name))
+        for row, value in enumerate(labels, start=1):
+            is_nan = isinstance(value, float) and math.isnan(value)
+            if value is None or is_nan or not str(value).strip():
+                raise InputError(
+                    f"{self.source}, example {row}: the label is {value!r}. Every example needs a label; repair or "
+                    "remove this example."
+                )
+        return labels
+
 
 def read_file(path: Path) -> Table:
     """The columns of a JSONL, CSV, TSV or Parquet file; of a text file, its lines as the column ``text``.
@@ -59,10 +78,17 @@ def read_file(path: Path) -> Table:
     """
     import pandas as pd
 
-    readers = {
-        ".jsonl": lambda: pd.read_json(path, lines=True, convert_dates=False, dtype=False),
-        ".csv": lambda: pd.read_csv(path, keep_default_na=False),
-        ".tsv": lambda: pd.read_csv(path, sep="\t", keep_default_na=False, quoting=3),
+    def separated(**options: Any) -> pd.DataFrame:
+        # Left to itself, pandas takes the first fields of lines with more fields than the header for an index.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame: pd.DataFrame = pd.read_csv(path, keep_default_na=False, index_col=False, low_memory=False, **options)
+            return frame
+
+    readers: dict[str, Callable[[], pd.DataFrame]] = {
+        ".jsonl": lambda: pd.DataFrame(_json_lines(path), dtype=object),
+        ".csv": separated,
+        ".tsv": lambda: separated(sep="\t", quoting=3),
         ".parquet": lambda: pd.read_parquet(path),
         ".txt": lambda: pd.DataFrame({"text": path.read_text(encoding="utf-8").splitlines()}),
     }
@@ -74,10 +100,17 @@ def read_file(path: Path) -> Table:
         raise InputError(f"{path} is empty. Give a file with at least one example.")
     try:
         frame = readers[path.suffix]()
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {error}. Repair or convert it.") from error
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:  # pandas' and pyarrow's errors are ValueErrors
+        raise InputError(
+            f"{path} cannot be read as {path.suffix[1:]}: {str(error).strip()}. Repair or convert it."
+        ) from error
     # Through lists, so that numbers become Python's own and missing values become visible.
     return Table(str(path), {str(name): frame[name].tolist() for name in frame.columns})
+
+
+def _json_lines(path: Path) -> list[Any]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
 
 
 def read_embedded(dataset: str) -> dict[str, Table]:

@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,7 +24,7 @@ from kd_train.metrics import Measurement, MetricsLog
 from kd_train.plan import StudyPlan, plan_study, teacher_path
 from kd_train.randomness import seeded
 from kd_train.students import build_maps, build_student, stored_maps
-from kd_train.study import RESOLVED_FILE, RunSpec, Study, read_study, write_resolved
+from kd_train.study import RESOLVED_FILE, FinetuneSpec, RunSpec, Study, read_study, write_resolved
 from kd_train.tasks import classification
 from kd_train.tasks.classification import ClassificationData
 from layerangles.checkpoints import (
@@ -71,6 +72,13 @@ class _Workshop:
         return measured
 
     @property
+    def finetune(self) -> FinetuneSpec:
+        """How the teacher is fine-tuned."""
+        if self.study.teacher.finetune is None:
+            raise ValueError("this study takes its teacher as it is")
+        return self.study.teacher.finetune
+
+    @property
     def held_out(self) -> tuple[str, ...]:
         return tuple(split for split in self.features if split != "train")
 
@@ -101,26 +109,33 @@ def train_study(
     data = classification.load(study.task)
     base = teacher_path(study.teacher)
     check_weights(base)
+    as_it_is = None
     if study.teacher.finetune is None:
         data = data.with_label_names(_label_names(plan.teacher))
+        as_it_is = _load_classifier(base)
     tokenizer = load_tokenizer(base)
-    features = {name: _encode(split.texts, tokenizer, study.task.max_length) for name, split in data.splits.items()}
+    features = {name: _encode(split.texts, tokenizer, plan) for name, split in data.splits.items()}
     shop = _Workshop(plan, folder, data, features, tokenizer, _accelerator(study, device), MetricsLog(folder))
     if overwrite and folder.exists():
+        _refuse_to_delete(folder, [base, *map(Path, (study.task.files or {}).values())])
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_resolved(study, folder)
 
-    teacher, reference = _prepare_teacher(shop, base, teacher_cache)
+    if as_it_is is not None:
+        teacher, reference = as_it_is, _score_as_it_is(shop, base, as_it_is)
+    else:
+        teacher, reference = _tuned_teacher(shop, base, teacher_cache)
     for seed in study.seeds:
         _train_seed(shop, teacher, reference, seed)
+    shutil.rmtree(folder / "resume", ignore_errors=True)
     return folder
 
 
 def _claim(folder: Path, study: Study, *, resume: bool, overwrite: bool) -> None:
     """Check, before any work, that the study may be written to its folder."""
     resolved = folder / RESOLVED_FILE
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not resolved.exists():
         raise InputError(f"{folder} exists and holds no study, so it is left alone. Choose another output.")
@@ -141,9 +156,21 @@ def _claim(folder: Path, study: Study, *, resume: bool, overwrite: bool) -> None
         )
 
 
+def _refuse_to_delete(folder: Path, inputs: Sequence[Path]) -> None:
+    """Raise if something that the study is made from lies in the directory that is to be replaced."""
+    for path in inputs:
+        if folder.resolve() in path.resolve().parents:
+            raise InputError(
+                f"{path} lies in {folder}, which is to be replaced and would be deleted first. Move it, or choose "
+                "another output."
+            )
+
+
 def _accelerator(study: Study, device: str) -> Accelerator:
     if device not in ("auto", "cpu"):
         raise InputError(f"device is {device!r}; training takes auto (the best present) or cpu.")
+    # A process has one precision and one device; an earlier study's must not bind this one.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if study.precision == "bfloat16" else "no")
     if accelerator.num_processes > 1:
         raise InputError(
@@ -153,8 +180,9 @@ def _accelerator(study: Study, device: str) -> Accelerator:
     return accelerator
 
 
-def _encode(texts: list[Text], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Features:
-    encoded = EncodedTexts.from_texts(texts, tokenizer, max_length=max_length)
+def _encode(texts: list[Text], tokenizer: PreTrainedTokenizerBase, plan: StudyPlan) -> Features:
+    encoded = EncodedTexts.from_texts(texts, tokenizer, max_length=plan.study.task.max_length)
+    encoded.check_fits([plan.teacher])
     return [{k: v for k, v in feature.items() if k != "special_tokens_mask"} for feature in encoded.features]
 
 
@@ -163,20 +191,20 @@ def _label_names(config: PretrainedConfig) -> tuple[str, ...]:
     return tuple(names[number] for number in sorted(names))
 
 
-def _prepare_teacher(shop: _Workshop, base: Path, cache: Path | None) -> tuple[PreTrainedModel, TeacherReference]:
-    """The teacher to learn from: as it is, or fine-tuned into the study's directory."""
-    study, finetune = shop.study, shop.study.teacher.finetune
-    if finetune is None:
-        is_local = embedded.is_embedded(study.teacher.model) or Path(study.teacher.model).is_dir()
-        teacher = _load_classifier(base)
-        shop.log.forget_after(-1, [TEACHER])
-        shop.evaluate(Member(TEACHER, teacher), 0, shop.held_out)
-        path = str(base.resolve()) if is_local else study.teacher.model
-        return teacher, TeacherReference(
-            path=path, revision=study.teacher.revision, weights_sha256=weights_sha256(base)
-        )
+def _score_as_it_is(shop: _Workshop, base: Path, teacher: PreTrainedModel) -> TeacherReference:
+    study = shop.study
+    shop.log.forget_after(-1, [TEACHER])
+    shop.evaluate(Member(TEACHER, teacher), 0, shop.held_out)
+    is_local = embedded.is_embedded(study.teacher.model) or Path(study.teacher.model).is_dir()
+    path = str(base.resolve()) if is_local else study.teacher.model
+    return TeacherReference(path=path, revision=study.teacher.revision, weights_sha256=weights_sha256(base))
+
+
+def _tuned_teacher(shop: _Workshop, base: Path, cache: Path | None) -> tuple[PreTrainedModel, TeacherReference]:
+    """The teacher, fine-tuned into the study's directory unless it is there or in the cache, and scored."""
+    spec = shop.finetune
     place = shop.folder / TEACHER
-    total_steps = finetune.total_steps(len(shop.features["train"]))
+    total_steps = spec.total_steps(len(shop.features["train"]))
     if not place.exists():
         cached = None if cache is None else cache / _recipe_hash(shop, base)
         if cached is not None and cached.exists():
@@ -185,18 +213,16 @@ def _prepare_teacher(shop: _Workshop, base: Path, cache: Path | None) -> tuple[P
             _finetune(shop, base, place, total_steps)
             if cached is not None:
                 _copy(place, cached)
-        teacher = _load_classifier(place)
-        shop.log.forget_after(total_steps - 1, [TEACHER])
+    teacher = _load_classifier(place)
+    scored = {(m.split, m.metric) for m in shop.log.read() if (m.student, m.step) == (TEACHER, total_steps)}
+    if not {(split, metric) for split in shop.held_out for metric in shop.data.metrics} <= scored:
+        shop.log.forget_after(total_steps - 1, [TEACHER], splits=shop.held_out)
         shop.evaluate(Member(TEACHER, teacher), total_steps, shop.held_out)
-    else:
-        teacher = _load_classifier(place)
     return teacher, TeacherReference(path=TEACHER, weights_sha256=weights_sha256(place))
 
 
 def _finetune(shop: _Workshop, base: Path, place: Path, total_steps: int) -> None:
-    spec = shop.study.teacher.finetune
-    if spec is None:
-        raise ValueError("this study takes its teacher as it is")
+    spec = shop.finetune
     names = shop.data.label_names
     with seeded(spec.seed, "teacher head"), quiet_transformers():
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -228,15 +254,17 @@ def _finetune(shop: _Workshop, base: Path, place: Path, total_steps: int) -> Non
 
 def _recipe_hash(shop: _Workshop, base: Path) -> str:
     """A name for the teacher that this recipe makes of this base on these data."""
-    study = shop.study
     content = [
-        study.model_dump(mode="json", include={"task", "precision"}),
-        study.teacher.model_dump(mode="json", include={"finetune"}),
+        shop.finetune.model_dump(mode="json", exclude={"evaluate_every", "resume_every"}),
+        shop.study.precision,
         weights_sha256(base),
-        [len(split) for split in shop.data.splits.values()],
+        shop.data.label_names,
         [torch.__version__, torch.get_num_threads(), shop.accelerator.device.type],
     ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(content).encode())
+    for example in zip(shop.features["train"], shop.data.splits["train"].labels, strict=True):
+        digest.update(json.dumps(example).encode())
+    return digest.hexdigest()[:16]
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -245,9 +273,20 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _load_classifier(path: Path) -> PreTrainedModel:
+    """A classifier with all its weights.
+
+    Raises:
+        InputError: some are not in its file; transformers would draw them at random.
+    """
+    model: PreTrainedModel
     with quiet_transformers():
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    if info["missing_keys"]:
+        raise InputError(
+            f"{path} is no classifier: its weights lack {sorted(info['missing_keys'])[0]}. Have it fine-tuned on the "
+            "task first (teacher.finetune), or name a model that was."
         )
     return model
 

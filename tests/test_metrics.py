@@ -49,6 +49,13 @@ def test_forgetting_concerns_the_named_students_after_the_step(log: MetricsLog) 
     assert log.read() == []
 
 
+def test_forgetting_may_concern_some_splits_alone(log: MetricsLog) -> None:
+    kept, dropped = _dev("a", 2, 0.5, split="train"), _dev("a", 2, 0.5)
+    log.append([kept, dropped])
+    log.forget_after(1, ["a"], splits=("dev", "test"))
+    assert log.read() == [kept]
+
+
 def test_the_best_is_the_highest_on_dev_and_the_earliest_of_equals(log: MetricsLog) -> None:
     log.append(
         [

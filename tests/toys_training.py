@@ -43,14 +43,14 @@ def write_task(folder: Path) -> dict[str, str]:
     return {split: str(write_jsonl(folder / f"{split}.jsonl", rows[split])) for split in sizes}
 
 
-def toy_study(folder: Path, files: dict[str, str], teacher: Path, **changes: Any) -> Study:
+def toy_study(folder: Path, files: dict[str, str], base: Path, **changes: Any) -> Study:
     """A study of two strategies: 6 steps of the teacher, 8 of its students, a state to resume from every 2."""
     content: dict[str, Any] = {
         "name": "toy",
         "output": str(folder),
         "task": {"files": files, "max_length": 16},
         "teacher": {
-            "model": str(teacher),
+            "model": str(base),
             "finetune": {"max_steps": 6, "batch_size": 8, "parts": 2, "learning_rate": 1e-3, "resume_every": 2},
         },
         "student": {"layers": 2},

@@ -110,6 +110,9 @@ class ClassificationTask(BaseModel):
             raise ValueError("give either dataset or files")
         if self.files is not None and not {"train", "dev"} <= self.files.keys():
             raise ValueError(f"files needs train and dev; got {', '.join(self.files) or 'none'}")
+        for name in ("subset", "splits"):
+            if self.files is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to dataset, not to files")
         unknown = [metric for metric in self.metrics or () if metric not in METRICS]
         if unknown or self.metrics == ():
             raise ValueError(f"unknown metric {_some(unknown)}; allowed are {', '.join(METRICS)}")
@@ -168,8 +171,8 @@ def _assemble(
     names = task.label_names or tables["train"].label_names(task.label)
     raw: dict[str, tuple[list[Text], list[Any]]] = {}
     for split, table in tables.items():
-        texts, labels = table.texts(columns), list(table.column(task.label))
-        limit = {str(k): v for k, v in task.limit.items()}.get(split)
+        texts, labels = table.texts(columns), table.labels(task.label)
+        limit = {str(k): v for k, v in task.limit.items()}.get("dev" if split == "dev_mismatched" else split)
         raw[split] = (texts[:limit], labels[:limit])
         if not raw[split][0]:
             raise InputError(f"{table.source} is empty: it holds no example for the {split} split.")

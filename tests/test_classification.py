@@ -1,0 +1,304 @@
+"""Classification data: every kind of file, data sets of the hub, labels, and what is told about wrong ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from toys_training import write_jsonl
+
+from kd_train.tasks.classification import ClassificationData, ClassificationTask, Split, load, majority_share
+from layerangles import InputError
+
+TEXTS = ["one, two", 'a "quoted" word', "2020-01-01", "17", "NA", "ünïcode", "last"]
+LABELS = ["no", "yes", "no", "maybe", "yes", "no", "maybe"]
+
+
+def _write_jsonl(path: Path, frame: pd.DataFrame) -> None:
+    write_jsonl(path, frame.to_dict(orient="records"))
+
+
+WRITERS: dict[str, Callable[[Path, pd.DataFrame], None]] = {
+    ".jsonl": _write_jsonl,
+    ".csv": lambda path, frame: frame.to_csv(path, index=False),
+    ".tsv": lambda path, frame: path.write_text(
+        "".join("\t".join(map(str, row)) + "\n" for row in [list(frame.columns), *frame.values.tolist()]),
+        encoding="utf-8",
+    ),
+    ".parquet": lambda path, frame: frame.to_parquet(path),
+}
+
+
+def _task(folder: Path, suffix: str, columns: dict[str, list[Any]], **task: Any) -> ClassificationTask:
+    files = {}
+    for split in ("train", "dev"):
+        files[split] = str(folder / f"{split}{suffix}")
+        WRITERS[suffix](Path(files[split]), pd.DataFrame(columns))
+    return ClassificationTask.model_validate({"files": files} | task)
+
+
+def _jsonl(folder: Path, rows: list[dict[str, Any]], dev: list[dict[str, Any]] | None = None, **task: Any) -> Any:
+    files = {"train": str(write_jsonl(folder / "train.jsonl", rows))}
+    files["dev"] = str(write_jsonl(folder / "dev.jsonl", rows if dev is None else dev))
+    return ClassificationTask.model_validate({"files": files} | task)
+
+
+ROWS = [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_kind_of_file_gives_the_same_examples(tmp_path: Path, suffix: str) -> None:
+    data = load(_task(tmp_path, suffix, {"text": TEXTS, "label": LABELS}))
+    assert data.label_names == ("maybe", "no", "yes")
+    assert data.metrics == ("accuracy",)
+    assert set(data.splits) == {"train", "dev"}
+    assert data.splits["train"] == Split(TEXTS, [1, 2, 1, 0, 2, 1, 0])
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_two_columns_of_text_and_numbers_for_labels(tmp_path: Path, suffix: str) -> None:
+    columns = {"premise": TEXTS, "hypothesis": TEXTS[::-1], "gold": [10, 2, 10, 2, 2, 10, 2]}
+    data = load(_task(tmp_path, suffix, columns, text=["premise", "hypothesis"], label="gold"))
+    assert data.label_names == ("2", "10")  # by number, not by letter
+    assert data.splits["dev"] == Split(list(zip(TEXTS, TEXTS[::-1], strict=True)), [1, 0, 1, 0, 0, 1, 0])
+
+
+def test_labels_are_numbered_as_they_are_named(tmp_path: Path) -> None:
+    assert load(_jsonl(tmp_path, ROWS, label_names=["yes", "no"])).splits["train"].labels == [0, 1]
+    assert load(_jsonl(tmp_path, ROWS)).splits["train"].labels == [1, 0]
+
+
+def test_whole_numbers_are_the_numbers_of_named_labels(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
+    data = load(_jsonl(tmp_path, rows, label_names=["no", "yes"]))
+    assert data.label_names == ("no", "yes")
+    assert data.splits["train"].labels == [1, 0]
+
+
+def test_a_split_keeps_its_first_examples(tmp_path: Path) -> None:
+    data = load(_task(tmp_path, ".csv", {"text": TEXTS, "label": LABELS}, limit={"train": 4}))
+    assert data.splits["train"] == Split(TEXTS[:4], [1, 2, 1, 0])
+    assert len(data.splits["dev"]) == 7
+
+
+def test_what_chance_is_worth() -> None:
+    assert majority_share(Split(["a"] * 4, [0, 1, 1, 1])) == 0.75
+
+
+def _data(*names: str) -> ClassificationData:
+    return ClassificationData(names, {"dev": Split(["a", "b", "c"], [0, 1, len(names) - 1])}, ("accuracy",))
+
+
+def test_labels_take_the_teachers_numbers() -> None:
+    data = _data("no", "maybe", "yes").with_label_names(["yes", "no", "maybe"])
+    assert data.label_names == ("yes", "no", "maybe")
+    assert data.splits["dev"].labels == [1, 2, 0]
+    assert _data("no", "yes").with_label_names(["no", "yes"]).splits["dev"].labels == [0, 1, 1]
+
+
+def test_a_teacher_without_names_takes_the_datas() -> None:
+    assert _data("no", "yes").with_label_names(["LABEL_0", "LABEL_1"]).label_names == ("no", "yes")
+
+
+@pytest.mark.parametrize("names", [("NEG", "POS"), ("LABEL_0", "LABEL_1", "LABEL_2"), ("no",)])
+def test_labels_that_are_not_the_teachers(names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        _data("no", "yes").with_label_names(names)
+    assert "the data have 2 (no, yes)" in str(caught.value)
+    assert f"the teacher has {len(names)} ({', '.join(names)})" in str(caught.value)
+    assert "Fine-tune the teacher on these data (teacher.finetune)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"train\.csv is empty\. Give a file with at least one example"),
+        (b"text,label\n", r"train\.csv is empty: it holds no example for the train split"),
+        (b"words,label\na,b\n", r'has no column "text"; its columns are words, label\. Name .* with task\.text'),
+        (b"text,gold\na,b\n", r'has no column "label"; its columns are text, gold'),
+        (b"text,label\na,x\n ,y\n", r"example 2: the text is ' '\. Every text must be a string with content"),
+        (b"text,label\na,x\n,y\n", r"example 2: the text is ''"),
+        (b"text,label\na,x\nb,\n", r"example 2: the label is ''"),
+        (b"text,label\na,x\nb,x\n", "the train split has only one label, x; a classification needs at least two"),
+        (b"text,label\na,x,1,2\nb,y,1\nc,d,e,f,g,h\n", r"train\.csv cannot be read as csv: .*Repair or convert it"),
+        (b"text,label\ngood, very good,x\nbad,y\n", r"train\.csv cannot be read as csv: "),
+        (b"text,label\nmore, more,x\nmore, more,y\n", r"train\.csv cannot be read as csv: "),
+        (b"text,label\ngood,x\nbad\n", "example 2: the label is ''"),
+        (b"text,label\n\xff\xfe,x\n", r"train\.csv cannot be read as csv: "),
+    ],
+)
+def test_a_csv_file_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    files = {"train": str(tmp_path / "train.csv"), "dev": str(tmp_path / "train.csv")}
+    with pytest.raises(InputError, match=message):
+        load(ClassificationTask(files=files))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": None, "label": "a"}], r"train\.jsonl, example 1: the text is None"),
+        ([{"text": "a", "label": "x"}, {"label": "y"}], r"example 2: the text is nan"),
+        ([{"text": 3, "label": "x"}], "example 1: the text is 3"),
+        ([{"text": ["a"], "label": "x"}], r"example 1: the text is \['a'\]"),
+        ([*ROWS, {"text": "a"}], r"train\.jsonl, example 3: the label is nan\. Every example needs a label"),
+        ([*ROWS, {"text": "a", "label": None}], r"train\.jsonl, example 3: the label is None"),
+        ([{"text": "a", "label": 0}, {"text": "b", "label": 1}, {"text": "c"}], r"example 3: the label is nan"),
+    ],
+)
+def test_a_jsonl_file_that_cannot_be_used(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(_jsonl(tmp_path, rows))
+
+
+def test_a_jsonl_file_that_is_none(tmp_path: Path) -> None:
+    task = _jsonl(tmp_path, ROWS)
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label"', encoding="utf-8")
+    with pytest.raises(InputError, match=r"train\.jsonl cannot be read as jsonl: "):
+        load(task)
+
+
+def test_a_label_that_only_the_dev_split_has(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"dev\.jsonl has the label 'often', which is none of the 2 labels no, yes"):
+        load(_jsonl(tmp_path, ROWS, [{"text": "a", "label": "often"}]))
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_number_that_no_label_has(tmp_path: Path, label: int) -> None:
+    with pytest.raises(InputError, match=rf"dev\.jsonl has the label {label}, .*list all labels with task\.label_name"):
+        load(_jsonl(tmp_path, ROWS, [{"text": "a", "label": label}], label_names=["no", "yes"]))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    files = {"train": str(tmp_path / "train.csv"), "dev": str(tmp_path / "dev.csv")}
+    with pytest.raises(InputError, match=r"train\.csv does not exist\. Relative paths in a study file start at its"):
+        load(ClassificationTask(files=files))
+
+
+def test_an_ending_that_is_not_known(tmp_path: Path) -> None:
+    files = {"train": str(tmp_path / "train.xlsx"), "dev": str(tmp_path / "dev.csv")}
+    with pytest.raises(InputError, match=r"has the ending '\.xlsx'; allowed are \.jsonl, \.csv, \.tsv, \.parquet"):
+        load(ClassificationTask(files=files))
+
+
+@pytest.mark.parametrize("content", [b"no parquet at all", b""])
+def test_a_damaged_parquet_file(tmp_path: Path, content: bytes) -> None:
+    task = _task(tmp_path, ".parquet", {"text": TEXTS, "label": LABELS})
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"train\.parquet (cannot be read as parquet: |is empty)"):
+        load(task)
+
+
+def test_f1_is_for_two_labels(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"f1 needs two labels, these data have 3\. Use f1_macro"):
+        load(_task(tmp_path, ".csv", {"text": TEXTS, "label": LABELS}, metrics=["f1"]))
+
+
+def test_a_test_split_without_labels_is_left_out(tmp_path: Path) -> None:
+    task = _jsonl(tmp_path, ROWS)
+    secret = write_jsonl(tmp_path / "test.jsonl", [{"text": "a", "label": -1}])
+    task = task.model_copy(update={"files": {**task.files, "test": str(secret)}})
+    assert set(load(task).splits) == {"train", "dev"}
+    write_jsonl(secret, ROWS)
+    assert set(load(task).splits) == {"train", "dev", "test"}
+
+
+@pytest.mark.parametrize("what", [{"subset": "x"}, {"splits": {"train": "a", "dev": "b"}}])
+def test_what_files_have_no_use_for_is_refused(tmp_path: Path, what: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(what))} belongs to dataset, not to files"):
+        _jsonl(tmp_path, ROWS, **what)
+
+
+# ---- the hub -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str | None], DatasetDict]:
+    """A hub of our own: data sets by name and configuration."""
+    holdings: dict[tuple[str, str | None], DatasetDict] = {}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, subset=None: holdings[name, subset])
+    return holdings
+
+
+def _dataset(columns: dict[str, list[Any]], names: list[str]) -> Dataset:
+    kinds = {name: Value("string") for name in columns if name != "label"} | {"label": ClassLabel(names=names)}
+    return Dataset.from_dict(columns, features=Features(kinds))
+
+
+def test_a_glue_task_comes_with_its_columns_names_and_metrics(
+    hub: dict[tuple[str, str | None], DatasetDict],
+) -> None:
+    names = ["not_duplicate", "duplicate"]
+    pairs = {"question1": ["a", "b"], "question2": ["c", "d"]}
+    hub["nyu-mll/glue", "qqp"] = DatasetDict(
+        train=_dataset({**pairs, "label": [1, 0]}, names),
+        validation=_dataset({**pairs, "label": [0, 1]}, names),
+        test=_dataset({**pairs, "label": [-1, -1]}, names),
+    )
+    data = load(ClassificationTask(dataset="glue/qqp"))
+    assert data.label_names == ("not_duplicate", "duplicate")
+    assert data.metrics == ("accuracy", "f1")
+    assert data.splits == {
+        "train": Split([("a", "c"), ("b", "d")], [1, 0]),
+        "dev": Split([("a", "c"), ("b", "d")], [0, 1]),
+    }
+
+
+def test_sst2_has_an_alias(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
+    split = _dataset({"sentence": ["a", "b"], "label": [1, 0]}, ["negative", "positive"])
+    hub["nyu-mll/glue", "sst2"] = DatasetDict(train=split, validation=split)
+    assert load(ClassificationTask(dataset="GLUE/SST-2")).splits["dev"] == Split(["a", "b"], [1, 0])
+
+
+def test_mnli_has_two_dev_splits(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
+    names = ["entailment", "neutral", "contradiction"]
+
+    def split(*labels: int) -> Dataset:
+        return _dataset({"premise": ["a"] * 3, "hypothesis": ["b"] * 3, "label": list(labels)}, names)
+
+    hub["nyu-mll/glue", "mnli"] = DatasetDict(
+        train=split(0, 1, 2),
+        validation_matched=split(2, 1, 0),
+        validation_mismatched=split(1, 1, 0),
+        test_matched=split(-1, -1, -1),
+    )
+    data = load(ClassificationTask(dataset="glue/mnli"))
+    assert {name: part.labels for name, part in data.splits.items()} == {
+        "train": [0, 1, 2],
+        "dev": [2, 1, 0],
+        "dev_mismatched": [1, 1, 0],
+    }
+    limited = load(ClassificationTask(dataset="glue/mnli", limit={"dev": 2}))
+    assert {name: len(part) for name, part in limited.splits.items()} == {"train": 3, "dev": 2, "dev_mismatched": 2}
+
+
+def test_any_data_set_of_the_hub(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
+    split = _dataset({"text": ["a", "b"], "label": [1, 0]}, ["World", "Sports"])
+    hub["some/news", "small"] = DatasetDict(train=split, validation=split, test=split)
+    hub["some/news", None] = DatasetDict(train=split, test=split)
+    data = load(ClassificationTask(dataset="some/news", subset="small"))
+    assert data.label_names == ("World", "Sports")
+    assert set(data.splits) == {"train", "dev", "test"}
+    with pytest.raises(InputError, match=r'"some/news" has the splits train, test; .* with task\.splits, such as'):
+        load(ClassificationTask(dataset="some/news"))
+    chosen = load(ClassificationTask(dataset="some/news", splits={"train": "train", "dev": "test"}))
+    assert set(chosen.splits) == {"train", "dev"}
+
+
+def test_the_hub_out_of_reach() -> None:
+    with pytest.raises(InputError) as caught:
+        load(ClassificationTask(dataset="some/thing", subset="small"))
+    assert str(caught.value).startswith('the data set "some/thing" (small) cannot be had from the hub: ')
+    assert "Check name and subset, go online, or give local files with task.files." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_number_of_labels_that_is_known_beforehand() -> None:
+    assert ClassificationTask(dataset="glue/mnli").known_n_labels == 3
+    assert ClassificationTask(dataset="some/news").known_n_labels is None
+    assert ClassificationTask(dataset="some/news", label_names=("a", "b", "c")).known_n_labels == 3
+    assert json.loads(ClassificationTask(dataset="glue/mnli").model_dump_json())["dataset"] == "glue/mnli"
