@@ -84,7 +84,8 @@ def main() -> None:
     )
     print("share of the bare forwards of teacher and student, percent (median)\n")
     print(
-        f"{'width':>6}{'student layers':>16}{'extraction':>12}{'angles, sums, histogram':>25}{'together':>10}{'maps W S, apart':>17}"
+        f"{'width':>6}{'student layers':>16}{'extraction':>12}{'angles, sums, histogram':>25}{'together':>10}"
+        f"{'maps W S, apart':>17}"
     )
     with torch.inference_mode():
         for width in (384, 768):

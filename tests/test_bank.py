@@ -70,6 +70,19 @@ def test_dropout_is_on_and_follows_from_the_seed() -> None:
     assert differing(after[0], after[2])
 
 
+def test_every_step_and_every_part_has_a_dropout_of_its_own() -> None:
+    teacher = toy_teacher(dropout=0.1)
+    (part,) = toy_parts(0, n_parts=1)
+
+    def loss(step: int, n_repeated: int = 1) -> float:
+        bank = toy_bank(teacher, [toy_member(teacher, "a", FORWARD)])
+        return bank.train_step([part] * n_repeated, step)["a"]["total"]
+
+    assert loss(0) == loss(0)
+    assert len({loss(0), loss(1), loss(2)}) == 3
+    assert loss(0, n_repeated=2) != pytest.approx(loss(0), rel=1e-4)  # else the mean of a part and itself
+
+
 def _naive_update(
     teacher: PreTrainedModel, member: Member, kind: HiddenLoss, steps: int, spec: OptimizerSpec
 ) -> list[float]:
