@@ -127,9 +127,7 @@ def main() -> None:
         },
         chosen.rounds,
     )
-    print(
-        f"\n{chosen.teacher_layers}-layer teacher, six {STUDENT_LAYERS}-layer students, seconds a batch of {BATCH_SIZE}\n"
-    )
+    print(f"\n{chosen.teacher_layers}-layer teacher, six {STUDENT_LAYERS}-layer students, batches of {BATCH_SIZE}\n")
     report(times, "separate loops")
     report({name: times[name] for name in ("separate loops, padded to 128", "bank")}, "separate loops, padded to 128")
     operations = {}
