@@ -60,6 +60,37 @@ class Targets(NamedTuple):
     states: dict[int, Float[Tensor, "token dim"]]
 
 
+@dataclass(frozen=True)
+class _Words:
+    """The word embeddings of one batch for one student, looked up once for all parts.
+
+    The gradient of an embedding matrix is as large as the matrix, whatever the batch. Looked up part by part it would
+    be filled with zeros and added up once a part, which costs more than a tenth of a whole step.
+    """
+
+    vocabulary: Int[Tensor, " word"]
+    looked_up: Float[Tensor, "word dim"]
+    leaf: Float[Tensor, "word dim"]
+
+    @classmethod
+    def look_up(cls, model: PreTrainedModel, parts: Sequence[Part]) -> "_Words":
+        tokens = torch.cat([part.inputs["input_ids"].flatten() for part in parts])
+        vocabulary: Tensor = tokens.unique()  # type: ignore[no-untyped-call]
+        looked_up = model.get_input_embeddings()(vocabulary)
+        return cls(vocabulary, looked_up, looked_up.detach().requires_grad_(looked_up.requires_grad))
+
+    def embedded(self, part: Part) -> dict[str, Tensor]:
+        """The inputs of a part with vectors in place of token ids."""
+        rows = torch.searchsorted(self.vocabulary, part.inputs["input_ids"])
+        others = {name: value for name, value in part.inputs.items() if name != "input_ids"}
+        return others | {"inputs_embeds": torch.nn.functional.embedding(rows, self.leaf)}
+
+    def backward(self) -> None:
+        """Pass what all parts left at the words on to the embedding matrix."""
+        if self.leaf.grad is not None:
+            torch.autograd.backward(self.looked_up, self.leaf.grad)
+
+
 class DataOrder:
     """Which examples make up the batch of a step: a permutation an epoch, a function of (seed, epoch) alone."""
 
@@ -141,18 +172,20 @@ class Bank:
             tokens=sum(int(part.inputs["attention_mask"].sum()) for part in parts),
         )
         sums: dict[str, dict[str, Tensor]] = {member.name: {} for member in self.members}
-        for number, cpu_part in enumerate(parts):
-            part = self._on_device(cpu_part)
+        on_device = [self._on_device(part) for part in parts]
+        words = {member.name: _Words.look_up(member.model, on_device) for member in self.members}
+        for number, part in enumerate(on_device):
             targets = self._targets(part)
             # One student after the other, so that the activations of only one are in memory.
             for member in self.members:
                 member.model.train()
                 with seeded(self.seed, "dropout", step, number):
-                    terms = self._terms(member, part, targets, counts)
+                    terms = self._terms(member, words[member.name].embedded(part), part, targets, counts)
                 self.accelerator.backward(terms["total"])
                 for name, value in terms.items():
                     sums[member.name][name] = sums[member.name].get(name, value.new_zeros(())) + value.detach()
         for member in self.members:
+            words[member.name].backward()
             self._update(member, step)
         return {member: {name: float(value) for name, value in terms.items()} for member, terms in sums.items()}
 
@@ -172,14 +205,19 @@ class Bank:
         return Targets(output.logits.float(), dict(zip(self._target_layers, chosen, strict=True)))
 
     def _terms(
-        self, member: Member, part: Part, targets: Targets | None, counts: BatchCounts
+        self,
+        member: Member,
+        inputs: dict[str, Tensor],
+        part: Part,
+        targets: Targets | None,
+        counts: BatchCounts,
     ) -> dict[str, Float[Tensor, ""]]:
         loss = self.loss
         with self.accelerator.autocast():
             if member.pairs and loss.hidden_weight:
-                output, states = forward_with_states(member.model, part.inputs)
+                output, states = forward_with_states(member.model, inputs)
             else:
-                output, states = member.model(**part.inputs), ()
+                output, states = member.model(**inputs), ()
         logits = output.logits.float()
         terms = {"ce": cross_entropy(logits, part.labels, counts)}
         total = loss.ce_weight * terms["ce"]

@@ -18,6 +18,8 @@ TOKENS_PER_CHUNK = 64
 _GRAM_ROUNDING = 1e-15
 # The error of an angle, in radians, above which the differences are taken first instead (6e-5 degrees).
 _ANGLE_TOLERANCE = 1e-6
+# With this share left, not even an angle of 0° or 180° is off by more than 1e-4 degrees.
+_ENOUGH_LEFT = 1e-3
 
 
 class ChunkGeometry(NamedTuple):
@@ -139,11 +141,13 @@ def chunk_geometry(
     cosines *= inverse_length.index_select(1, b)
     cosines.clamp_(-1.0, 1.0)
 
-    # Rounding matters where little of a length is left, and the more so the closer an angle is to 0° or 180°.
-    left = (squared_length / (teacher_norm + vertex_norm)).amin(dim=1)
-    sine = (1 - cosines.abs().amax(dim=1).square_()).sqrt_() if len(a) else torch.ones_like(left)
-    exact = left * sine * _ANGLE_TOLERANCE >= _GRAM_ROUNDING  # false for NaN too
     degenerate = torch.zeros_like(squared_length, dtype=torch.bool)
+    left = (squared_length / (teacher_norm + vertex_norm)).amin(dim=1)
+    if bool((left >= _ENOUGH_LEFT).all()):  # false for NaN too
+        return ChunkGeometry(cosines, degenerate)
+    # Rounding matters where little of a length is left, and the more so the closer an angle is to 0° or 180°.
+    sine = (1 - cosines.abs().amax(dim=1).square_()).sqrt_() if len(a) else torch.ones_like(left)
+    exact = left * sine * _ANGLE_TOLERANCE >= _GRAM_ROUNDING
     for s in (~exact).any(dim=1).nonzero().flatten().tolist():
         tokens = (~exact[s]).nonzero().flatten()
         spokes = teacher[:, tokens].double() - vertex[s, tokens].double()

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from layerangles.geometry import TOKENS_PER_CHUNK, angle_deg, chunk_geometry, layer_pairs
+from layerangles.geometry import TOKENS_PER_CHUNK, chunk_geometry, layer_pairs
 
 N_BINS = 200
 
@@ -113,6 +113,7 @@ class AngleSums:
             chunk = chunk_geometry(teacher[:, tokens], vertex[:, tokens], self._a, self._b)
             belongs = torch.nn.functional.one_hot(example[tokens], n_examples).to(total)
             self._add_chunk(chunk.cosines, bool(chunk.degenerate.any()), belongs, total, count)
+        total.rad2deg_()
         self.angle.add(total, count)
         self.layer_angle.add(total.sum(dim=1), count.sum(dim=1))
 
@@ -124,7 +125,7 @@ class AngleSums:
         total: Float[Tensor, "student_layer pair example"],
         count: Float[Tensor, "student_layer pair example"],
     ) -> None:
-        angles = angle_deg(cosines)
+        angles = cosines.arccos()  # in radians until they are summed: fewer numbers to convert
         weight = torch.ones((), dtype=torch.int64, device=cosines.device).expand(cosines.shape)
         if any_degenerate:
             degenerate = cosines.isnan()
