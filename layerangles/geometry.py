@@ -133,7 +133,7 @@ def chunk_geometry(
     between, cross = products[:n_teacher], products[n_teacher:]  # <T_i, T_j> and <V_s, T_i>, tokens last
 
     teacher_norm = between.diagonal().T
-    vertex_norm = torch.linalg.vector_norm(states[:, n_teacher:], dim=-1).square_().T[:, None]
+    vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T[:, None]
     squared_length = teacher_norm + vertex_norm - 2 * cross
     inverse_length = squared_length.rsqrt()
     cosines = between[a, b] + vertex_norm - cross.index_select(1, a) - cross.index_select(1, b)
