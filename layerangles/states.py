@@ -16,6 +16,9 @@ from transformers.models.auto.modeling_auto import (
 
 from layerangles.errors import InputError
 
+# A tokenizer's answer is many times larger than the token ids that are kept of it.
+_TEXTS_AT_A_TIME = 256
+
 FinalNorm = Literal["pre", "post"]
 Text = str | tuple[str, str]
 
@@ -73,26 +76,32 @@ class EncodedTexts:
             InputError: there are no texts, they are not of one kind, or nothing is left of them.
         """
         is_pair = _are_pairs(texts)
-        first = [text[0] if is_pair else text for text in texts]
-        second = [text[1] for text in texts] if is_pair else None
         n_special = tokenizer.num_special_tokens_to_add(pair=is_pair)
         if max_length <= n_special:
             raise InputError(
                 f"max_length is {max_length}, of which this tokenizer needs {n_special} for special tokens. "
                 f"Allowed are {n_special + 1} and more."
             )
-        encoded = tokenizer(first, second, truncation=False, return_special_tokens_mask=True)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        if max(lengths) > max_length:
-            encoded = tokenizer(first, second, truncation=True, max_length=max_length, return_special_tokens_mask=True)
-        names = [name for name in encoded if name != "attention_mask"]
-        features = [dict(zip(names, values, strict=True)) for values in zip(*(encoded[n] for n in names), strict=True)]
+        features: list[dict[str, list[int]]] = []
+        n_truncated = 0
+        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+            some = texts[start : start + _TEXTS_AT_A_TIME]
+            first = [text[0] if is_pair else text for text in some]
+            second = [text[1] for text in some] if is_pair else None
+            encoded = tokenizer(first, second, truncation=False, return_special_tokens_mask=True)
+            too_long = sum(len(ids) > max_length for ids in encoded["input_ids"])
+            if too_long:
+                cut = {"truncation": True, "max_length": max_length}
+                encoded = tokenizer(first, second, **cut, return_special_tokens_mask=True)
+            names = [name for name in encoded if name != "attention_mask"]
+            columns = (encoded[name] for name in names)
+            features += [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+            n_truncated += too_long
         digest = hashlib.sha256()
         for text in texts:
             for part in (text,) if isinstance(text, str) else text:
                 digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
             digest.update(b"\n")
-        n_truncated = sum(length > max_length for length in lengths)
         return cls(features, tokenizer, special_tokens, n_truncated, digest.hexdigest())
 
     def __len__(self) -> int:

@@ -7,11 +7,13 @@ import pytest
 import torch
 from toys import toy_bert, toy_tokenizer
 from toys_training import (
+    FAMILIES,
     FORWARD,
     REVERSE,
     differing,
     parameters_of,
     toy_bank,
+    toy_family,
     toy_features,
     toy_member,
     toy_parts,
@@ -156,6 +158,48 @@ def test_training_is_that_of_the_definition(kind: HiddenLoss, student: dict[str,
         if not name.endswith("key.bias"):
             torch.testing.assert_close(parameter, reference[name], rtol=1e-3, atol=2e-5, msg=lambda m, n=name: n + m)
             assert (parameter - start[name]).abs().max() > 1e-4, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_encoders_learns_by_the_definition(family: str) -> None:
+    """The losses and the gradients of one batch, against a plain call of student and teacher without dropout."""
+    teacher = toy_family(family)
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+    for name in names:
+        if hasattr(teacher.config, name):
+            setattr(teacher.config, name, 0.0)
+    plain, banked = (toy_member(teacher, "a", ((1, 2), (2, 4))) for _ in range(2))
+    (batch,) = toy_parts(0, n_parts=1)
+    inputs = {k: v for k, v in batch.inputs.items() if k != "token_type_ids"}
+    ours, theirs = (model(**inputs, output_hidden_states=True) for model in (plain.model, teacher.eval()))
+    valid = inputs["attention_mask"].bool()
+    squared = [(ours.hidden_states[s][valid] - theirs.hidden_states[t][valid].detach()) ** 2 for s, t in plain.pairs]
+    log_s, log_t = ours.logits.log_softmax(-1), theirs.logits.log_softmax(-1).detach()
+    expected = {
+        "ce": -log_s[range(len(batch.labels)), batch.labels].mean(),
+        "kl": (log_t.exp() * (log_t - log_s)).sum(dim=-1).mean(),
+        "hidden": (squared[0].mean() + squared[1].mean()) / 2,
+    }
+    (expected["ce"] + expected["kl"] + HIDDEN_WEIGHT * expected["hidden"]).backward()
+
+    parts = [
+        part._replace(inputs={k: v for k, v in part.inputs.items() if k != "token_type_ids"}) for part in toy_parts(0)
+    ]
+    gradients: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "kd_train.bank.Bank._update",
+            lambda _self, member, _step: gradients.update(
+                {n: p.grad.clone() for n, p in member.model.named_parameters() if p.grad is not None}
+            ),
+        )
+        got = toy_bank(teacher, [banked]).train_step(parts, 0)["a"]
+    assert got == pytest.approx({k: float(v.detach()) for k, v in expected.items()} | {"total": got["total"]}, rel=1e-4)
+    for name, parameter in plain.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(
+                gradients[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: n + m
+            )
 
 
 @pytest.mark.parametrize("kind", ["mse", "paper_bert", "unit", "cosine"])

@@ -1,21 +1,13 @@
 """Students: their depth and width, what is copied and what is drawn, and their maps into teacher space."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from toys_training import FORWARD, differing, toy_plan, toy_teacher
+from toys_training import FAMILIES, FORWARD, differing, toy_family, toy_plan, toy_teacher
 from transformers import (
-    AutoModelForSequenceClassification,
-    BertConfig,
-    DistilBertConfig,
-    ElectraConfig,
-    MPNetConfig,
-    PretrainedConfig,
     PreTrainedModel,
-    RobertaConfig,
 )
 
 from kd_train.losses import LossSpec
@@ -31,30 +23,6 @@ from kd_train.students import (
 from kd_train.study import parse_study
 from layerangles import InputError
 from layerangles.states import blocks, forward_with_states
-
-COMMON = {
-    "vocab_size": 30,
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 40,
-}
-FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
-    "bert": lambda: BertConfig(**COMMON),
-    "roberta": lambda: RobertaConfig(**COMMON),
-    "distilbert": lambda: DistilBertConfig(
-        vocab_size=30, dim=32, n_layers=4, n_heads=4, hidden_dim=64, max_position_embeddings=40
-    ),
-    "electra": lambda: ElectraConfig(**COMMON, embedding_size=16),
-    "electra-of-one-width": lambda: ElectraConfig(**COMMON, embedding_size=32),
-    "mpnet": lambda: MPNetConfig(**COMMON),
-}
-
-
-def _family(name: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(FAMILIES[name]()).eval()
 
 
 def _inputs() -> dict[str, Tensor]:
@@ -142,7 +110,7 @@ def test_building_leaves_the_random_numbers_alone(teacher: PreTrainedModel) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_of_encoders_gives_students(family: str) -> None:
-    teacher = _family(family)
+    teacher = toy_family(family)
     plan = plan_student(StudentSpec(layers=2), teacher.config)
     student = build_student(teacher, plan, seed=0)
     output, states = forward_with_states(student, _inputs())
@@ -157,7 +125,7 @@ def test_every_family_of_encoders_gives_students(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
     """What the blocks share, such as MPNet's position biases, is copied with them."""
-    teacher = _family(family)
+    teacher = toy_family(family)
     student = build_student(teacher, plan_student(StudentSpec(layers=4), teacher.config), seed=0).eval()
     ours, theirs = (forward_with_states(model, _inputs())[1] for model in (student, teacher))
     for layer, (state, target) in enumerate(zip(ours, theirs, strict=True)):
@@ -166,11 +134,13 @@ def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_narrower_students(family: str) -> None:
-    teacher = _family(family)
+    teacher = toy_family(family)
     plan = plan_student(StudentSpec(layers=2, width=24, init="random"), teacher.config)
     assert (plan.map, plan.embeddings, plan.copied_layers) == ("learned", "random", ())
     student = build_student(teacher, plan, seed=0)
     assert student.config.num_attention_heads == 3  # heads keep their 8 dimensions
+    if family == "electra-of-one-width":  # as its teacher's, its embeddings need no projection
+        assert student.config.embedding_size == 24
     _, states = forward_with_states(student, _inputs())
     assert [tuple(state.shape) for state in states] == [(3, 9, 24)] * 3
     inner = [m.out_features for m in blocks(student)[0].modules() if isinstance(m, nn.Linear)]
@@ -179,7 +149,7 @@ def test_every_family_gives_narrower_students(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_plan_counts_the_parameters_that_are_built(family: str, tmp_path: Any) -> None:
-    teacher = _family(family)
+    teacher = toy_family(family)
     teacher.config.save_pretrained(tmp_path)
     study = parse_study(
         {

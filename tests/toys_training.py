@@ -23,6 +23,32 @@ FORWARD = ((0, 0), (1, 2), (2, 4))
 REVERSE = ((0, 0), (1, 4), (2, 2))
 
 
+COMMON = {
+    "vocab_size": 30,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "bert": lambda: BertConfig(**COMMON),
+    "roberta": lambda: RobertaConfig(**COMMON),
+    "distilbert": lambda: DistilBertConfig(
+        vocab_size=30, dim=32, n_layers=4, n_heads=4, hidden_dim=64, max_position_embeddings=40
+    ),
+    "electra": lambda: ElectraConfig(**COMMON, embedding_size=16),
+    "electra-of-one-width": lambda: ElectraConfig(**COMMON, embedding_size=32),
+    "mpnet": lambda: MPNetConfig(**COMMON),
+}
+
+
+def toy_family(name: str) -> PreTrainedModel:
+    """A random classifier of 4 blocks and width 32."""
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(FAMILIES[name]()).eval()
+
+
 def toy_examples(n: int, *, seed: int) -> list[dict[str, str]]:
     """Random words; the label says whether the first of them stands in the first half of the alphabet."""
     rng = random.Random(seed)  # noqa: S311
