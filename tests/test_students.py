@@ -6,20 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from toys_training import FAMILIES, FORWARD, differing, toy_family, toy_plan, toy_teacher
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from kd_train.losses import LossSpec
 from kd_train.plan import plan_study
-from kd_train.students import (
-    StudentSpec,
-    build_maps,
-    build_student,
-    plan_student,
-    stored_maps,
-    student_config,
-)
+from kd_train.students import StudentSpec, build_maps, build_student, plan_student, stored_maps, student_config
 from kd_train.study import parse_study
 from layerangles import InputError
 from layerangles.states import blocks, forward_with_states

@@ -2,14 +2,23 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from toys import WORDS, toy_bert, toy_tokenizer
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+)
 
 from kd_train.bank import Bank, DataOrder, Member, OptimizerSpec, Part, split_by_length
 from kd_train.evaluate import Features
@@ -22,8 +31,7 @@ LABELS = ("neg", "pos")
 FORWARD = ((0, 0), (1, 2), (2, 4))
 REVERSE = ((0, 0), (1, 4), (2, 2))
 
-
-COMMON = {
+_COMMON = {
     "vocab_size": 30,
     "hidden_size": 32,
     "num_hidden_layers": 4,
@@ -32,14 +40,14 @@ COMMON = {
     "max_position_embeddings": 40,
 }
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
-    "bert": lambda: BertConfig(**COMMON),
-    "roberta": lambda: RobertaConfig(**COMMON),
+    "bert": lambda: BertConfig(**_COMMON),
+    "roberta": lambda: RobertaConfig(**_COMMON),
     "distilbert": lambda: DistilBertConfig(
         vocab_size=30, dim=32, n_layers=4, n_heads=4, hidden_dim=64, max_position_embeddings=40
     ),
-    "electra": lambda: ElectraConfig(**COMMON, embedding_size=16),
-    "electra-of-one-width": lambda: ElectraConfig(**COMMON, embedding_size=32),
-    "mpnet": lambda: MPNetConfig(**COMMON),
+    "electra": lambda: ElectraConfig(**_COMMON, embedding_size=16),
+    "electra-of-one-width": lambda: ElectraConfig(**_COMMON, embedding_size=32),
+    "mpnet": lambda: MPNetConfig(**_COMMON),
 }
 
 
