@@ -503,3 +503,5 @@ def test_a_second_seed_leaves_the_first_alone(toys: Toys, tmp_path: Path) -> Non
         ours = (folder / f"students/forward-seed{seed}/model.safetensors").read_bytes()
         theirs = (toys.folder / "students/forward-seed0/model.safetensors").read_bytes()
         assert (ours == theirs) == is_same
+    first = [load_file(folder / f"students/last-seed{k}/checkpoints/step-0/model.safetensors") for k in (0, 3)]
+    assert not torch.equal(first[0]["classifier.weight"], first[1]["classifier.weight"])
