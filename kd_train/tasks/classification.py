@@ -134,11 +134,6 @@ class ClassificationTask(BaseModel):
         return _GLUE_ALIASES.get(name[5:], name[5:])
 
     @property
-    def is_remote(self) -> bool:
-        """Whether loading the data asks the hub."""
-        return self.dataset is not None and not embedded.is_embedded(self.dataset)
-
-    @property
     def known_n_labels(self) -> int | None:
         """The number of labels, where it is known without loading the data."""
         if self.label_names:
