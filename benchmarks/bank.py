@@ -66,7 +66,7 @@ def padded(features: list[dict[str, list[int]]], length: int) -> dict[str, torch
 
 def main() -> None:
     """Print the comparison."""
-    chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12)
+    chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12, parts=6)
     from kd_train import embedded
 
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
@@ -114,7 +114,7 @@ def main() -> None:
             plain_step(teacher, student, optimizer, pairs[kind], inputs, torch.tensor(chosen_labels))
 
     def banks(who: str, which: Sequence[Bank]) -> None:
-        parts = split_by_length(*next_batch(who), tokenizer, 4)
+        parts = split_by_length(*next_batch(who), tokenizer, chosen.parts)
         for one in which:
             one.train_step(parts, step[who])
 

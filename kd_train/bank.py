@@ -6,6 +6,7 @@ trained in a bank is therefore the student trained alone, to the bit on the CPU.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -113,16 +114,33 @@ class DataOrder:
 def split_by_length(
     features: Features, labels: Sequence[int], tokenizer: PreTrainedTokenizerBase, n_parts: int
 ) -> list[Part]:
-    """Cut a batch into parts of like length, so that little of what is computed is padding.
+    """Cut a batch into at most ``n_parts`` parts of like length, so that little of what is computed is padding.
 
     The batch stays what it is: its gradient is the sum over the parts (see :mod:`kd_train.losses`).
     """
     order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
-    size = -(-len(order) // n_parts)
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    ends = _least_padding([len(features[i]["input_ids"]) for i in order], n_parts)
+    parts = [order[start:end] for start, end in pairwise((0, *ends))]
     return [
         Part(pad(tokenizer, [features[i] for i in rows]), torch.tensor([labels[i] for i in rows])) for rows in parts
     ]
+
+
+def _least_padding(lengths: Sequence[int], n_parts: int) -> tuple[int, ...]:
+    """Where parts of these ascending lengths end so that, padded, they hold the fewest tokens (dynamic programming)."""
+    # For every number of examples: the tokens that they fill, and the ends of their parts.
+    best: list[tuple[int, tuple[int, ...]]] = [(n * longest, (n,)) for n, longest in enumerate(lengths, start=1)]
+    for _ in range(n_parts - 1):
+        one_more = [
+            [
+                (tokens + (n - start) * longest, (*ends, n))
+                for start, (tokens, ends) in enumerate(best[: n - 1], start=1)
+            ]
+            for n, longest in enumerate(lengths, start=1)
+        ]
+        # The first of equals: no part more than it takes.
+        best = [min([fewer, *more], key=lambda cut: cut[0]) for fewer, more in zip(best, one_more, strict=True)]
+    return best[-1][1]
 
 
 class Bank:

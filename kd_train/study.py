@@ -27,7 +27,7 @@ class RunSpec(OptimizerSpec):
     max_steps: int | None = Field(default=None, ge=1, description="instead of epochs")
     batch_size: int = Field(default=32, ge=1)
     parts: int = Field(
-        default=4, ge=1, description="parts of like length that a batch is computed in; the same gradient, less padding"
+        default=6, ge=1, description="most parts of like length that a batch is cut into: same gradient, less padding"
     )
     evaluate_every: int | None = Field(default=None, ge=1, description="steps; ten times a run by default")
     resume_every: int = Field(default=500, ge=1, description="steps between two states to resume from")

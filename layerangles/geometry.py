@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Tokens in one block of the computation: small enough for a block of 20 layers to stay in the cache.
-TOKENS_PER_CHUNK = 64
+TOKENS_PER_CHUNK = 96
 
 # A cosine from the Gram matrix is off by about this much, over the share of the norms that is left in a length.
 _GRAM_ROUNDING = 1e-15
@@ -132,11 +132,14 @@ def chunk_geometry(
     products = torch.bmm(states, states[:, :n_teacher].transpose(1, 2)).permute(1, 2, 0).contiguous()
     between, cross = products[:n_teacher], products[n_teacher:]  # <T_i, T_j> and <V_s, T_i>, tokens last
 
-    teacher_norm = between.diagonal().T
-    vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T[:, None]
-    squared_length = teacher_norm + vertex_norm - 2 * cross
+    # Contiguous, since every large tensor below inherits the layout of these small ones, and tokens must come last.
+    teacher_norm = between.diagonal().T.contiguous()
+    vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T.contiguous()[:, None]
+    shared = cross - vertex_norm / 2  # <T_a − V, T_b − V> = <T_a, T_b> − shared_a − shared_b
+    squared_length = teacher_norm - 2 * shared
     inverse_length = squared_length.rsqrt()
-    cosines = between[a, b] + vertex_norm - cross.index_select(1, a) - cross.index_select(1, b)
+    cosines = between[a, b] - shared.index_select(1, a)
+    cosines -= shared.index_select(1, b)
     cosines *= inverse_length.index_select(1, a)
     cosines *= inverse_length.index_select(1, b)
     cosines.clamp_(-1.0, 1.0)

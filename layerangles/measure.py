@@ -212,11 +212,16 @@ def _measure_together(
     ):
         for batch in encoded.batches(settings.batch_size):
             on_device = batch.to(device)
-            teacher_states = _states(teacher_model, on_device, settings, "the teacher")
+            teacher_states = _states(teacher_model, on_device, settings)
             for lens, model, total in zip(lenses, student_models, sums, strict=True):
                 if lens.layers:
-                    vertex = lens.vertex(_states(model, on_device, settings, lens.student.name))
-                    total.update(teacher_states, vertex, batch.example.to(sums_device))
+                    vertex = lens.vertex(_states(model, on_device, settings))
+                    try:
+                        total.update(teacher_states, vertex, batch.example.to(sums_device))
+                    except ValueError:  # say whose states these were; looking beforehand would cost a pass over all
+                        check_finite(teacher_states, "the teacher")
+                        check_finite(vertex, lens.student.name)
+                        raise
             bar.update(len(batch.counted))
     return sums
 
@@ -227,12 +232,10 @@ def _load(checkpoint: ModelCheckpoint, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _states(model: PreTrainedModel, batch: Batch, settings: _Settings, name: str) -> Float[Tensor, "layer token dim"]:
+def _states(model: PreTrainedModel, batch: Batch, settings: _Settings) -> Float[Tensor, "layer token dim"]:
     with settings.autocast():
         _, states = forward_with_states(model, batch.inputs, final_norm=settings.final_norm)
-    counted = counted_states([state.float() for state in states], batch.counted)
-    check_finite(counted, name)
-    return counted
+    return counted_states([state.float() for state in states], batch.counted)
 
 
 def _label(

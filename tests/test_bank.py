@@ -1,5 +1,6 @@
 """The bank: a student in company is the student alone, its updates are those of the definition, a state resumes."""
 
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from toys_training import (
 )
 from transformers import PreTrainedModel, get_scheduler
 
-from kd_train.bank import DataOrder, Member, OptimizerSpec, split_by_length
+from kd_train.bank import DataOrder, Member, OptimizerSpec, _least_padding, split_by_length
 from kd_train.losses import HiddenLoss
 from kd_train.randomness import derive_seed, seeded
 
@@ -362,7 +363,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_parts_hold_the_batch_and_sort_it_by_length(n_parts: int) -> None:
     features, labels = toy_features(8)
     parts = split_by_length(features, labels, toy_tokenizer(), n_parts)
-    assert len(parts) == min(n_parts, 8)
+    assert len(parts) <= n_parts
     rows = [
         (inputs[mask.bool()].tolist(), int(label))
         for part in parts
@@ -375,6 +376,20 @@ def test_parts_hold_the_batch_and_sort_it_by_length(n_parts: int) -> None:
     assert [len(ids) for ids, _ in rows] == sorted(len(ids) for ids, _ in expected)
     for part in parts:
         assert part.inputs["attention_mask"].any(dim=0).all()  # no column of nothing but PAD
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 5])
+def test_parts_are_cut_where_padding_is_least(n_parts: int) -> None:
+    lengths = sorted(torch.randint(3, 60, (9,), generator=torch.Generator().manual_seed(n_parts)).tolist())
+
+    def padded(ends: tuple[int, ...]) -> int:
+        return sum((end - start) * lengths[end - 1] for start, end in pairwise((0, *ends)))
+
+    every = [(*ends, 9) for k in range(n_parts) for ends in combinations(range(1, 9), k)]
+    ends = _least_padding(lengths, n_parts)
+    assert len(ends) <= n_parts
+    assert padded(ends) == min(map(padded, every))
+    assert _least_padding([7] * 9, n_parts) == (9,)  # nothing to save: one part
 
 
 def test_seeds_are_the_same_on_every_machine() -> None:
