@@ -1,5 +1,8 @@
 """The angle pass against the bare forward passes of teacher and students: the sum of its parts as a share of them.
 
+``with all nulls`` is the pass with N0 to N6 riding on it. N3 takes an untrained student, whose bare forward counts as
+one of the students'; its own extraction is in.
+
 The share is taken from the sum of parts timed by themselves, since the difference of two totals drowns in noise.
 
 Run: python benchmarks/angles.py
@@ -14,8 +17,9 @@ from common import arguments, review_lengths
 from transformers import BertConfig, BertModel
 
 from layerangles.maps import MatchingMap
+from layerangles.nulls import NULLS, Tokens
 from layerangles.states import counted_states, forward_with_states
-from layerangles.streaming import AngleSums
+from layerangles.streaming import AngleSums, View
 
 BATCH_SIZE = 32
 
@@ -43,29 +47,36 @@ def timed(work: Callable[[], object]) -> float:
 
 def measure(width: int, student_layers: int, batches: list[dict[str, torch.Tensor]], rounds: int) -> dict[str, float]:
     """Median shares of the bare forwards, in percent."""
-    teacher, student = model(width, 12), model(width, student_layers)
-    sums = AngleSums(student_layers + 1, 13)
-    maps = [MatchingMap(torch.randn(width, width)) for _ in range(student_layers + 1)]
-    shares: dict[str, list[float]] = {"extraction": [], "angles": [], "projection": []}
+    teacher, student, untrained = model(width, 12), model(width, student_layers), model(width, student_layers)
+    n_states = student_layers + 1
+    plain, with_nulls = AngleSums(n_states, 13), AngleSums(n_states, 13, nulls=NULLS)
+    maps = [MatchingMap(torch.randn(width, width)) for _ in range(n_states)]
+    shares: dict[str, list[float]] = {}
     for number in range(rounds + 1):
         for inputs in batches:
             mask = inputs["attention_mask"].bool()
             example = mask.nonzero()[:, 0]
+            order = torch.arange(len(example))
+            tokens = Tokens(example, order.roll(len(example) // 2), order)
             forwards = timed(lambda: (teacher(**inputs), student(**inputs)))  # noqa: B023 - called at once
-            _, teacher_raw = forward_with_states(teacher, inputs)
-            _, student_raw = forward_with_states(student, inputs)
-            kept: list[torch.Tensor] = []
+            unseen_forward = timed(lambda: untrained(**inputs))  # noqa: B023
+            raw = [forward_with_states(m, inputs)[1]["encoder"] for m in (teacher, student, untrained)]
+            kept: dict[str, torch.Tensor] = {}
 
-            def extract() -> None:
-                kept.extend((counted_states(teacher_raw, mask), counted_states(student_raw, mask)))  # noqa: B023
+            def extract(name: str, states: tuple[torch.Tensor, ...]) -> None:
+                kept[name] = counted_states(states, mask)  # noqa: B023
 
-            parts = {"extraction": timed(extract)}
-            teacher_states, vertex = kept
-            parts["projection"] = timed(lambda: torch.stack([m.apply(s) for m, s in zip(maps, vertex, strict=True)]))  # noqa: B023
-            parts["angles"] = timed(lambda: sums.update(teacher_states, vertex, example))  # noqa: B023
+            extraction = timed(lambda: (extract("teacher", raw[0]), extract("vertex", raw[1])))  # noqa: B023
+            of_untrained = timed(lambda: extract("untrained", raw[2]))  # noqa: B023
+            view = View(slice(0, n_states), kept["teacher"], kept["vertex"], kept["untrained"])
+            projection = timed(lambda: torch.stack([m.apply(s) for m, s in zip(maps, view.vertex, strict=True)]))  # noqa: B023
+            angles = timed(lambda: plain.update([view], tokens))  # noqa: B023
+            nulls = timed(lambda: with_nulls.update([view], tokens))  # noqa: B023
             if number:
-                for name, seconds in parts.items():
-                    shares[name].append(100 * seconds / forwards)
+                of_nulls = (extraction + of_untrained + nulls) / (forwards + unseen_forward)
+                parts = {"extraction": extraction, "angles": angles, "projection": projection}
+                for name, share in {"with all nulls": of_nulls, **{n: t / forwards for n, t in parts.items()}}.items():
+                    shares.setdefault(name, []).append(100 * share)
     return {name: statistics.median(values) for name, values in shares.items()}
 
 
@@ -85,7 +96,7 @@ def main() -> None:
     print("share of the bare forwards of teacher and student, percent (median)\n")
     print(
         f"{'width':>6}{'student layers':>16}{'extraction':>12}{'angles, sums, histogram':>25}{'together':>10}"
-        f"{'maps W S, apart':>17}"
+        f"{'maps W S, apart':>17}{'with all nulls':>16}"
     )
     with torch.inference_mode():
         for width in (384, 768):
@@ -94,7 +105,7 @@ def main() -> None:
                 together = s["extraction"] + s["angles"]
                 print(
                     f"{width:>6}{student_layers:>16}{s['extraction']:>12.2f}{s['angles']:>25.2f}{together:>10.2f}"
-                    f"{s['projection']:>17.2f}"
+                    f"{s['projection']:>17.2f}{s['with all nulls']:>16.2f}"
                 )
 
 

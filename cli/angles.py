@@ -19,7 +19,7 @@ def angles(
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Any teacher: a directory or a hub name. With --student.")] = None,
     student: Annotated[
-        list[str] | None, typer.Option(help="Any student of the teacher's width: a directory or a hub name.")
+        list[str] | None, typer.Option(help="Any student: a directory or a hub name. Other widths need --fit.")
     ] = None,
     data: Annotated[
         Path | None,
@@ -32,8 +32,34 @@ def angles(
     png: Annotated[Path | None, typer.Option(help="… into a PNG file (needs Chrome).")] = None,
     svg: Annotated[Path | None, typer.Option(help="… into an SVG file (needs Chrome).")] = None,
     pdf: Annotated[Path | None, typer.Option(help="… into a PDF file (needs Chrome).")] = None,
-    steps: Annotated[bool, typer.Option("--steps", help="Measure the checkpoints along training too.")] = False,
-    max_examples: Annotated[int, typer.Option(min=1, help="Measure on so many texts, drawn evenly.")] = 1000,
+    trajectory: Annotated[
+        Path | None, typer.Option(help="Draw angle, excess and ρ against the training step; .html, .png, .svg or .pdf.")
+    ] = None,
+    steps: Annotated[
+        bool | None,
+        typer.Option("--steps/--no-steps", help="Measure the checkpoints along training too. By default if any."),
+    ] = None,
+    space: Annotated[
+        str, typer.Option(help="teacher (T - W S), pull (Wᵀ(T - W S)), or gradient (of the matching losses).")
+    ] = "teacher",
+    null: Annotated[
+        list[str] | None,
+        typer.Option(help="A null to subtract: N0 to N6, none or all; may be repeated. By default N1."),
+    ] = None,
+    preprocessing: Annotated[str, typer.Option(help="raw, centred, z, unit, or drop-K (rogue dimensions).")] = "raw",
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Measure ρ, distances, CKA and the recoverability gap too.")
+    ] = False,
+    fit: Annotated[
+        str | None, typer.Option(help="Fit maps to the data: identity, ridge or orthogonal. For unmatched models.")
+    ] = None,
+    convention: Annotated[str, typer.Option(help="layerangles, or paper: count as the paper's code.")] = "layerangles",
+    until: Annotated[
+        float | None, typer.Option(help="Stop when the widest 95 % interval is narrower than so many degrees.")
+    ] = None,
+    shard: Annotated[str, typer.Option(help="Measure part i of n of the data, as i/n from 0/n; see merge.")] = "0/1",
+    gradient_batches: Annotated[int, typer.Option(min=1, help="Batches to sum gradients over.")] = 8,
+    max_examples: Annotated[int, typer.Option(min=2, help="Measure on so many texts, drawn evenly.")] = 1000,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens after which a text is cut.")] = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass; changes only the speed.")] = 32,
     final_norm: Annotated[str, typer.Option(help="Last layer of a pre-norm model: pre or post its norm.")] = "pre",
@@ -65,21 +91,36 @@ def angles(
     if bool(teacher) != bool(student):
         raise InputError("--teacher and --student belong together; give both.")
     images = [path for path in (png, svg, pdf) if path is not None]
-    for path in (output, html, *images):
+    for path in (output, html, trajectory, *images):
         if path is not None:
             refuse_existing(path, overwrite=overwrite)
     _check_endings({".html": html, ".png": png, ".svg": svg, ".pdf": pdf})
-    if images:
+    if trajectory is not None and trajectory.suffix not in (".html", ".png", ".svg", ".pdf"):
+        raise InputError(f"--trajectory {trajectory}: the file's name must end in .html, .png, .svg or .pdf.")
+    drawn_by_chrome = [path for path in (*images, trajectory) if path is not None and path.suffix != ".html"]
+    if drawn_by_chrome:
         from layerangles.figures.export import require_image_export
 
         require_image_export()
     texts = _evenly(_texts(students, data, text, split), max_examples)
+    with_steps = _have_checkpoints(students or []) if steps is None else steps
+    if trajectory is not None and not with_steps:
+        raise InputError("--trajectory needs checkpoints along training, and these students have none.")
     result = measure_angles(
         students or student or [],
         texts,
         teacher=teacher,
-        steps=steps,
-        final_norm=final_norm,  # type: ignore[arg-type]  # checked in there, with a message
+        space=space,  # type: ignore[arg-type]  # these are checked in there, with a message
+        nulls=_nulls(null),  # type: ignore[arg-type]
+        preprocessing=preprocessing,
+        rivals=rivals,
+        fit=fit,  # type: ignore[arg-type]
+        convention=convention,  # type: ignore[arg-type]
+        steps=with_steps,
+        until=until,
+        shard=_shard(shard),
+        gradient_batches=gradient_batches,
+        final_norm=final_norm,  # type: ignore[arg-type]
         special_tokens=special_tokens,
         max_length=max_length,
         batch_size=batch_size,
@@ -87,27 +128,75 @@ def angles(
         device=device,
         trust_remote_code=trust_remote_code,
     )
+    if not _is_main_process():
+        return
+    shown = result.nulls[0] if result.nulls and "N1" not in result.nulls else "N1" if result.nulls else None
     written = [result.save(output, overwrite=overwrite)]
     written += _draw(result, html, images, overwrite=overwrite)
+    if trajectory is not None:
+        written.append(_draw_trajectory(result, trajectory, shown, overwrite=overwrite))
     if as_json:
-        rows = result.summary().reset_index().to_dict(orient="records")
+        rows = result.summary(shown).reset_index().to_dict(orient="records")
         print_json({"summary": rows, "wrote": written, **_plain(result)})
         return
-    print_table(summary_rows(result), title=f"Angles between teacher layers, over {len(texts)} texts")
+    print_table(summary_rows(result, shown), title=_title(result))
+    for name, step, before in result.unchanged_steps:
+        typer.echo(f"note: {name} has the same weights at step {step} as at step {before}")
     print_written(*written)
 
 
-def summary_rows(result: "AngleResult") -> list[dict[str, object]]:
+def _title(result: "AngleResult") -> str:
+    attributes = result.dataset.attrs
+    title = f"Angles between teacher layers, over {attributes['n_examples']} texts"
+    return title if attributes["stopped"] == "all texts" else f"{title} ({attributes['stopped']})"
+
+
+def _nulls(given: list[str] | None) -> list[str]:
+    from layerangles.nulls import NULLS
+
+    if given == ["all"]:
+        return list(NULLS)
+    return [] if given == ["none"] else given or ["N1"]
+
+
+def _shard(given: str) -> tuple[int, int]:
+    from layerangles.errors import InputError
+
+    i, slash, n = given.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal()):
+        raise InputError(f"--shard is {given!r}; allowed is i/n, such as 0/4 to 3/4.")
+    return int(i), int(n)
+
+
+def _have_checkpoints(students: list[Path]) -> bool:
+    return any(any(student.glob("checkpoints/step-*/matching.json")) for student in students)
+
+
+def _is_main_process() -> bool:
+    """Whether this process is the one to write and to print, under accelerate launch."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[str, object]]:
     """One row a student (and step) and student layer, for people to read."""
     rows = []
-    for row in result.summary().reset_index().to_dict(orient="records"):
-        named = {key: row[key] for key in ("student", "step", "student_layer") if key in row}
+    towers = result.dataset.sizes["tower"] > 1
+    keys = ("student", "step", *(["tower"] if towers else []), "student_layer")
+    for row in result.summary(null).reset_index().to_dict(orient="records"):
+        named = {key: row[key] for key in keys if key in row}
+        of_null: dict[str, object] = {}
+        if null is not None:
+            of_null[f"{null} °"] = row["null_angle_deg"]
+            of_null["excess °"] = f"{row['excess_deg']:+.1f} [{row['excess_low']:+.1f}, {row['excess_high']:+.1f}]"
         interval = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]" if row["ci_low"] == row["ci_low"] else "–"
         rows.append(
             named
             | {
                 "mean angle °": row["angle_deg"],
                 "95 % interval": interval,
+                **of_null,
                 "smallest °": row["min_angle_deg"],
                 "largest °": row["max_angle_deg"],
                 "share acute": row["acute_fraction"],
@@ -170,6 +259,15 @@ def _draw(result: "AngleResult", html: Path | None, images: list[Path], *, overw
     figure = figures.heatmap(final) if len(final.students) == 1 else figures.comparison(final)
     written = [] if html is None else [figures.write_html(figure, html, overwrite=overwrite)]
     return written + [figures.write_image(figure, path, overwrite=overwrite) for path in images]
+
+
+def _draw_trajectory(result: "AngleResult", path: Path, null: str | None, *, overwrite: bool) -> Path:
+    from layerangles import figures
+
+    figure = figures.trajectory(result, null=null or "N1")
+    if path.suffix == ".html":
+        return figures.write_html(figure, path, overwrite=overwrite)
+    return figures.write_image(figure, path, overwrite=overwrite)
 
 
 def _plain(result: "AngleResult") -> dict[str, object]:

@@ -7,7 +7,7 @@ import typer
 
 from layerangles.errors import InputError
 
-from . import angles, demo, env, plan, train
+from . import angles, demo, env, merge, plan, train
 
 app = typer.Typer(
     name="layerangles",
@@ -23,6 +23,7 @@ app.command(name="demo")(demo.demo)
 app.command(name="plan")(plan.plan)
 app.command(name="train")(train.train)
 app.command(name="angles")(angles.angles)
+app.command(name="merge")(merge.merge)
 app.command(name="env")(env.env)
 
 

@@ -218,7 +218,8 @@ class Bank:
         with torch.no_grad(), self.accelerator.autocast():
             if not self._target_layers:
                 return Targets(self.teacher(**part.inputs).logits.float(), {})
-            output, states = forward_with_states(self.teacher, part.inputs)
+            output, by_tower = forward_with_states(self.teacher, part.inputs)
+            (states,) = by_tower.values()
             chosen = counted_states([states[layer] for layer in self._target_layers], valid).float()
         return Targets(output.logits.float(), dict(zip(self._target_layers, chosen, strict=True)))
 
@@ -231,11 +232,13 @@ class Bank:
         counts: BatchCounts,
     ) -> dict[str, Float[Tensor, ""]]:
         loss = self.loss
+        states: tuple[Tensor, ...] = ()
         with self.accelerator.autocast():
             if member.pairs and loss.hidden_weight:
-                output, states = forward_with_states(member.model, inputs)
+                output, by_tower = forward_with_states(member.model, inputs)
+                (states,) = by_tower.values()
             else:
-                output, states = member.model(**inputs), ()
+                output = member.model(**inputs)
         logits = output.logits.float()
         terms = {"ce": cross_entropy(logits, part.labels, counts)}
         total = loss.ce_weight * terms["ce"]

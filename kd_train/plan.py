@@ -15,7 +15,7 @@ from kd_train.students import StudentPlan, plan_student, student_config
 from kd_train.study import Study, TeacherSpec
 from layerangles.checkpoints import LayerPair, load_config, resolve
 from layerangles.errors import InputError
-from layerangles.states import tower_of
+from layerangles.states import n_positions, towers_of
 
 T = TypeVar("T")
 
@@ -60,13 +60,14 @@ def plan_study(study: Study) -> StudyPlan:
     config = teacher_config(study.teacher)
     if study.task.known_n_labels and study.teacher.finetune is not None:  # else the teacher keeps its own
         config.num_labels = study.task.known_n_labels
-    tower = tower_of(config)
-    if tower != "encoder":
+    towers = towers_of(config)
+    if towers != ("encoder",):
+        kind = "a decoder" if towers == ("decoder",) else "an encoder-decoder"
         raise InputError(
-            f"the teacher {study.teacher.model} is a decoder ({config.model_type}); this version trains students of "
+            f"the teacher {study.teacher.model} is {kind} ({config.model_type}); this version trains students of "
             "encoder classifiers, such as BERT."
         )
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = n_positions(config)
     if longest is not None and study.task.max_length > longest:
         raise InputError(
             f"task.max_length is {study.task.max_length}, but the teacher has positions for {longest} tokens. Lower it."
@@ -84,7 +85,7 @@ def plan_study(study: Study) -> StudyPlan:
         study=study,
         teacher=config,
         student=student,
-        tower=tower,
+        tower=towers[0],
         pairs={label: found for label, found in pairs.items() if found is not None},
         teacher_parameters=_count_parameters(config),
         student_parameters=_count_parameters(student_config(student, config)),

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from layerangles import maps
 from layerangles.errors import InputError
 from layerangles.files import refuse_existing, sha256_of_file
+from layerangles.states import Tower, n_layers, width
 
 MATCHING_FILE = "matching.json"
 SCHEMA_VERSION = 1
@@ -308,14 +309,14 @@ def check_same_tokenizer(teacher: PreTrainedTokenizerBase, student: PreTrainedTo
     )
 
 
-def check_matching(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: str) -> tuple[LayerPair, ...]:
+def check_matching(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> tuple[LayerPair, ...]:
     """The pairs that training matched in a tower; none where it matched them to another teacher than this one.
 
     Raises:
         InputError: pairs or stored maps that do not fit the two models, or a map that is not there.
     """
     stored = student.load_maps().by_layer
-    shape = (teacher.config.hidden_size, student.config.hidden_size)
+    shape = (width(teacher.config), width(student.config))
     problems = [
         f"the map of layer {layer} has the shape {tuple(m.weight.shape)}, the models need {shape}"
         for (of, layer), m in sorted(stored.items())
@@ -326,7 +327,7 @@ def check_matching(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: 
     if matching is not None and tower in matching.towers:
         if matching.teacher.weights_sha256 == teacher.weights_sha256:
             pairs = matching.towers[tower].pairs
-        last = (student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+        last = (n_layers(student.config, tower), n_layers(teacher.config, tower))
         problems += [
             f"the pair {pair} names a layer that is not there: the last ones are {last}"
             for pair in pairs

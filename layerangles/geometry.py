@@ -106,46 +106,83 @@ def angle_deg(cosines: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return cosines.arccos().rad2deg_()
 
 
+class Products(NamedTuple):
+    """Inner products between the states of a few tokens, in float64, tokens last.
+
+    Every token is centred on the mean of its teacher layers: no angle and no distance depends on the origin, and this
+    one keeps the offset that the layers share out of the products.
+
+    Attributes:
+        between: ``<T_i, T_j>``.
+        cross: ``<V_s, T_i>``.
+        vertex_norm: ``‖V_s‖²``, the vertex' squared distance from the mean teacher layer.
+    """
+
+    between: Float[Tensor, "teacher_layer teacher_layer token"]
+    cross: Float[Tensor, "vertex teacher_layer token"]
+    vertex_norm: Float[Tensor, "vertex token"]
+
+    @property
+    def teacher_norm(self) -> Float[Tensor, "teacher_layer token"]:
+        """``‖T_i‖²``."""
+        # Contiguous, as all here: every large tensor computed from these inherits their layout.
+        return self.between.diagonal().T.contiguous()
+
+    @property
+    def squared_length(self) -> Float[Tensor, "vertex teacher_layer token"]:
+        """``‖T_i − V_s‖²``."""
+        return self.teacher_norm + self.vertex_norm[:, None] - 2 * self.cross
+
+
+def centred_states(
+    teacher: Float[Tensor, "teacher_layer token dim"], others: Float[Tensor, "state token dim"]
+) -> Float[Tensor, "token all_states dim"]:
+    """The states of a few tokens in float64, teacher layers first, each token centred on its mean teacher layer."""
+    n_teacher, n_tokens, dim = teacher.shape
+    states = torch.empty((n_tokens, n_teacher + len(others), dim), dtype=torch.float64, device=teacher.device)
+    states[:, :n_teacher] = teacher.transpose(0, 1)
+    states[:, n_teacher:] = others.transpose(0, 1)
+    states -= states[:, :n_teacher].mean(dim=1, keepdim=True)
+    return states
+
+
+def products_of(states: Float[Tensor, "token all_states dim"], n_teacher: int) -> Products:
+    """The products of what :func:`centred_states` returned."""
+    products = torch.bmm(states, states[:, :n_teacher].transpose(1, 2)).permute(1, 2, 0).contiguous()
+    vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T.contiguous()
+    return Products(products[:n_teacher], products[n_teacher:], vertex_norm)
+
+
 def chunk_geometry(
     teacher: Float[Tensor, "teacher_layer token dim"],
     vertex: Float[Tensor, "student_layer token dim"],
     a: Int[Tensor, " pair"],
     b: Int[Tensor, " pair"],
+    products: Products | None = None,
 ) -> ChunkGeometry:
     """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and where a vertex *is* a teacher layer.
 
-    They come from the products of all states with the teacher's, each token centred on the mean of its teacher
-    layers: no angle depends on the origin, and this one keeps the offset that the layers share out of the products.
-    Tokens that these products cannot resolve are computed again from the differences themselves.
+    They come from :class:`Products` (computed here unless they are at hand). Tokens that the products cannot resolve
+    are computed again from the differences themselves.
 
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
-    n_teacher, n_tokens, dim = teacher.shape
-    n_states = n_teacher + len(vertex)
     teacher, vertex = _precise_device(teacher), _precise_device(vertex)
     a, b = a.to(teacher.device), b.to(teacher.device)
-
-    states = torch.empty((n_tokens, n_states, dim), dtype=torch.float64, device=teacher.device)
-    states[:, :n_teacher] = teacher.transpose(0, 1)
-    states[:, n_teacher:] = vertex.transpose(0, 1)
-    states -= states[:, :n_teacher].mean(dim=1, keepdim=True)
-    products = torch.bmm(states, states[:, :n_teacher].transpose(1, 2)).permute(1, 2, 0).contiguous()
-    between, cross = products[:n_teacher], products[n_teacher:]  # <T_i, T_j> and <V_s, T_i>, tokens last
-
-    # Contiguous, since every large tensor below inherits the layout of these small ones, and tokens must come last.
-    teacher_norm = between.diagonal().T.contiguous()
-    vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T.contiguous()[:, None]
-    shared = cross - vertex_norm / 2  # <T_a − V, T_b − V> = <T_a, T_b> − shared_a − shared_b
-    squared_length = teacher_norm - 2 * shared
+    if products is None:
+        products = products_of(centred_states(teacher, vertex), len(teacher))
+    vertex_norm = products.vertex_norm[:, None]
+    shared = products.cross - vertex_norm / 2  # <T_a − V, T_b − V> = <T_a, T_b> − shared_a − shared_b
+    squared_length = products.teacher_norm - 2 * shared
     inverse_length = squared_length.rsqrt()
-    cosines = between[a, b] - shared.index_select(1, a)
+    cosines = products.between[a, b] - shared.index_select(1, a)
     cosines -= shared.index_select(1, b)
     cosines *= inverse_length.index_select(1, a)
     cosines *= inverse_length.index_select(1, b)
     cosines.clamp_(-1.0, 1.0)
 
     degenerate = torch.zeros_like(squared_length, dtype=torch.bool)
-    left = (squared_length / (teacher_norm + vertex_norm)).amin(dim=1)
+    left = (squared_length / (products.teacher_norm + vertex_norm)).amin(dim=1)
     if bool((left >= _ENOUGH_LEFT).all()):  # false for NaN too
         return ChunkGeometry(cosines, degenerate)
     # Rounding matters where little of a length is left, and the more so the closer an angle is to 0° or 180°.

@@ -1,10 +1,11 @@
 """AngleResult: labelled arrays with their provenance; save, load, join, summarise."""
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Results that differ in one of these were not measured in the same way on the same thing.
 _MUST_AGREE = (
     "schema_version",
     "space",
+    "convention",
+    "preprocessing",
+    "maps",
+    "aggregation",
     "final_norm",
     "special_tokens",
     "max_length",
@@ -30,12 +35,6 @@ _MUST_AGREE = (
     "tokenizer_sha256",
     "data_sha256",
 )
-
-
-def empty_cells(dataset: xr.Dataset) -> dict[Hashable, int | str]:
-    """What stands in a cell that is not there, where that is not NaN: a count of 0, a hash of no letters."""
-    kinds: dict[str, int | str] = {"i": 0, "O": "", "U": ""}
-    return {name: kinds[v.dtype.kind] for name, v in dataset.data_vars.items() if v.dtype.kind in kinds}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +52,20 @@ class AngleResult:
               teacher's there, so that no direction is defined
             - ``histogram`` tokens per cosine bin (``bin`` holds the lower ends of the bins)
             - ``layer_angle_deg``, ``layer_ci_low``, ``layer_ci_high``, ``layer_acute_fraction`` the same over all
-              pairs of teacher layers of one student layer
+              pairs of teacher layers of one student layer; ``student_angle_deg``, ``student_ci_low``,
+              ``student_ci_high`` over all its layers
             - ``matched`` 1 where training matched this student layer to teacher layer ``layer_a``
+            - with nulls, along ``null``: ``null_angle_deg`` the null's mean angle, ``excess_deg`` the observed minus
+              it over the same tokens, with ``excess_low`` and ``excess_high``; the same with ``layer_`` and
+              ``student_`` before them
+            - with rivals: ``common_mode_ratio`` (0 and more) with ``common_mode_low`` and ``common_mode_high``, and
+              with ``student_`` before them; ``distance_teacher_teacher``, ``distance_teacher_student``,
+              ``distance_student_student`` mean L2 distances in the unit of the states; ``structured_cosine`` of
+              matched layers, −1 to 1; ``cka_…`` debiased linear CKA; ``recoverability_gap`` (0 is recovered);
+              ``top_dimension`` and ``top_dimension_share``
+            - ``map_r2`` held-out R² of maps that were fitted, at most 1
+            - in gradient space ``whole_angle_deg`` and ``whole_cosine``, those of the whole student
+            - ``sum_…`` what all means and intervals follow from, and what :meth:`merge` adds
 
             NaN: the diagonal (a layer makes no angle with itself), layers that a student does not have, and layers
             that cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding
@@ -90,11 +101,45 @@ class AngleResult:
             raise InputError(f"step {step} was not measured; the steps are {self.steps}.")
         return AngleResult(self.dataset.sel(step=step))
 
-    def summary(self) -> "pd.DataFrame":
+    @property
+    def nulls(self) -> list[str]:
+        """The nulls that were measured."""
+        return [str(null) for null in self.dataset["null"].values] if "null" in self.dataset.dims else []
+
+    def check_null(self, null: str) -> None:
+        """Raise an :class:`InputError` unless this null was measured."""
+        if null not in self.nulls:
+            raise InputError(
+                f"the null {null!r} was not measured; measured were {', '.join(self.nulls) or 'none'}. Measure again "
+                f'with nulls=("{null}",), on the command line with --null {null}.'
+            )
+
+    @property
+    def unchanged_steps(self) -> list[tuple[str, int, int]]:
+        """``(student, step, earlier step)`` wherever a checkpoint has the very weights of the one before it.
+
+        Such a step is no observation of its own: nothing was trained between the two, or a file was copied.
+        """
+        found = []
+        for student in self.students if self.steps else []:
+            hashes = self.dataset["weights_sha256"].sel(student=student)
+            there = [step for step in self.steps if str(hashes.sel(step=step).item())]
+            found += [
+                (student, step, before)
+                for before, step in pairwise(there)
+                if hashes.sel(step=step).item() == hashes.sel(step=before).item()
+            ]
+        return found
+
+    def summary(self, null: str | None = None) -> "pd.DataFrame":
         """One row a student, step, tower and student layer, over all pairs of different teacher layers.
 
         Columns: ``angle_deg`` with ``ci_low`` and ``ci_high``, ``min_angle_deg`` and ``max_angle_deg`` (over the
-        pairs' means), ``acute_fraction``, ``n_tokens`` (largest number over pairs), ``n_degenerate``.
+        pairs' means), ``acute_fraction``, ``n_tokens`` (largest number over pairs), ``n_degenerate``. With a null
+        also ``null_angle_deg``, and ``excess_deg`` with ``excess_low`` and ``excess_high``.
+
+        Raises:
+            InputError: that null was not measured.
         """
         data = self.dataset
         columns = xr.Dataset(
@@ -109,6 +154,11 @@ class AngleResult:
                 "n_degenerate": data["n_degenerate"].max(["layer_a", "layer_b"]),
             }
         )
+        if null is not None:
+            self.check_null(null)
+            of_null = data.sel(null=null)
+            for name in ("null_angle_deg", "excess_deg", "excess_low", "excess_high"):
+                columns[name] = of_null[f"layer_{name}"]
         frame = columns.reset_coords(drop=True).to_dataframe(dim_order=[str(d) for d in data["layer_angle_deg"].dims])
         return frame.dropna(subset=["angle_deg", "n_tokens"], how="all").query("n_tokens > 0 or n_degenerate > 0")
 
@@ -186,14 +236,85 @@ class AngleResult:
             raise InputError(f"the student {repeated[0]!r} occurs in more than one result; rename it or leave one out.")
         if len({bool(result.steps) for result in results}) > 1:
             raise InputError("some results have a step axis and some have none; take one step of the former (at_step).")
-        joined = xr.concat(
-            [result.dataset for result in results],
-            dim="student",
-            join="outer",
-            combine_attrs="override",
-            fill_value=empty_cells(first),
-        )
-        return cls(joined)
+        if len({tuple(result.nulls) for result in results}) > 1:
+            raise InputError("some results have other nulls than others. Measure all with the same nulls.")
+        return cls(_added_up([result.dataset for result in results], first.attrs))
+
+    @classmethod
+    def merge(cls, results: Sequence["AngleResult"]) -> "AngleResult":
+        """The result on all of the data from those on disjoint shards of it, measured apart (``shard=(i, n)``).
+
+        Equal to the result of one pass, up to the rounding of float64. What is estimated from a sample of tokens (CKA,
+        recoverability gap, top dimensions) does not add up, and is left out.
+
+        Raises:
+            InputError: results that are not comparable, overlap, or hold nothing that can be added.
+        """
+        from layerangles import labelling
+
+        if not results:
+            raise InputError("there is nothing to merge: got no results. Give at least one.")
+        first = results[0].dataset
+        shards: list[str] = []
+        for result in results:
+            data = result.dataset
+            for key in _MUST_AGREE:
+                if first.attrs[key] != data.attrs[key]:
+                    raise InputError(
+                        f"these shards are not comparable: {key} is {first.attrs[key]!r} in one and "
+                        f"{data.attrs[key]!r} in another. Measure all shards with the same settings."
+                    )
+            if "sum_angle" not in data:
+                raise InputError(
+                    "results in gradient space or in the paper's convention are no sums: they do not add up."
+                )
+            if data.attrs["maps"].startswith("fitted") or data.attrs["preprocessing"] not in ("raw", "unit"):
+                raise InputError(
+                    "every shard has fitted its own maps or its own preprocessing, so that these are not parts of one "
+                    "measurement. Measure in one pass, with several processes if need be (accelerate launch)."
+                )
+            if data.attrs["stopped"] != first.attrs["stopped"] or data.attrs["stopped"] != "all texts":
+                raise InputError(
+                    "a shard was stopped early (until), so that it is not all of its data. Measure it whole."
+                )
+            shards += data.attrs["shards"].rsplit("/", 1)[0].split(",")
+        counts = {result.dataset.attrs["shards"].rsplit("/", 1)[1] for result in results}
+        if len(counts) > 1 or len(set(shards)) < len(shards):
+            given = ", ".join(result.dataset.attrs["shards"] for result in results)
+            raise InputError(f"the shards overlap: got {given}. Give each of the shards 0/n to n-1/n once.")
+        parts = [
+            result.dataset[[n for n in result.dataset.data_vars if labelling.additive(str(n))]] for result in results
+        ]
+        try:
+            xr.align(*parts, join="exact", copy=False)
+        except ValueError as error:
+            raise InputError(
+                "the shards hold other students, steps or nulls than one another. Measure the same."
+            ) from error
+        for name in ("weights_sha256", "matched"):
+            if any((first[name] != result.dataset[name]).any() for result in results):
+                raise InputError(f"a student's {name} differ between the shards. Measure the same students.")
+        total = sum(parts[1:], parts[0]).assign({name: first[name] for name in ("weights_sha256", "matched")})
+        dataset = labelling.derived(total, first.attrs["confidence"])
+        order = sorted(shards, key=int)
+        dataset.attrs = first.attrs | {
+            "shards": f"{','.join(order)}/{counts.pop()}",
+            "n_examples": sum(int(result.dataset.attrs["n_examples"]) for result in results),
+        }
+        return cls(dataset)
 
     def _repr_html_(self) -> str:
         return str(self.dataset._repr_html_())
+
+
+def _added_up(datasets: Sequence[xr.Dataset], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Datasets of different students in one, with everything that follows from their sums."""
+    from layerangles import labelling
+
+    measured = [data.drop_vars([n for n in data.data_vars if n in labelling.DERIVED]) for data in datasets]
+    summed = all("sum_angle" in data for data in datasets)
+    joined = labelling.join(measured if summed else datasets)
+    if summed:
+        joined = labelling.derived(joined, attrs["confidence"])
+    joined.attrs = dict(attrs)
+    return joined

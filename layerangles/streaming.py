@@ -4,16 +4,23 @@ Nothing here grows with the data: an update adds a batch to sums of fixed size, 
 data, measured apart, add up to the sums of the whole.
 """
 
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from layerangles.geometry import TOKENS_PER_CHUNK, chunk_geometry, layer_pairs
+from layerangles import nulls as null_baselines
+from layerangles.geometry import TOKENS_PER_CHUNK, Products, centred_states, chunk_geometry, layer_pairs, products_of
+from layerangles.nulls import Null, Tokens
 
 N_BINS = 200
+
+Sums = TypeVar("Sums")
 
 
 @dataclass
@@ -68,12 +75,46 @@ class ClusteredMean:
         return mean - half_width, mean + half_width
 
 
+class View(NamedTuple):
+    """Some layers of a student, and the teacher in the space in which they look at it.
+
+    Attributes:
+        rows: which of the student's layers these are, among those that are measured.
+        teacher: states of all teacher layers.
+        vertex: states of the student's layers in the same space.
+        untrained: those of an untrained student; asked for by N3 alone.
+    """
+
+    rows: slice
+    teacher: Float[Tensor, "teacher_layer token dim"]
+    vertex: Float[Tensor, "student_layer token dim"]
+    untrained: Float[Tensor, "student_layer token dim"] | None = None
+
+
+@dataclass
+class _Batch:
+    """Totals and counts of one batch, by example; angles in radians."""
+
+    total: Float[Tensor, "student_layer pair example"]
+    count: Float[Tensor, "student_layer pair example"]
+    null_total: Float[Tensor, "null student_layer pair example"]
+    null_count: Float[Tensor, "null student_layer pair example"]
+    excess_total: Float[Tensor, "null student_layer pair example"]
+    excess_count: Float[Tensor, "null student_layer pair example"]
+
+
 class AngleSums:
     """The sums of one student over all its layers and all pairs of teacher layers.
 
     Attributes:
         angle: the angle in degrees, per ``[student_layer, pair]``, pairs in the order of :func:`layer_pairs`.
         layer_angle: the angle over all pairs, per ``[student_layer]``.
+        student_angle: the angle over all layers and pairs.
+        excess: the angle minus that of each null at the same token, per ``[null, student_layer, pair]``; over the
+            tokens where both are defined. ``layer_excess`` per ``[null, student_layer]``, ``student_excess`` per
+            ``[null]``.
+        null_total, null_count: total in degrees and number of tokens of each null's angle,
+            ``[null, student_layer, pair]``.
         cosine_total: sum of the cosines, ``[student_layer, pair]``.
         n_acute: tokens whose cosine is above 0, ``[student_layer, pair]``.
         n_degenerate: tokens left out because a direction has no length, ``[student_layer, pair]``.
@@ -81,84 +122,180 @@ class AngleSums:
             with its lower end, the last with its upper end too.
     """
 
-    def __init__(self, n_student_layers: int, n_teacher_layers: int, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        n_student_layers: int,
+        n_teacher_layers: int,
+        *,
+        nulls: Sequence[Null] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.nulls = tuple(nulls)
         self._a, self._b = (index.to(device) for index in layer_pairs(n_teacher_layers))
-        cells = (n_student_layers, len(self._a))
+        cells, n = (n_student_layers, len(self._a)), len(self.nulls)
         self.angle = ClusteredMean.zeros(*cells, device=device)
         self.layer_angle = ClusteredMean.zeros(n_student_layers, device=device)
+        self.student_angle = ClusteredMean.zeros(device=device)
+        self.excess = ClusteredMean.zeros(n, *cells, device=device)
+        self.layer_excess = ClusteredMean.zeros(n, n_student_layers, device=device)
+        self.student_excess = ClusteredMean.zeros(n, device=device)
+        self.null_total = torch.zeros((n, *cells), dtype=torch.float64, device=device)
+        self.null_count = torch.zeros_like(self.null_total)
         self.cosine_total = torch.zeros(cells, dtype=torch.float64, device=device)
         self.n_acute = torch.zeros(cells, dtype=torch.int64, device=device)
         self.n_degenerate = torch.zeros(cells, dtype=torch.int64, device=device)
         self.histogram = torch.zeros((*cells, N_BINS), dtype=torch.int64, device=device)
 
-    def update(
-        self,
-        teacher: Float[Tensor, "teacher_layer token dim"],
-        vertex: Float[Tensor, "student_layer token dim"],
-        example: Int[Tensor, " token"],
-    ) -> None:
+    def update(self, views: Sequence[View], tokens: Tokens) -> None:
         """Add the tokens of whole examples.
 
         Args:
-            teacher: states of all teacher layers.
-            vertex: states of the student's layers in teacher space.
-            example: which example of this batch, counted from 0, each token belongs to. No example may come in two
-                updates, since it would count as two clusters.
+            views: together all of the student's layers; one view where all of them share a space.
+            tokens: which tokens these are. No example may come in two updates: it would count as two clusters.
         """
-        n_examples = int(example.max()) + 1 if len(example) else 0
-        total = self.cosine_total.new_zeros((*self.cosine_total.shape, n_examples))
-        count = torch.zeros_like(total)
-        for start in range(0, teacher.shape[1], TOKENS_PER_CHUNK):
-            tokens = slice(start, start + TOKENS_PER_CHUNK)
-            chunk = chunk_geometry(teacher[:, tokens], vertex[:, tokens], self._a, self._b)
-            belongs = torch.nn.functional.one_hot(example[tokens], n_examples).to(total)
-            self._add_chunk(chunk.cosines, bool(chunk.degenerate.any()), belongs, total, count)
-        total.rad2deg_()
-        self.angle.add(total, count)
-        self.layer_angle.add(total.sum(dim=1), count.sum(dim=1))
+        n_examples = int(tokens.example.max()) + 1 if len(tokens.example) else 0
+        batch = self._batch(n_examples)
+        for view in views:
+            vertices, where = self._vertices(view, tokens)
+            for start in range(0, len(tokens.example), TOKENS_PER_CHUNK):
+                chunk = slice(start, start + TOKENS_PER_CHUNK)
+                belongs = torch.nn.functional.one_hot(tokens.example[chunk], n_examples).to(batch.total)
+                self._add_chunk(view, vertices, where, tokens.partner[chunk], chunk, belongs, batch)
+        self._add_batch(batch)
+
+    def _batch(self, n_examples: int) -> _Batch:
+        def zeros(*first: int) -> Tensor:
+            return self.cosine_total.new_zeros((*first, *self.cosine_total.shape, n_examples))
+
+        n = len(self.nulls)
+        return _Batch(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
+
+    def _vertices(self, view: View, tokens: Tokens) -> tuple[Tensor, dict[Null, slice]]:
+        """The student's layers and behind them all points that nulls look from; and where each null's are."""
+        stacked, where, end = [view.vertex], {}, len(view.vertex)
+        for null in self.nulls:
+            points = null_baselines.vertices(null, view.teacher, view.vertex, tokens, view.untrained)
+            if points is not None:
+                where[null] = slice(end, end + len(points))
+                end += len(points)
+                stacked.append(points)
+        return (torch.cat(stacked) if len(stacked) > 1 else view.vertex), where
 
     def _add_chunk(
         self,
-        cosines: Float[Tensor, "student_layer pair token"],
-        any_degenerate: bool,
-        belongs: Float[Tensor, "token example"],
-        total: Float[Tensor, "student_layer pair example"],
-        count: Float[Tensor, "student_layer pair example"],
+        view: View,
+        vertices: Float[Tensor, "vertex token dim"],
+        where: Mapping[Null, slice],
+        partner: Tensor,
+        chunk: slice,
+        belongs: Float[Tensor, "chunk_token example"],
+        batch: _Batch,
     ) -> None:
-        angles = cosines.arccos()  # in radians until they are summed: fewer numbers to convert
+        teacher, own = view.teacher[:, chunk], slice(0, len(view.vertex))
+        others = vertices[:, chunk]
+        if "N2" in self.nulls:
+            others = torch.cat([others, view.teacher[:, partner]])
+        states = centred_states(teacher, others)
+        everything = products_of(states, len(teacher))
+        n = len(vertices)
+        products = Products(everything.between, everything.cross[:n], everything.vertex_norm[:n])
+        cosines = chunk_geometry(teacher, vertices[:, chunk], self._a, self._b, products).cosines
+
+        angles = cosines[own].arccos()  # in radians until they are summed: fewer numbers to convert
+        total, count, whole = _totals(angles, belongs)
+        batch.total[view.rows] += total
+        batch.count[view.rows] += count
+        self._count_cosines(cosines[own], view.rows, whole)
+        for k, null in enumerate(self.nulls):
+            match null:
+                case "N0":
+                    norms = [x[:, chunk].double().square().sum(dim=-1) for x in (view.teacher, view.vertex)]
+                    of_null = null_baselines.independent_cosines(norms[0], norms[1], self._a, self._b)
+                case "N2":
+                    partners = slice(n, n + len(teacher))
+                    of_null = null_baselines.other_layer_cosines(everything, states, partners, own, self._a, self._b)
+                case _:
+                    of_null = cosines[where[null]]
+            null_angles = of_null.arccos()
+            null_total, null_count, null_whole = _totals(null_angles, belongs)
+            batch.null_total[k, view.rows] += null_total
+            batch.null_count[k, view.rows] += null_count
+            if whole and null_whole:
+                batch.excess_total[k, view.rows] += total - null_total
+                batch.excess_count[k, view.rows] += count
+            else:
+                excess_total, excess_count, _ = _totals(angles - null_angles, belongs)
+                batch.excess_total[k, view.rows] += excess_total
+                batch.excess_count[k, view.rows] += excess_count
+
+    def _count_cosines(self, cosines: Float[Tensor, "student_layer pair token"], rows: slice, whole: bool) -> None:
         weight = torch.ones((), dtype=torch.int64, device=cosines.device).expand(cosines.shape)
-        if any_degenerate:
+        if not whole:
             degenerate = cosines.isnan()
-            self.n_degenerate += degenerate.sum(dim=-1)
+            self.n_degenerate[rows] += degenerate.sum(dim=-1)
             weight = (~degenerate).long()
             # Left out, not patched: these tokens have weight zero in every count below.
-            angles, cosines = angles.masked_fill_(degenerate, 0.0), cosines.masked_fill(degenerate, 0.0)
-            count += weight.to(count) @ belongs
-        else:
-            count += belongs.sum(dim=0)
-        total += angles @ belongs
-        self.cosine_total += cosines.sum(dim=-1)
-        self.n_acute += (cosines > 0).sum(dim=-1)
-        n_cells = self.n_acute.numel()
+            cosines = cosines.masked_fill(degenerate, 0.0)
+        self.cosine_total[rows] += cosines.sum(dim=-1)
+        self.n_acute[rows] += (cosines > 0).sum(dim=-1)
+        histogram = self.histogram[rows]
+        n_cells = histogram[..., 0].numel()
         bins = (cosines.flatten(0, 1) + 1).mul_(N_BINS / 2).to(torch.int64).clamp_(max=N_BINS - 1)
         bins += torch.arange(0, n_cells * N_BINS, N_BINS, device=bins.device)[:, None]
-        self.histogram.view(-1).index_add_(0, bins.flatten(), weight.reshape(-1))
+        histogram.view(-1).index_add_(0, bins.flatten(), weight.reshape(-1))
+
+    def _add_batch(self, batch: _Batch) -> None:
+        for total in (batch.total, batch.null_total, batch.excess_total):
+            total.rad2deg_()
+        self.angle.add(batch.total, batch.count)
+        self.layer_angle.add(batch.total.sum(dim=1), batch.count.sum(dim=1))
+        self.student_angle.add(batch.total.sum(dim=(0, 1)), batch.count.sum(dim=(0, 1)))
+        self.excess.add(batch.excess_total, batch.excess_count)
+        self.layer_excess.add(batch.excess_total.sum(dim=2), batch.excess_count.sum(dim=2))
+        self.student_excess.add(batch.excess_total.sum(dim=(1, 2)), batch.excess_count.sum(dim=(1, 2)))
+        self.null_total += batch.null_total.sum(dim=-1)
+        self.null_count += batch.null_count.sum(dim=-1)
 
     def merge(self, other: "AngleSums") -> "AngleSums":
         """The sums over both parts of the data; equal to the sums over the whole up to the rounding of float64.
 
         Raises:
-            ValueError: the two are sums over different numbers of layers.
+            ValueError: the two are sums over different numbers of layers, or of different nulls.
         """
-        if self.cosine_total.shape != other.cosine_total.shape:
+        if self.cosine_total.shape != other.cosine_total.shape or self.nulls != other.nulls:
             raise ValueError(
-                "only sums over the same layers can be merged; got [student_layer, pair] of "
-                f"{list(self.cosine_total.shape)} and {list(other.cosine_total.shape)}."
+                "only sums over the same layers and nulls can be merged; got [student_layer, pair] of "
+                f"{list(self.cosine_total.shape)} and {list(other.cosine_total.shape)}, nulls {self.nulls} and "
+                f"{other.nulls}."
             )
-        merged = object.__new__(type(self))
-        merged._a, merged._b = self._a, self._b
-        merged.angle = self.angle.merge(other.angle)
-        merged.layer_angle = self.layer_angle.merge(other.layer_angle)
-        for name in ("cosine_total", "n_acute", "n_degenerate", "histogram"):
-            setattr(merged, name, getattr(self, name) + getattr(other, name))
-        return merged
+        return merged(self, other)
+
+
+def _totals(
+    values: Float[Tensor, "*cell token"], belongs: Float[Tensor, "token example"]
+) -> tuple[Float[Tensor, "*cell example"], Float[Tensor, "*cell example"], bool]:
+    """Totals and counts by example over the values that are not NaN; and whether none is."""
+    total = values @ belongs
+    if bool(total.isfinite().all()):  # one NaN would be in all totals of its cell
+        return total, belongs.sum(dim=0).expand(total.shape), True
+    valid = ~values.isnan()
+    return values.masked_fill(~valid, 0.0) @ belongs, valid.to(belongs) @ belongs, False
+
+
+def state_of(sums: object) -> dict[str, Tensor]:
+    """The tensors that make up an object of sums: its public attributes, and the fields of its clustered means."""
+    state: dict[str, Tensor] = {}
+    for name, value in vars(sums).items():
+        if isinstance(value, ClusteredMean):
+            state |= {f"{name}.{field.name}": getattr(value, field.name) for field in fields(value)}
+        elif isinstance(value, Tensor) and not name.startswith("_"):
+            state[name] = value
+    return state
+
+
+def merged(one: Sums, other: Sums) -> Sums:
+    """A new object whose every sum is the sum of the two's."""
+    both = copy.deepcopy(one)
+    for name, tensor in state_of(other).items():
+        state_of(both)[name].add_(tensor)
+    return both

@@ -17,7 +17,7 @@ install_import_hook(["layerangles", "kd_train"], "beartype.beartype(conf=beartyp
 import torch  # noqa: E402
 from toys import toy_bert, toy_texts, write_model, write_student  # noqa: E402
 
-from layerangles import AngleResult, measure_angles  # noqa: E402
+from layerangles import AngleResult  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -82,4 +82,6 @@ def study_with_steps(tmp_path_factory: pytest.TempPathFactory, study: ToyStudy) 
 @pytest.fixture(scope="session")
 def result(study: ToyStudy) -> AngleResult:
     """All students of the study, measured together on the CPU."""
+    from layerangles import measure_angles
+
     return measure_angles(study.students, study.texts, device="cpu")

@@ -146,11 +146,9 @@ def test_more_confidence_needs_a_wider_interval_around_the_same_mean(study: ToyS
     assert inside.where(narrow.angle_deg.notnull(), True).all()
 
 
-def test_one_text_has_no_interval(study: ToyStudy) -> None:
-    data = measure_angles(study.identity, ["a b c d"], device="cpu").dataset
-    assert data["angle_deg"].notnull().any()
-    for name in ("ci_low", "ci_high", "layer_ci_low", "layer_ci_high"):
-        assert data[name].isnull().all()
+def test_one_text_is_too_few_for_an_interval(study: ToyStudy) -> None:
+    with pytest.raises(InputError, match=r"1 text\(s\) in 1 part\(s\) are too few: an interval needs two examples"):
+        measure_angles(study.identity, ["a b c d"], device="cpu")
 
 
 def test_special_tokens_are_left_out_when_asked(study: ToyStudy) -> None:
@@ -233,6 +231,8 @@ def test_shape_of_the_result(study: ToyStudy, result: AngleResult) -> None:
         "layer_a": N_LAYERS,
         "layer_b": N_LAYERS,
         "bin": N_BINS,
+        "moment": 6,
+        "null": 1,
     }
     for name in ("angle_deg", "cosine", "ci_low", "ci_high", "acute_fraction", "n_tokens", "n_degenerate"):
         assert data[name].dims == square, name
@@ -276,8 +276,14 @@ def test_matched_layers(result: AngleResult) -> None:
 def test_attributes_say_what_was_measured_and_how(study: ToyStudy, result: AngleResult) -> None:
     attributes = result.dataset.attrs
     expected = {
-        "schema_version": 1,
+        "schema_version": 2,
         "space": "teacher",
+        "convention": "layerangles",
+        "preprocessing": "raw",
+        "maps": "the student's",
+        "shards": "0/1",
+        "stopped": "all texts",
+        "n_texts": len(study.texts),
         "final_norm": "pre",
         "special_tokens": "counted",
         "aggregation": "per token, then mean over tokens; intervals clustered by example",
@@ -414,7 +420,7 @@ def test_every_step_is_the_checkpoint_measured_alone(study_with_steps: list[Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"space": "student"}, r"space is 'student'; allowed are 'teacher'\."),
+        ({"space": "student"}, r"space is 'student'; allowed are 'teacher', 'pull', 'gradient'\."),
         ({"final_norm": "none"}, r"final_norm is 'none'; allowed are 'pre', 'post'\."),
         ({"precision": "float16"}, r"precision is 'float16'; allowed are 'float32', 'bfloat16'\."),
         (
@@ -445,8 +451,10 @@ def test_no_texts_and_no_students(study: ToyStudy) -> None:
 
 def test_texts_longer_than_the_models(study: ToyStudy) -> None:
     with pytest.raises(InputError, match=r"a text has 100 tokens, more than the 64"):
-        measure_angles(study.identity, ["a " * 200], max_length=100, device="cpu")
-    assert measure_angles(study.identity, ["a " * 200], max_length=64, device="cpu").dataset.attrs["n_truncated"] == 1
+        measure_angles(study.identity, ["a " * 200] * 2, max_length=100, device="cpu")
+    assert (
+        measure_angles(study.identity, ["a " * 200] * 2, max_length=64, device="cpu").dataset.attrs["n_truncated"] == 2
+    )
 
 
 def test_a_directory_that_is_no_student(study: ToyStudy) -> None:
@@ -530,5 +538,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, study: ToyStudy) -> None:
 def test_an_encoder_decoder(tmp_path: Path, study: ToyStudy) -> None:
     path = Path(shutil.copytree(study.teacher, tmp_path / "t5"))
     (path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 32, "num_layers": 2}))
-    with pytest.raises(InputError, match=r"t5 is an encoder-decoder model"):
+    with pytest.raises(
+        InputError, match=r"identity has the towers \('encoder',\), its teacher \('encoder', 'decoder'\)"
+    ):
         measure_angles(study.identity, study.texts, teacher=path, device="cpu")

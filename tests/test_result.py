@@ -122,7 +122,7 @@ def test_a_file_of_another_version(result: AngleResult, tmp_path: Path, version:
     else:
         dataset.attrs["schema_version"] = version
     path = AngleResult(dataset).save(tmp_path / "angles.nc")
-    with pytest.raises(InputError, match=rf"schema version {version}, understood is 1\. Measure again, or use the"):
+    with pytest.raises(InputError, match=rf"schema version {version}, understood is 2\. Measure again, or use the"):
         AngleResult.load(path)
 
 
@@ -180,7 +180,7 @@ def test_nothing_to_join() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("schema_version", 2),
+        ("schema_version", 3),
         ("space", "pull"),
         ("final_norm", "post"),
         ("special_tokens", "left out"),

@@ -1,66 +1,32 @@
-"""Which tokens count, which states are taken, and which models are understood."""
+"""Which tokens count, in which batches, and which token is whose partner."""
+
+import random
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
-from toys import WORDS, toy_bert, toy_texts, toy_tokenizer
+from toys import toy_texts, toy_tokenizer
 from transformers import (
-    AlbertConfig,
-    AutoModel,
+    BartConfig,
+    BatchEncoding,
     BertConfig,
-    DistilBertConfig,
-    ElectraConfig,
     GPT2Config,
-    LlamaConfig,
-    MPNetConfig,
     PretrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
+    PreTrainedTokenizerFast,
     T5Config,
 )
 
 from layerangles.errors import InputError
-from layerangles.states import (
-    EncodedTexts,
-    blocks,
-    check_finite,
-    counted_states,
-    forward_with_states,
-    pad,
-    tower_of,
-)
+from layerangles.states import Batch, EncodedTexts, check_finite, counted_states, pad
 
-N_BLOCKS = 3
-_SIZES = {"vocab_size": 21, "num_hidden_layers": N_BLOCKS, "hidden_size": 32, "num_attention_heads": 4}
-_TOKENS = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-CONFIGS: dict[str, PretrainedConfig] = {
-    "bert": BertConfig(**_SIZES, intermediate_size=64),
-    "roberta": RobertaConfig(**_SIZES, **_TOKENS, intermediate_size=64, max_position_embeddings=66),
-    "distilbert": DistilBertConfig(vocab_size=21, dim=32, n_layers=N_BLOCKS, n_heads=4, hidden_dim=64),
-    "electra": ElectraConfig(**_SIZES, intermediate_size=64, embedding_size=16),
-    "mpnet": MPNetConfig(**_SIZES, **_TOKENS, intermediate_size=64),
-    "gpt2": GPT2Config(vocab_size=21, n_embd=32, n_layer=N_BLOCKS, n_head=4, bos_token_id=2, eos_token_id=3),
-    "llama": LlamaConfig(**_SIZES, **_TOKENS, intermediate_size=64),
-}
-BLOCKS = {
-    "bert": "BertLayer",
-    "roberta": "RobertaLayer",
-    "distilbert": "TransformerBlock",
-    "electra": "ElectraLayer",
-    "mpnet": "MPNetLayer",
-    "gpt2": "GPT2Block",
-    "llama": "LlamaDecoderLayer",
-}
-PRE_NORM = {"gpt2": "ln_f", "llama": "norm"}
+T5 = T5Config(pad_token_id=0, eos_token_id=3, decoder_start_token_id=0)
+BART = BartConfig(pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3)
+VOCABULARY = toy_tokenizer().get_vocab()
 
 
-def _model(kind: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return AutoModel.from_config(CONFIGS[kind]).eval()
-
-
-def _inputs() -> dict[str, torch.Tensor]:
-    ids = torch.randint(5, 21, (3, 9), generator=torch.Generator().manual_seed(0))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+def _ids(tokens: Iterable[str]) -> list[int]:
+    return [VOCABULARY[token] for token in tokens]
 
 
 # --- which tokens count ---------------------------------------------------------------------------------------
@@ -72,14 +38,24 @@ def test_every_token_counts_once_and_pad_never(batch_size: int) -> None:
     encoded = EncodedTexts.from_texts(texts, toy_tokenizer(), max_length=64)
     seen = []
     for batch in encoded.batches(batch_size):
-        assert torch.equal(batch.counted, batch.inputs["attention_mask"].bool())
-        assert (batch.inputs["input_ids"][batch.counted] != 0).all()
-        assert (batch.inputs["input_ids"][~batch.counted] == 0).all()
-        assert len(batch.counted) <= batch_size
-        seen += batch.inputs["input_ids"][batch.counted].tolist()
-        assert batch.example.tolist() == [e for e, row in enumerate(batch.counted) for _ in range(int(row.sum()))]
+        (counted,) = batch.counted.values()
+        assert torch.equal(counted, batch.inputs["attention_mask"].bool())
+        assert (batch.inputs["input_ids"][counted] != 0).all()
+        assert (batch.inputs["input_ids"][~counted] == 0).all()
+        seen += batch.inputs["input_ids"][counted].tolist()
+        assert batch.example("encoder").tolist() == [e for e, row in enumerate(counted) for _ in range(int(row.sum()))]
     assert len(encoded) == 10
     assert len(seen) == sum(len(text.split()) + 2 for text in texts)
+
+
+@pytest.mark.parametrize(("config", "tower"), [(None, "encoder"), (BertConfig(), "encoder"), (GPT2Config(), "decoder")])
+def test_what_counts_is_told_by_tower(config: PretrainedConfig | None, tower: str) -> None:
+    (batch,) = EncodedTexts.from_texts(["a b", "c"], toy_tokenizer(), max_length=64, config=config).batches(2)
+    assert list(batch.counted) == [tower]
+    assert batch.inputs["input_ids"].tolist() == [
+        _ids(["[CLS]", "c", "[SEP]", "[PAD]"]),
+        _ids(["[CLS]", *"ab", "[SEP]"]),
+    ]
 
 
 def test_special_tokens_are_fed_but_left_out_when_asked() -> None:
@@ -89,18 +65,16 @@ def test_special_tokens_are_fed_but_left_out_when_asked() -> None:
     words = []
     for batch, with_special in zip(encoded.batches(3), fed.batches(3), strict=True):
         assert torch.equal(batch.inputs["input_ids"], with_special.inputs["input_ids"])
-        assert (batch.inputs["input_ids"][batch.counted] >= 5).all()
-        words += batch.inputs["input_ids"][batch.counted].tolist()
-    vocabulary = toy_tokenizer().get_vocab()
-    assert sorted(words) == sorted(vocabulary[word] for text in texts for word in text.split())
+        words += batch.inputs["input_ids"][batch.counted["encoder"]].tolist()
+    assert min(words) >= 5
+    assert sorted(words) == sorted(VOCABULARY[word] for text in texts for word in text.split())
 
 
 def test_pairs_are_fed_as_pairs() -> None:
-    encoded = EncodedTexts.from_texts([("a b", "c"), ("d", "e f")], toy_tokenizer(), max_length=64)
+    encoded = EncodedTexts.from_texts([("d", "e f"), ("a b", "c")], toy_tokenizer(), max_length=64)
     (batch,) = encoded.batches(2)
-    vocabulary = toy_tokenizer().get_vocab()
     expected = [["[CLS]", *"ab", "[SEP]", "c", "[SEP]"], ["[CLS]", "d", "[SEP]", *"ef", "[SEP]"]]
-    assert batch.inputs["input_ids"].tolist() == [[vocabulary[token] for token in row] for row in expected]
+    assert batch.inputs["input_ids"].tolist() == [_ids(row) for row in expected]
     assert batch.inputs["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]
 
 
@@ -133,6 +107,14 @@ def test_texts_that_are_refused(texts: list, message: str) -> None:
         EncodedTexts.from_texts(texts, toy_tokenizer(), max_length=64)
 
 
+def test_a_text_without_a_token_is_refused() -> None:
+    bare = toy_tokenizer()
+    bare.backend_tokenizer.post_processor = None  # as GPT-2's, it adds nothing
+    with pytest.raises(InputError, match=r"text 1 is '', of which this tokenizer makes no token.*Leave it out"):
+        EncodedTexts.from_texts(["a", ""], bare, max_length=64)
+    assert len(EncodedTexts.from_texts(["a", ""], toy_tokenizer(), max_length=64)) == 2
+
+
 @pytest.mark.parametrize(("texts", "least"), [(["a b"], 3), ([("a", "b")], 4)])
 def test_a_length_that_leaves_no_text_is_refused(texts: list, least: int) -> None:
     with pytest.raises(InputError, match=rf"max_length is {least - 1}, .* Allowed are {least} and more"):
@@ -150,6 +132,242 @@ def test_texts_longer_than_the_models_can_take_are_refused() -> None:
     limited.model_max_length = 6
     with pytest.raises(InputError, match=r"8 tokens, more than the 6"):
         EncodedTexts.from_texts(["a b c d e f"], limited, max_length=64).check_fits([long])
+
+
+# --- encoder-decoders -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("config", "start"), [(T5, "[PAD]"), (BART, "[SEP]")])
+def test_decoder_reads_the_target_shifted_right(config: PretrainedConfig, start: str) -> None:
+    pairs = [("a b c", "d"), ("e", "f g h")]
+    (batch,) = EncodedTexts.from_texts(pairs, toy_tokenizer(), max_length=64, config=config).batches(2)
+    assert batch.inputs["input_ids"].tolist() == [
+        _ids(["[CLS]", "e", "[SEP]", "[PAD]", "[PAD]"]),
+        _ids(["[CLS]", *"abc", "[SEP]"]),
+    ]
+    assert batch.inputs["decoder_input_ids"].tolist() == [
+        _ids([start, "[CLS]", *"fgh"]),
+        _ids([start, "[CLS]", "d", "[PAD]", "[PAD]"]),
+    ]
+    masks = {"encoder": [[1, 1, 1, 0, 0], [1] * 5], "decoder": [[1] * 5, [1, 1, 1, 0, 0]]}
+    assert batch.inputs["attention_mask"].tolist() == masks["encoder"]
+    assert batch.inputs["decoder_attention_mask"].tolist() == masks["decoder"]
+    # T5 starts with PAD, which counts there; the PAD behind a text does not.
+    assert {tower: counted.long().tolist() for tower, counted in batch.counted.items()} == masks
+    assert batch.example("encoder").tolist() == [0] * 3 + [1] * 5
+    assert batch.example("decoder").tolist() == [0] * 5 + [1] * 3
+
+
+@pytest.mark.parametrize("config", [T5, BART])
+def test_special_tokens_are_left_out_in_both_towers(config: PretrainedConfig) -> None:
+    pairs = [("a b c", "d"), ("e", "f g h")]
+    encoded = EncodedTexts.from_texts(pairs, toy_tokenizer(), max_length=64, special_tokens=False, config=config)
+    (batch,) = encoded.batches(2)
+    assert batch.inputs["input_ids"][batch.counted["encoder"]].tolist() == _ids("eabc")
+    assert batch.inputs["decoder_input_ids"][batch.counted["decoder"]].tolist() == _ids("fghd")
+
+
+def test_sources_and_targets_are_cut_alike() -> None:
+    pairs = [("a b c d", "e"), ("f", "g h i j k"), ("l m n o", "a b c d"), ("a b c", "d e f")]
+    encoded = EncodedTexts.from_texts(pairs, toy_tokenizer(), max_length=5, config=BART)
+    assert encoded.n_truncated == 3
+    for batch in encoded.batches(4):
+        assert batch.inputs["input_ids"].shape[1] <= 5
+        assert batch.inputs["decoder_input_ids"].shape[1] <= 5
+    # Each has its own special tokens, two of them: three tokens leave one word.
+    assert EncodedTexts.from_texts(pairs, toy_tokenizer(), max_length=3, config=BART).n_truncated == 4
+
+
+def test_the_target_is_tokenized_as_a_target() -> None:
+    """A translation model's tokenizer has two languages, and switches to the other for a target."""
+
+    class TwoLanguages(PreTrainedTokenizerFast):
+        language = "source"
+
+        def _switch_to_input_mode(self) -> None:
+            self.language = "source"
+
+        def _switch_to_target_mode(self) -> None:
+            self.language = "target"
+
+        def _encode_plus(self, text: list[str], *args: Any, **kwargs: Any) -> BatchEncoding:
+            return super()._encode_plus([f"{'a' if self.language == 'source' else 'b'} {t}" for t in text], **kwargs)
+
+    tokenizer = TwoLanguages(tokenizer_object=toy_tokenizer().backend_tokenizer, **{"pad_token": "[PAD]"})
+    (batch,) = EncodedTexts.from_texts([("c", "d")] * 2, tokenizer, max_length=9, config=T5).batches(2)
+    assert batch.inputs["input_ids"][0].tolist() == _ids(["[CLS]", *"ac", "[SEP]"])
+    assert batch.inputs["decoder_input_ids"][0].tolist() == _ids(["[PAD]", "[CLS]", *"bd"])
+
+
+def test_an_encoder_decoder_needs_targets_and_a_start() -> None:
+    with pytest.raises(
+        InputError, match=r"t5 is an encoder-decoder, .* got one string an example, 'a b'\. Allowed are "
+    ):
+        EncodedTexts.from_texts(["a b"], toy_tokenizer(), max_length=64, config=T5)
+    with pytest.raises(InputError, match=r"this t5 has no decoder_start_token_id.* Put the id into its config\.json"):
+        EncodedTexts.from_texts([("a", "b")], toy_tokenizer(), max_length=64, config=T5Config())
+
+
+# --- order, groups, shards ------------------------------------------------------------------------------------
+
+
+def _same(some: Iterable[Batch], others: Iterable[Batch]) -> bool:
+    pairs = list(zip(list(some), list(others), strict=True))
+    names = pairs[0][0].inputs
+    return all(
+        torch.equal(a.numbers, b.numbers) and all(torch.equal(a.inputs[n], b.inputs[n]) for n in names)
+        for a, b in pairs
+    )
+
+
+def _groups_of(batch: Batch, n: int) -> list[tuple[int, ...]]:
+    """The groups that a batch holds, in a data set of n examples; an error if it holds a part of one."""
+    groups = [tuple(range(g, n if g + 3 == n else min(g + 2, n))) for g in range(0, n - 1 if n > 1 else n, 2)]
+    held = [group for group in groups if set(group) & set(batch.numbers.tolist())]
+    assert sorted(batch.numbers.tolist()) == [number for group in sorted(held) for number in group]
+    return held
+
+
+@pytest.mark.parametrize("config", [None, T5])
+def test_order_of_the_texts_does_not_matter(config: PretrainedConfig | None) -> None:
+    texts = [*toy_texts(9), *toy_texts(6, seed=1, longest=2), "a", "a"]
+    examples = [(text, other) for text, other in zip(texts, texts[::-1], strict=True)] if config else texts
+    shuffled = random.Random(3).sample(examples, len(examples))  # noqa: S311
+    one, other = (
+        EncodedTexts.from_texts(x, toy_tokenizer(), max_length=64, config=config) for x in (examples, shuffled)
+    )
+    assert one.data_sha256 != other.data_sha256
+    assert _same(one.batches(4), other.batches(4))
+    assert _same(one.batches(4, seed=1), other.batches(4, seed=1))
+    lengths = [len(row) for batch in one.batches(2) for row in batch.inputs["input_ids"]]
+    assert lengths == sorted(lengths)
+    # What was given keeps its order: labels may stand beside it.
+    own = [feature["input_ids"] for feature in one.features]
+    assert own == toy_tokenizer()([text[0] if config else text for text in examples])["input_ids"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9, 10])
+@pytest.mark.parametrize(("batch_size", "at_most"), [(1, 2), (2, 2), (3, 4), (4, 4), (100, 100)])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_no_batch_splits_a_group(n: int, batch_size: int, at_most: int, seed: int | None) -> None:
+    encoded = EncodedTexts.from_texts(toy_texts(n), toy_tokenizer(), max_length=64)
+    seen: list[int] = []
+    assert len(list(encoded.batches(batch_size, seed=seed))) == -(-max(n // 2, 1) // (at_most // 2))
+    for batch in encoded.batches(batch_size, seed=seed):
+        groups = _groups_of(batch, n)
+        assert len(batch) <= at_most + (n % 2 and n - 1 in batch.numbers)
+        assert all(len(group) == 2 for group in groups if n - 1 not in group)
+        assert batch.first == batch.numbers[0] == min(batch.numbers)
+        assert len(batch) == len(batch.inputs["input_ids"])
+        seen += batch.numbers.tolist()
+    assert sorted(seen) == list(range(n))
+    assert seed is not None or seen == list(range(n))
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+@pytest.mark.parametrize("n_shards", [1, 2, 3, 7])
+def test_shards_are_disjoint_and_complete(n_shards: int, seed: int | None) -> None:
+    n = 11  # five groups, the last of three: of seven shards two are empty
+    encoded = EncodedTexts.from_texts(toy_texts(n), toy_tokenizer(), max_length=64)
+    rows = {int(k): row for b in encoded.batches(100) for k, row in zip(b.numbers, b.inputs["input_ids"], strict=True)}
+    seen: list[int] = []
+    for which in range(n_shards):
+        for batch in encoded.batches(4, shard=(which, n_shards), seed=seed):
+            for group in _groups_of(batch, n):
+                assert group[0] // 2 % n_shards == which
+            for number, row in zip(batch.numbers.tolist(), batch.inputs["input_ids"], strict=True):
+                assert torch.equal(row, rows[number][: len(row)])
+            seen += batch.numbers.tolist()
+    assert sorted(seen) == list(range(n))
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
+def test_a_shard_that_there_is_not_is_refused(shard: tuple[int, int]) -> None:
+    encoded = EncodedTexts.from_texts(["a"], toy_tokenizer(), max_length=64)
+    with pytest.raises(ValueError, match=r"allowed are \(i, n\) with 0 ≤ i < n"):
+        list(encoded.batches(2, shard=shard))
+
+
+def test_a_seed_shuffles_groups_into_fair_batches_of_little_padding() -> None:
+    encoded = EncodedTexts.from_texts(toy_texts(400, longest=30), toy_tokenizer(), max_length=64)
+    assert _same(encoded.batches(8, seed=5), encoded.batches(8, seed=5))
+    assert not torch.equal(next(encoded.batches(8, seed=5)).numbers, next(encoded.batches(8, seed=6)).numbers)
+    lengths = torch.tensor([len(feature["input_ids"]) for feature in encoded.features]).float()
+    # An early stop sees a fair sample: over many seeds, the first batch is as long as all on average. Its standard
+    # error is 8.7 tokens / √200 = 0.6 of 17; the shortest of a chunk's batches has 4.
+    first = [next(encoded.batches(8, seed=seed)).counted["encoder"].sum() / 8 for seed in range(200)]
+    assert float(torch.stack(first).mean()) == pytest.approx(float(lengths.mean()), abs=2)
+    filled = sum(batch.inputs["input_ids"].numel() for batch in encoded.batches(8, seed=5))
+    assert filled < 1.2 * lengths.sum()  # batches at random would fill 1.6
+
+
+# --- partners -------------------------------------------------------------------------------------------------
+
+
+def _partners(batches: Iterable[Batch], tower: str) -> dict[tuple[int, int], tuple[int, int]]:
+    """(example, position among its counted tokens) → the same of its partner."""
+    pairs = {}
+    for batch in batches:
+        names = []
+        for number, row in zip(batch.numbers.tolist(), batch.counted[tower], strict=True):
+            names += [(number, p) for p in range(int(row.sum()))]
+        pairs |= {name: names[i] for name, i in zip(names, batch.partner(tower).tolist(), strict=True)}
+    return pairs
+
+
+def _reference_partners(lengths: list[int]) -> dict[tuple[int, int], tuple[int, int]]:
+    n = len(lengths)
+    pairs = {}
+    for k, length in enumerate(lengths):
+        other = k + 1 if k % 2 == 0 else k - 1
+        if n % 2 and k >= n - 3:
+            other = max(n - 3, 0) if k == n - 1 else k + 1
+        if n == 1 or lengths[other] == 0:
+            other = k
+        for p in range(length):
+            pairs[k, p] = (other, (p + lengths[other] // 2) % lengths[other])
+    return pairs
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("special_tokens", [True, False])
+@pytest.mark.parametrize("config", [None, T5])
+def test_partners_are_of_another_text_whatever_the_batch(
+    n: int, special_tokens: bool, config: PretrainedConfig | None
+) -> None:
+    texts = toy_texts(n)
+    examples = list(zip(texts, toy_texts(n, seed=1), strict=True)) if config else texts
+    encoded = EncodedTexts.from_texts(
+        examples, toy_tokenizer(), max_length=64, special_tokens=special_tokens, config=config
+    )
+    (whole,) = encoded.batches(100)
+    for tower, counted in whole.counted.items():
+        expected = _reference_partners(counted.sum(dim=1).tolist())
+        assert _partners([whole], tower) == expected
+        for batch_size in (1, 2, 4, 5):
+            assert _partners(encoded.batches(batch_size), tower) == expected
+            assert _partners(encoded.batches(batch_size, seed=2), tower) == expected
+        shards = [b for which in range(3) for b in encoded.batches(4, shard=(which, 3))]
+        assert _partners(shards, tower) == expected
+        assert n == 1 or all(k != other for (k, _), (other, _) in expected.items())
+
+
+def test_partners_of_texts_beside_an_empty_one_are_their_own() -> None:
+    encoded = EncodedTexts.from_texts(["", "a b c d e"], toy_tokenizer(), max_length=64, special_tokens=False)
+    (batch,) = encoded.batches(2)
+    assert batch.counted["encoder"].sum(dim=1).tolist() == [0, 5]
+    assert batch.partner("encoder").tolist() == [2, 3, 4, 0, 1]
+    assert batch.example("encoder").tolist() == [1] * 5
+
+
+def test_a_batch_moves_with_all_it_holds() -> None:
+    encoded = EncodedTexts.from_texts([("a b", "c"), ("d", "e f")], toy_tokenizer(), max_length=64, config=T5)
+    (batch,) = encoded.batches(2)
+    moved = batch.to(torch.device("meta"))
+    tensors = [*moved.inputs.values(), *moved.counted.values(), moved.numbers]
+    assert len(tensors) == 5 + 2 + 1
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert list(moved.inputs) == list(batch.inputs)
 
 
 # --- padding --------------------------------------------------------------------------------------------------
@@ -177,24 +395,6 @@ def test_padding_uses_the_token_of_the_tokenizer_or_any_where_there_is_none() ->
     assert padded["attention_mask"].tolist() == [[1, 1], [1, 0]]
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_padding_changes_no_state(kind: str) -> None:
-    model = _model(kind)
-    names = ("input_ids",) if kind in ("distilbert", "gpt2", "llama", "mpnet") else ("input_ids", "token_type_ids")
-    features = [
-        {"input_ids": list(ids), "token_type_ids": [0] * len(ids)} for ids in ([5, 6, 7, 8, 9, 10], [11, 12], [13])
-    ]
-    features = [{name: feature[name] for name in names} for feature in features]
-    tokenizer = toy_tokenizer()
-    with torch.inference_mode():
-        together = forward_with_states(model, pad(tokenizer, features))[1]
-        for row, feature in enumerate(features):
-            alone = forward_with_states(model, pad(tokenizer, [feature]))[1]
-            for layer, state in enumerate(alone):
-                difference = (together[layer][row, : state.shape[1]] - state[0]).abs().max()
-                assert difference < 1e-5, (layer, row)
-
-
 def test_counted_states_are_in_reading_order() -> None:
     states = [torch.arange(12.0).reshape(2, 3, 2), -torch.arange(12.0).reshape(2, 3, 2)]
     counted = torch.tensor([[True, False, True], [False, True, False]])
@@ -209,89 +409,3 @@ def test_states_that_are_not_finite_are_refused() -> None:
     for number in (torch.nan, torch.inf):
         with pytest.raises(InputError, match=r"states of forward-seed0 are not finite: its training diverged.*anew"):
             check_finite(torch.tensor([1.0, number]), "forward-seed0")
-
-
-# --- which states are taken -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_there_is_one_state_for_the_embeddings_and_one_a_block(kind: str) -> None:
-    model, inputs = _model(kind), _inputs()
-    with torch.inference_mode():
-        for final_norm in ("pre", "post"):
-            output, states = forward_with_states(model, inputs, final_norm=final_norm)
-            assert [tuple(state.shape) for state in states] == [(3, 9, 32)] * (N_BLOCKS + 1)
-            assert output.last_hidden_state.shape == (3, 9, 32)
-            for ours, theirs in zip(states[:-1], output.hidden_states[:-1], strict=True):
-                assert torch.equal(ours, theirs)
-
-
-@pytest.mark.parametrize("kind", PRE_NORM)
-def test_last_state_of_a_pre_norm_model_is_before_or_after_its_final_norm(kind: str) -> None:
-    model, inputs = _model(kind), _inputs()
-    norm = getattr(model, PRE_NORM[kind])
-    fed = []
-    norm.register_forward_pre_hook(lambda _module, args: fed.append(args[0]))
-    with torch.inference_mode():
-        output, before = forward_with_states(model, inputs, final_norm="pre")
-        _, after = forward_with_states(model, inputs, final_norm="post")
-        assert torch.equal(before[-1], fed[0])
-        assert torch.equal(after[-1], output.last_hidden_state)
-        assert torch.equal(norm(before[-1]), after[-1])
-    assert not torch.allclose(before[-1], after[-1], atol=0.1)
-
-
-@pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - PRE_NORM.keys()))
-def test_a_post_norm_model_has_one_last_state(kind: str) -> None:
-    model, inputs = _model(kind), _inputs()
-    with torch.inference_mode():
-        output, before = forward_with_states(model, inputs, final_norm="pre")
-        _, after = forward_with_states(model, inputs, final_norm="post")
-    assert torch.equal(before[-1], after[-1])
-    assert torch.equal(after[-1], output.last_hidden_state)
-
-
-def test_no_hook_is_left_behind() -> None:
-    model = _model("gpt2")
-    last = blocks(model)[-1]
-    with torch.inference_mode():
-        model(**_inputs(), output_hidden_states=True)  # transformers puts a hook of its own there
-        before = list(last._forward_hooks)
-        forward_with_states(model, _inputs())
-        with pytest.raises(IndexError):
-            forward_with_states(model, {"input_ids": torch.tensor([[999]])})
-    assert list(last._forward_hooks) == before
-
-
-def test_a_head_on_top_does_not_matter() -> None:
-    model = toy_bert(layers=N_BLOCKS)
-    inputs = EncodedTexts.from_texts([" ".join(WORDS)], toy_tokenizer(), max_length=64)
-    (batch,) = inputs.batches(1)
-    with torch.inference_mode():
-        output, states = forward_with_states(model, batch.inputs)
-        _, bare = forward_with_states(model.base_model, batch.inputs)
-    assert output.logits.shape == (1, 2)
-    assert all(torch.equal(a, b) for a, b in zip(states, bare, strict=True))
-
-
-# --- which models are understood ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_blocks_and_tower(kind: str) -> None:
-    found = blocks(_model(kind))
-    assert [type(block).__name__ for block in found] == [BLOCKS[kind]] * N_BLOCKS
-    assert tower_of(CONFIGS[kind]) == ("decoder" if kind in ("gpt2", "llama") else "encoder")
-
-
-def test_an_encoder_decoder_is_refused() -> None:
-    with pytest.raises(InputError, match=r"t5 is an encoder-decoder model; .* one tower \(encoders such as BERT"):
-        tower_of(T5Config())
-
-
-def test_a_model_with_one_shared_block_is_refused_before_its_norm_and_measured_after() -> None:
-    model = AutoModel.from_config(AlbertConfig(**_SIZES, intermediate_size=64, embedding_size=16)).eval()
-    with pytest.raises(InputError, match=r'AlbertModel keeps no list of its 3 blocks.*final_norm="post"'):
-        forward_with_states(model, _inputs())
-    with torch.inference_mode():
-        assert len(forward_with_states(model, _inputs(), final_norm="post")[1]) == N_BLOCKS + 1

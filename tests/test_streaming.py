@@ -11,7 +11,8 @@ from scipy import stats
 from torch import Tensor
 
 from layerangles.geometry import TOKENS_PER_CHUNK, layer_pairs
-from layerangles.streaming import N_BINS, AngleSums, ClusteredMean
+from layerangles.nulls import Tokens
+from layerangles.streaming import N_BINS, AngleSums, ClusteredMean, View
 
 Array = NDArray[np.float64]
 
@@ -33,6 +34,12 @@ def _reference_interval(values: list[Array], confidence: float) -> tuple[float, 
     error = math.sqrt(n / (n - 1) * np.sum(residuals**2)) / len(tokens)
     half = stats.t.ppf(1 - (1 - confidence) / 2, n - 1) * error
     return mean, mean - half, mean + half
+
+
+def update(sums: AngleSums, teacher: Tensor, vertex: Tensor, example: Tensor) -> None:
+    """Add the tokens of a batch; every token's partner is the one before it."""
+    number = torch.arange(len(example))
+    sums.update([View(slice(0, len(vertex)), teacher, vertex)], Tokens(example, number.roll(1), number))
 
 
 # --- ClusteredMean --------------------------------------------------------------------------------------------
@@ -144,7 +151,7 @@ def _scene(seed: int = 14, n_tokens: int = TOKENS_PER_CHUNK + 30) -> tuple[Tenso
 
 def _summed(teacher: Tensor, vertex: Tensor, example: Tensor) -> AngleSums:
     sums = AngleSums(len(vertex), len(teacher))
-    sums.update(teacher, vertex, example)
+    update(sums, teacher, vertex, example)
     return sums
 
 
@@ -275,7 +282,7 @@ def test_batches_of_whole_examples_add_up() -> None:
     scene = _scene()
     batched = AngleSums(3, 4)
     for part in _parts(scene):
-        batched.update(*part)
+        update(batched, *part)
     _assert_same_sums(batched, _summed(*scene))
 
 
@@ -287,7 +294,7 @@ def test_merging_parts_of_the_data_equals_the_whole() -> None:
     _assert_same_sums(third.merge(first.merge(second)), _summed(*scene))
     assert torch.equal(first.histogram, before)  # merging left the parts alone
     merged = first.merge(second)
-    merged.update(*_parts(scene)[2])  # a merged sum goes on
+    update(merged, *_parts(scene)[2])  # a merged sum goes on
     _assert_same_sums(merged, _summed(*scene))
 
 
@@ -300,7 +307,7 @@ def test_order_of_tokens_does_not_matter() -> None:
 def test_no_tokens_change_nothing() -> None:
     scene = _scene()
     sums = _summed(*scene)
-    sums.update(torch.zeros(4, 0, 6), torch.zeros(3, 0, 6), torch.zeros(0, dtype=torch.int64))
+    update(sums, torch.zeros(4, 0, 6), torch.zeros(3, 0, 6), torch.zeros(0, dtype=torch.int64))
     _assert_same_sums(sums, _summed(*scene))
     empty = AngleSums(3, 4)
     assert empty.angle.mean().isnan().all()

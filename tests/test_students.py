@@ -104,13 +104,14 @@ def test_every_family_of_encoders_gives_students(family: str) -> None:
     teacher = toy_family(family)
     plan = plan_student(StudentSpec(layers=2), teacher.config)
     student = build_student(teacher, plan, seed=0)
-    output, states = forward_with_states(student, _inputs())
+    output, by_tower = forward_with_states(student, _inputs())
+    states = by_tower["encoder"]
     assert output.logits.shape == (3, 2)
     assert [tuple(state.shape) for state in states] == [(3, 9, 32)] * 3
     for block, layer in zip(blocks(student), (2, 4), strict=True):
         assert not differing(_tensors(block), _tensors(blocks(teacher)[layer - 1]))
     # Its embedding output is the teacher's: all that stands before the blocks is copied.
-    assert torch.equal(states[0], forward_with_states(teacher, _inputs())[1][0]) or student.training
+    assert torch.equal(states[0], forward_with_states(teacher, _inputs())[1]["encoder"][0]) or student.training
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -118,7 +119,7 @@ def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
     """What the blocks share, such as MPNet's position biases, is copied with them."""
     teacher = toy_family(family)
     student = build_student(teacher, plan_student(StudentSpec(layers=4), teacher.config), seed=0).eval()
-    ours, theirs = (forward_with_states(model, _inputs())[1] for model in (student, teacher))
+    ours, theirs = (forward_with_states(model, _inputs())[1]["encoder"] for model in (student, teacher))
     for layer, (state, target) in enumerate(zip(ours, theirs, strict=True)):
         assert torch.equal(state, target), f"layer {layer}"
 
@@ -132,7 +133,7 @@ def test_every_family_gives_narrower_students(family: str) -> None:
     assert student.config.num_attention_heads == 3  # heads keep their 8 dimensions
     if family == "electra-of-one-width":  # as its teacher's, its embeddings need no projection
         assert student.config.embedding_size == 24
-    _, states = forward_with_states(student, _inputs())
+    states = forward_with_states(student, _inputs())[1]["encoder"]
     assert [tuple(state.shape) for state in states] == [(3, 9, 24)] * 3
     inner = [m.out_features for m in blocks(student)[0].modules() if isinstance(m, nn.Linear)]
     assert max(inner) == 48  # the inner width keeps its ratio

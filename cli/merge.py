@@ -1,0 +1,25 @@
+"""``layerangles merge``: the result of all the data from those of its shards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import print_written
+
+
+def merge(
+    results: Annotated[list[Path], typer.Argument(help="Results of shards, written by `layerangles angles --shard`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the result goes (netCDF).")] = Path("angles.nc"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Add up results that were measured apart, on disjoint shards of the same data.
+
+    Example: layerangles merge shard-0.nc shard-1.nc --output angles.nc
+    """
+    from layerangles import AngleResult
+    from layerangles.files import refuse_existing
+
+    refuse_existing(output, overwrite=overwrite)
+    merged = AngleResult.merge([AngleResult.load(path) for path in results])
+    print_written(merged.save(output, overwrite=overwrite))

@@ -1,0 +1,231 @@
+"""What may be done to all states before the angles are taken; and the teacher's statistics that it follows.
+
+| kind | what happens to every state, of the teacher and of the vertex |
+|---|---|
+| ``raw`` | nothing |
+| ``centred`` | the teacher's mean, over its layers and tokens, is subtracted |
+| ``z`` | the same, then each dimension is divided by the teacher's standard deviation in it, over layers and tokens |
+| ``unit`` | it is scaled to norm 1; zero stays zero |
+| ``drop-K`` | the K dimensions with the largest share of the teacher's dot products are left out |
+
+Teacher and vertex share every shift and scale of a dimension, so that no shift moves the vertex against the teacher:
+``centred`` changes only what looks from, or at, the origin. ``unit`` scales every state by a norm of its own.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from layerangles.errors import InputError
+
+KINDS = ("raw", "centred", "z", "unit", "drop-K")
+
+
+@dataclass
+class TeacherStatistics:
+    """Mean and variance of each teacher layer in each dimension, over tokens; mergeable, of fixed size, in float64.
+
+    Kept as sums of squared deviations from the mean, and merged as such (Chan, Golub and LeVeque 1983, *Algorithms for
+    Computing the Sample Variance*): raw sums of squares lose six digits where a mean is 1000 times the spread.
+
+    Attributes:
+        count: tokens.
+        mean: per ``[teacher_layer, dim]``; empty before the first token.
+        squares: ``Σ (T − mean)²`` over tokens, per ``[teacher_layer, dim]``.
+    """
+
+    count: int = 0
+    mean: Float[Tensor, "teacher_layer dim"] = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.float64))
+    squares: Float[Tensor, "teacher_layer dim"] = field(
+        default_factory=lambda: torch.zeros((0, 0), dtype=torch.float64)
+    )
+
+    def update(self, teacher: Float[Tensor, "teacher_layer token dim"]) -> None:
+        """Add tokens: the states of all teacher layers.
+
+        Raises:
+            ValueError: layers or dimensions are not those of earlier tokens.
+        """
+        count = teacher.shape[1]
+        if not count:
+            return
+        moments = [_moments(layer) for layer in teacher]  # one by one: not all layers in float64 at once
+        mean, squares = (torch.stack(of_layers) for of_layers in zip(*moments, strict=True))
+        both = self.merge(TeacherStatistics(count, mean, squares))
+        self.count, self.mean, self.squares = both.count, both.mean, both.squares
+
+    def merge(self, other: "TeacherStatistics") -> "TeacherStatistics":
+        """The statistics over both parts of the data; equal to those of the whole up to the rounding of float64.
+
+        Raises:
+            ValueError: the two have different layers or dimensions.
+        """
+        if not self.count or not other.count:
+            filled = self if self.count else other
+            return TeacherStatistics(filled.count, filled.mean, filled.squares)
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                "only statistics of the same layers and dimensions can be merged; got [teacher_layer, dim] of "
+                f"{list(self.mean.shape)} and {list(other.mean.shape)}."
+            )
+        count = self.count + other.count
+        difference = other.mean.to(self.mean) - self.mean
+        return TeacherStatistics(
+            count,
+            self.mean + difference * (other.count / count),
+            self.squares + other.squares.to(self.squares) + difference.square() * (self.count * other.count / count),
+        )
+
+    def pooled_mean(self) -> Float[Tensor, " dim"]:
+        """The mean over layers and tokens, in the unit of the states."""
+        return self.mean.mean(dim=0)
+
+    def pooled_std(self) -> Float[Tensor, " dim"]:
+        """The standard deviation over layers and tokens about :meth:`pooled_mean`, without Bessel's correction."""
+        # Seen from the first layer, so that a dimension that does not vary has 0 and no rounding error.
+        between = (self.mean - self.mean[:1]).var(dim=0, correction=0)
+        return ((self.squares / self.count).mean(dim=0) + between).sqrt()
+
+    def share(self) -> Float[Tensor, "teacher_layer dim"]:
+        """Each dimension's share of the expected dot product of two random tokens of a layer, ``μ_d² / Σ_d μ_d²``.
+
+        From 0 to 1, adding up to 1 in each layer; NaN in a layer whose mean is zero. Timkey and van Schijndel (2021,
+        arXiv:2109.04404, section 3) take the expectation of each dimension's part of the cosine; this is the same
+        without the two norms, so that it follows from the mean.
+        """
+        return _share(self.mean)
+
+    def pooled_share(self) -> Float[Tensor, " dim"]:
+        """:meth:`share` for two random tokens of random layers: that of :meth:`pooled_mean`."""
+        return _share(self.pooled_mean())
+
+    def top_dimensions(self, k: int = 5) -> tuple[Int[Tensor, "teacher_layer k"], Float[Tensor, "teacher_layer k"]]:
+        """The k dimensions with the largest :meth:`share` in each layer, largest first, and their shares; on the CPU.
+
+        All dimensions where there are fewer than k.
+        """
+        index = self.mean.square().argsort(dim=-1, descending=True, stable=True)[:, :k]
+        return index.cpu(), self.share().gather(-1, index).cpu()
+
+
+def _moments(states: Float[Tensor, "token dim"]) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+    """Mean and sum of squared deviations of each dimension, in float64."""
+    # Seen from the first token, so that a dimension that does not vary has squares of 0 and no rounding error.
+    first = states[0].double()
+    deviations = states.double() - first
+    mean = deviations.mean(dim=0)
+    return first + mean, (deviations - mean).square_().sum(dim=0)
+
+
+def _share(mean: Float[Tensor, "*layer dim"]) -> Float[Tensor, "*layer dim"]:
+    squared = mean.square()
+    return squared / squared.sum(dim=-1, keepdim=True)
+
+
+class PreprocessingKind(NamedTuple):
+    """A kind of preprocessing, before it has seen data.
+
+    Attributes:
+        name: one of :data:`KINDS`.
+        n_dropped: K of ``drop-K``, else 0.
+    """
+
+    name: str
+    n_dropped: int = 0
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether it follows the teacher's statistics, which take a pass over the data."""
+        return self.name not in ("raw", "unit")
+
+
+def parse_preprocessing(text: str) -> PreprocessingKind:
+    """The kind that a text such as ``"z"`` or ``"drop-3"`` names.
+
+    Raises:
+        InputError: it names none.
+
+    Example:
+        >>> parse_preprocessing("drop-3")
+        PreprocessingKind(name='drop-K', n_dropped=3)
+    """
+    if dropped := re.fullmatch(r"drop-([1-9][0-9]*)", text, re.ASCII):
+        return PreprocessingKind("drop-K", int(dropped[1]))
+    if text in KINDS[:-1]:
+        return PreprocessingKind(text)
+    raise InputError(
+        f"there is no preprocessing {text!r}; allowed are {', '.join(KINDS)}, where K is a number from 1 "
+        "upwards, as in 'drop-3'."
+    )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to all states, of teacher and vertex alike; :meth:`of` makes one.
+
+    Attributes:
+        kind: the kind; the others are None where it does not use them.
+        shift: subtracted from every state.
+        scale: what every dimension is divided by, after that.
+        kept: the dimensions that are kept, ascending.
+    """
+
+    kind: PreprocessingKind
+    shift: Float[Tensor, " dim"] | None = None
+    scale: Float[Tensor, " dim"] | None = None
+    kept: Int[Tensor, " kept_dim"] | None = None
+
+    @classmethod
+    def of(cls, text: str, statistics: TeacherStatistics | None = None) -> "Preprocessing":
+        """The preprocessing that a text names, by the statistics of the teacher it is used on.
+
+        Raises:
+            InputError: the text names none; all dimensions would be dropped; or ``z`` where a dimension does not vary.
+            ValueError: it needs statistics and there are none, or none over any token.
+        """
+        kind = parse_preprocessing(text)
+        if not kind.needs_statistics:
+            return cls(kind)
+        if statistics is None or not statistics.count:
+            raise ValueError(
+                f"the preprocessing {text!r} needs statistics of the teacher over one token or more; got none."
+            )
+        mean, std = statistics.pooled_mean(), statistics.pooled_std()
+        match kind.name:
+            case "centred":
+                return cls(kind, shift=mean)
+            case "z":
+                if constant := (std == 0).nonzero().flatten().tolist():
+                    raise InputError(
+                        f"the preprocessing {text!r} divides by standard deviations, and the teacher is constant "
+                        f"in {len(constant)} of {len(std)} dimensions (the first is {constant[0]}). Give more texts, "
+                        "or use 'centred'."
+                    )
+                return cls(kind, shift=mean, scale=std)
+        if kind.n_dropped >= len(mean):
+            raise InputError(
+                f"the preprocessing {text!r} would leave nothing of the teacher's {len(mean)} dimensions; allowed are "
+                f"drop-1 to drop-{len(mean) - 1}."
+            )
+        by_share = mean.square().argsort(descending=True, stable=True)
+        return cls(kind, kept=by_share[kind.n_dropped :].sort().values)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether it follows the teacher's statistics."""
+        return self.kind.needs_statistics
+
+    def apply(self, states: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape kept_dim"]:
+        """States in teacher space after the preprocessing, of the same type; with fewer dimensions after ``drop-K``."""
+        if self.kept is not None:
+            return states.index_select(-1, self.kept.to(states.device))
+        if self.kind.name == "unit":
+            norm: Tensor = states.norm(dim=-1, keepdim=True)
+            return states / norm.masked_fill(norm == 0, 1.0)  # zero stays zero: a state without a direction
+        if self.shift is not None:
+            states = states - self.shift.to(states)
+        return states if self.scale is None else states / self.scale.to(states)
