@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import transformers
 import xarray as xr
+from accelerate import PartialState
 
 import layerangles
 from layerangles import labelling, passes
@@ -59,7 +60,8 @@ def measure_angles(
     The angle of Yu, Wen and Mou (2025), in its general form ``∠(T_i − W S, T_j − W S)`` with the student's own
     matching map W: per token, then the mean over all tokens, with an interval clustered by example.
 
-    Under ``accelerate launch`` every process measures a part of the data, and all return the result of the whole.
+    Under ``accelerate launch`` (on CPUs ``torchrun``) every process measures a part of the data, and all return the
+    result of the whole.
 
     Args:
         students: student directories (or opened ones). With ``teacher``, any models with the teacher's towers.
@@ -329,10 +331,11 @@ def _check_together(
 
 
 def _device(name: str) -> torch.device:
+    """The device of this process; by the way it joins the other processes, if it was launched with some."""
+    on_cpu = name == "cpu" or (name == "auto" and not torch.accelerator.is_available())
+    process = PartialState(cpu=on_cpu)
     if name == "auto":
-        from accelerate import PartialState
-
-        return torch.device(PartialState().device)
+        return torch.device(process.device)
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):

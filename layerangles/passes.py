@@ -37,7 +37,7 @@ from layerangles.states import (
 from layerangles.streaming import AngleSums
 
 Precision = Literal["float32", "bfloat16"]
-States = dict[str, Float[Tensor, "layer token dim"]]
+States = dict[Tower, Float[Tensor, "layer token dim"]]
 
 # How many batches lie between two looks at the intervals, where a pass ends as soon as they are narrow enough.
 _BATCHES_PER_LOOK = 8

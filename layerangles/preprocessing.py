@@ -86,8 +86,7 @@ class TeacherStatistics:
 
     def pooled_std(self) -> Float[Tensor, " dim"]:
         """The standard deviation over layers and tokens about :meth:`pooled_mean`, without Bessel's correction."""
-        # Seen from the first layer, so that a dimension that does not vary has 0 and no rounding error.
-        between = (self.mean - self.mean[:1]).var(dim=0, correction=0)
+        between = self.mean.var(dim=0, correction=0)
         return ((self.squares / self.count).mean(dim=0) + between).sqrt()
 
     def share(self) -> Float[Tensor, "teacher_layer dim"]:

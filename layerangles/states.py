@@ -63,7 +63,7 @@ class Batch:
     """
 
     inputs: dict[str, Tensor]
-    counted: dict[str, Bool[Tensor, "example position"]]
+    counted: dict[Tower, Bool[Tensor, "example position"]]
     numbers: Int[Tensor, " example"]
 
     @property
@@ -76,7 +76,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        inputs, counted = ({k: v.to(device) for k, v in part.items()} for part in (self.inputs, self.counted))
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        counted = {tower: mask.to(device) for tower, mask in self.counted.items()}
         return Batch(inputs, counted, self.numbers.to(device))
 
     def example(self, tower: Tower) -> Int[Tensor, " token"]:
@@ -225,7 +226,7 @@ class EncodedTexts:
 
     def _collate(self, features: list[Feature], numbers: list[int]) -> Batch:
         inputs: dict[str, Tensor] = {}
-        counted: dict[str, Tensor] = {}
+        counted: dict[Tower, Tensor] = {}
         for tower in self.towers:
             # What the decoder of two towers reads has a name of its own.
             prefix = "decoder_" if len(self.towers) > 1 and tower == "decoder" else ""
