@@ -10,6 +10,7 @@ from .output import print_json, print_table, print_written
 
 if TYPE_CHECKING:
     from layerangles import AngleResult
+    from layerangles.nulls import Null
     from layerangles.states import Text
 
 
@@ -48,8 +49,8 @@ def angles(
     ] = None,
     preprocessing: Annotated[str, typer.Option(help="raw, centred, z, unit, or drop-K (rogue dimensions).")] = "raw",
     rivals: Annotated[
-        bool, typer.Option("--rivals", help="Measure ρ, distances, CKA and the recoverability gap too.")
-    ] = False,
+        str, typer.Option(help="Rival explanations: none, sums (ρ, distances), all (CKA, recoverability gap too).")
+    ] = "none",
     fit: Annotated[
         str | None, typer.Option(help="Fit maps to the data: identity, ridge or orthogonal. For unmatched models.")
     ] = None,
@@ -111,9 +112,9 @@ def angles(
         texts,
         teacher=teacher,
         space=space,  # type: ignore[arg-type]  # these are checked in there, with a message
-        nulls=_nulls(null),  # type: ignore[arg-type]
+        nulls=_nulls(null),
         preprocessing=preprocessing,
-        rivals=rivals,
+        rivals=rivals,  # type: ignore[arg-type]
         fit=fit,  # type: ignore[arg-type]
         convention=convention,  # type: ignore[arg-type]
         steps=with_steps,
@@ -151,12 +152,12 @@ def _title(result: "AngleResult") -> str:
     return title if attributes["stopped"] == "all texts" else f"{title} ({attributes['stopped']})"
 
 
-def _nulls(given: list[str] | None) -> list[str]:
-    from layerangles.nulls import NULLS
+def _nulls(given: list[str] | None) -> "tuple[Null, ...]":
+    from layerangles.nulls import NULLS, check_nulls
 
     if given == ["all"]:
-        return list(NULLS)
-    return [] if given == ["none"] else given or ["N1"]
+        return NULLS
+    return () if given == ["none"] else check_nulls(given or ["N1"])
 
 
 def _shard(given: str) -> tuple[int, int]:

@@ -62,7 +62,12 @@ def _measure(study: "Study", folder: Path, n_texts: int) -> "AngleResult":
     names = [f"{strategy.label}-seed{seed}" for seed in study.seeds for strategy in study.strategies]
     dev = classification.load(study.task).splits["dev"].texts[:n_texts]
     return measure_angles(
-        [folder / "students" / name for name in names], dev, steps=True, max_length=study.task.max_length
+        [folder / "students" / name for name in names],
+        dev,
+        steps=True,
+        nulls=("N0", "N1", "N5"),
+        rivals="sums",
+        max_length=study.task.max_length,
     )
 
 

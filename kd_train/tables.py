@@ -100,6 +100,8 @@ def read_file(path: Path) -> Table:
         raise InputError(f"{path} is empty. Give a file with at least one example.")
     try:
         frame = readers[path.suffix]()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not in UTF-8 (byte {error.start}). Convert it, for example with iconv.") from error
     except (ValueError, OSError, pd.errors.ParserWarning) as error:  # pandas' and pyarrow's errors are ValueErrors
         raise InputError(
             f"{path} cannot be read as {path.suffix[1:]}: {str(error).strip()}. Repair or convert it."

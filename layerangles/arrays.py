@@ -14,7 +14,7 @@ from layerangles import labelling
 from layerangles.errors import InputError
 from layerangles.geometry import check_states
 from layerangles.nulls import Null, check_nulls
-from layerangles.passes import Sums, tokens_of
+from layerangles.passes import Rivals, Sums, tokens_of
 from layerangles.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
 from layerangles.relations import RelationSums
 from layerangles.result import SCHEMA_VERSION, AngleResult
@@ -34,7 +34,7 @@ def measure_arrays(
     *,
     nulls: Sequence[Null] = ("N1",),
     preprocessing: str = "raw",
-    rivals: bool = False,
+    rivals: Rivals = "none",
     matched: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     tower: Tower = "encoder",
     confidence: float = 0.95,
@@ -94,7 +94,7 @@ def measure_arrays(
 
     parts = [_labelled(name, of, vertices[name], len(targets), pairs[name], tower) for name, of in sums.items()]
     dataset = labelling.derived(labelling.combine(parts), confidence)
-    if rivals:
+    if rivals != "none":
         dataset = xr.merge([dataset, *labelling.top_dimensions({tower: statistics})])
     dataset.attrs = {
         "schema_version": SCHEMA_VERSION,
@@ -146,11 +146,13 @@ def _blocks(n_examples: int) -> list[slice]:
 
 
 def _zero_sums(
-    teacher: Tensor, states: Tensor, nulls: tuple[Null, ...], matched: Mapping[int, int], rivals: bool
+    teacher: Tensor, states: Tensor, nulls: tuple[Null, ...], matched: Mapping[int, int], rivals: Rivals
 ) -> Sums:
     sums = Sums(AngleSums(len(states), len(teacher), nulls=nulls))
-    if rivals:
-        sums.relations, sums.sample = RelationSums(len(states), len(teacher), matched), TokenSample()
+    if rivals != "none":
+        sums.relations = RelationSums(len(states), len(teacher), matched)
+    if rivals == "all":
+        sums.sample = TokenSample()
     return sums
 
 
@@ -158,8 +160,9 @@ def _update(sums: Sums, teacher: Tensor, states: Tensor, batch: Batch, tower: To
     targets, vertex = prepared.apply(teacher), prepared.apply(states)
     tokens = tokens_of(batch, tower, torch.device("cpu"))
     sums.angles.update([View(slice(0, len(vertex)), targets, vertex)], tokens.tokens)
-    if sums.relations is not None and sums.sample is not None:
+    if sums.relations is not None:
         sums.relations.update(targets, vertex, tokens.tokens.example)
+    if sums.sample is not None:
         sums.sample.update(teacher, states, tokens.number, tokens.position)
 
 
@@ -168,8 +171,9 @@ def _labelled(
 ) -> xr.Dataset:
     layers = range(len(states))
     parts = [labelling.labelled(sums.angles, layers, len(states), n_teacher)]
-    if sums.relations is not None and sums.sample is not None:
+    if sums.relations is not None:
         parts.append(labelling.labelled_relations(sums.relations, layers, len(states), n_teacher))
+    if sums.sample is not None:
         parts.append(labelling.labelled_rivals(sums.sample, layers, len(states), n_teacher))
     part = labelling.with_matched(xr.merge(parts), matched).expand_dims({"student": [name], "tower": [tower]})
     part["weights_sha256"] = (("student",), np.array([_sha256(states)], dtype=object))

@@ -206,8 +206,7 @@ def fit_map(sums: MapSums, kind: str) -> FittedMap:
         )
     if not all(bool(x.isfinite().all()) for x in (everything.student_teacher, everything.teacher_norm)):
         raise ValueError("states must be finite; got NaN or an infinite number among them.")
-    testable = sums.fitting.count and sums.held_out.count
-    r2 = _r2(_fitted(sums.fitting, kind), sums.held_out) if testable else math.nan
+    r2 = _r2(_fitted(sums.fitting, kind), sums.held_out) if sums.fitting.count else math.nan
     return FittedMap(_fitted(everything, kind), r2)
 
 
@@ -242,7 +241,7 @@ def _orthogonal_weight(moments: Moments) -> Float[Tensor, "teacher_dim student_d
 
 
 def _r2(fitted: MatchingMap, tokens: Moments) -> float:
-    """R² over the tokens; NaN where the teacher's states do not vary."""
+    """R² over the tokens; NaN where the teacher's states do not vary, or there are none."""
     if tokens.teacher_norm == 0:
         return math.nan
     weight = fitted.weight

@@ -15,14 +15,14 @@ from accelerate import PartialState
 
 import layerangles
 from layerangles import labelling, passes
-from layerangles.checkpoints import ModelCheckpoint, check_same_tokenizer, tokenizer_sha256
+from layerangles.checkpoints import ModelCheckpoint, StudentCheckpoint, check_same_tokenizer, tokenizer_sha256
 from layerangles.convention import measure_as_paper
 from layerangles.errors import InputError
 from layerangles.fitting import MapKind
 from layerangles.lens import SPACES, Lens, Space
 from layerangles.nulls import Null, check_nulls
 from layerangles.pairing import StudentLike, common_teacher, open_students
-from layerangles.passes import Precision, Settings
+from layerangles.passes import Precision, Rivals, Settings
 from layerangles.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
 from layerangles.result import SCHEMA_VERSION, AngleResult
 from layerangles.states import EncodedTexts, FinalNorm, Text, Tower, n_layers, towers_of, width
@@ -38,7 +38,7 @@ def measure_angles(
     space: Space = "teacher",
     nulls: Sequence[Null] = ("N1",),
     preprocessing: str = "raw",
-    rivals: bool = False,
+    rivals: Rivals = "none",
     fit: MapKind | None = None,
     convention: Convention = "layerangles",
     steps: bool = False,
@@ -73,8 +73,9 @@ def measure_angles(
         nulls: the baselines to measure beside it, see :mod:`layerangles.nulls`; not in gradient space.
         preprocessing: what is done to all states first: ``"raw"``, ``"centred"``, ``"z"``, ``"unit"`` or ``"drop-K"``,
             see :mod:`layerangles.preprocessing`. All but ``"raw"`` and ``"unit"`` take a pass over the teacher more.
-        rivals: measure what else may explain the result: common-mode ratio, distances, structured cosine, debiased
-            CKA, recoverability gap; and each dimension's share of the dot product (teacher space only).
+        rivals: measure what else may explain the result (teacher space only). ``"sums"``: common-mode ratio,
+            distances, structured cosine, each dimension's share of the dot product. ``"all"``: debiased CKA and the
+            recoverability gap too, from a sample of 2048 tokens, which takes seconds a student.
         fit: fit maps to the data, in a pass more, instead of using the student's own: ``"identity"``, ``"ridge"`` or
             ``"orthogonal"``; for models that were never matched, of whatever width. The result has each map's
             held-out R² as ``map_r2``.
@@ -105,6 +106,7 @@ def measure_angles(
     _check_choice("space", space, SPACES)
     _check_choice("final_norm", final_norm, ("pre", "post"))
     _check_choice("precision", precision, ("float32", "bfloat16"))
+    _check_choice("rivals", rivals, get_args(Rivals))
     _check_choice("convention", convention, get_args(Convention))
     if fit is not None:
         _check_choice("fit", fit, get_args(MapKind))
@@ -120,7 +122,8 @@ def measure_angles(
     parse_preprocessing(preprocessing)
     _check_together(space, preprocessing, convention, rivals=rivals, fit=fit, until=until, shard=shard)
     opened = open_students(students, teacher, trust_remote_code)
-    teacher_checkpoint = common_teacher(opened, teacher, trust_remote_code, any_width=fit is not None)
+    teacher_checkpoint = common_teacher(opened, teacher, trust_remote_code, any_width=fit in ("ridge", "orthogonal"))
+    _check_identity(fit, opened, teacher_checkpoint)
     entries = [checkpoint for student in opened for checkpoint in (student.checkpoints() if steps else [student])]
     tokenizer = teacher_checkpoint.load_tokenizer()
     for student in opened:
@@ -264,8 +267,9 @@ def _measure_gradients(
 def _labelled(lens: Lens, sums: passes.Sums, teacher: ModelCheckpoint, steps: bool) -> xr.Dataset:
     n_teacher = n_layers(teacher.config, lens.tower) + 1
     parts = [labelling.labelled(sums.angles, lens.layers, lens.n_layers, n_teacher)]
-    if sums.relations is not None and sums.sample is not None:
+    if sums.relations is not None:
         parts.append(labelling.labelled_relations(sums.relations, lens.layers, lens.n_layers, n_teacher))
+    if sums.sample is not None:
         parts.append(labelling.labelled_rivals(sums.sample, lens.layers, lens.n_layers, n_teacher))
     return labelling.placed(xr.merge(parts), lens, steps)
 
@@ -302,18 +306,27 @@ def _check_numbers(confidence: float, until: float | None, shard: tuple[int, int
             raise InputError(f"{setting} is {number}; allowed are 1 and more.")
 
 
+def _check_identity(fit: MapKind | None, students: Sequence[StudentCheckpoint], teacher: ModelCheckpoint) -> None:
+    for student in students if fit == "identity" else []:
+        if width(student.config) != width(teacher.config):
+            raise InputError(
+                f"{student.name} has width {width(student.config)}, its teacher {width(teacher.config)}: no identity "
+                'map leads from one to the other. Choose fit="ridge" or fit="orthogonal".'
+            )
+
+
 def _check_together(
     space: Space,
     preprocessing: str,
     convention: Convention,
     *,
-    rivals: bool,
+    rivals: Rivals,
     fit: MapKind | None,
     until: float | None,
     shard: tuple[int, int],
 ) -> None:
     """Settings that exclude each other."""
-    plain = {"preprocessing": (preprocessing, "raw"), "rivals": (rivals, False)}
+    plain = {"preprocessing": (preprocessing, "raw"), "rivals": (rivals, "none")}
     streamed = plain | {"until": (until, None), "shard": (shard, (0, 1))}
     excluded: dict[str, dict[str, tuple[object, object]]] = {
         'space="pull"': plain if space == "pull" else {},

@@ -37,6 +37,7 @@ from layerangles.states import (
 from layerangles.streaming import AngleSums
 
 Precision = Literal["float32", "bfloat16"]
+Rivals = Literal["none", "sums", "all"]
 States = dict[Tower, Float[Tensor, "layer token dim"]]
 
 # How many batches lie between two looks at the intervals, where a pass ends as soon as they are narrow enough.
@@ -55,7 +56,7 @@ class Settings:
     space: Space
     nulls: tuple[Null, ...]
     preprocessing: Mapping[Tower, Preprocessing]
-    rivals: bool
+    rivals: Rivals
     final_norm: FinalNorm
     precision: Precision
     device: torch.device
@@ -113,7 +114,7 @@ def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTe
     models = _Students(lenses, settings)
     measured = Measured([_zero_sums(lens, teacher, settings) for lens in lenses])
     towers = dict.fromkeys(lens.tower for lens in lenses)
-    if settings.rivals:
+    if settings.rivals != "none":
         measured.statistics = {tower: TeacherStatistics() for tower in towers}
     with torch.inference_mode(), progress_bar(encoded, settings, "angles") as bar:
         batches = settings.batches(encoded)
@@ -132,10 +133,11 @@ def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTe
 def _zero_sums(lens: Lens, teacher: ModelCheckpoint, settings: Settings) -> Sums:
     n_teacher, device = n_layers(teacher.config, lens.tower) + 1, settings.sums_device
     sums = Sums(AngleSums(len(lens.layers), n_teacher, nulls=settings.nulls, device=device))
-    if settings.rivals:
+    if settings.rivals != "none":
         rows = {layer: row for row, layer in enumerate(lens.layers)}
         matched = {rows[s]: t for s, t in lens.matched if s in rows}
         sums.relations = RelationSums(len(lens.layers), n_teacher, matched, device=device)
+    if settings.rivals == "all":
         sums.sample = TokenSample()
     return sums
 

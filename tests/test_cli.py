@@ -89,7 +89,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "plan", "train", "angles", "env"])
+@pytest.mark.parametrize("command", ["demo", "plan", "train", "angles", "merge", "env"])
 def test_help_of_every_command_shows_an_example(cli: Cli, command: str) -> None:
     assert command in cli("--help").out
     assert "Example: layerangles " + command in cli(command, "--help").out
@@ -336,3 +336,84 @@ def test_demo_end_to_end_in_small(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert rows["none-seed1"]["mean angle °"] is not None
     one = AngleResult.load("one/angles/angles.nc").at_step(2).student_means()["angle_deg"]
     assert one["none-seed0"] != rows["none-seed1"]["mean angle °"]
+
+
+# Wider measurements
+
+
+def test_angles_measures_checkpoints_and_nulls_by_default(cli: Cli, trained: Path) -> None:
+    done = cli("angles", trained / "students" / "forward-seed0", "--trajectory", "course.html")
+    assert done.code == 0, done.err
+    assert "excess °" in done.out
+    result = AngleResult.load("angles.nc")
+    assert result.nulls == ["N1"]
+    assert len(result.steps) > 1
+    assert Path("course.html").stat().st_size > 10_000
+    done = cli(
+        "angles", trained / "students" / "forward-seed0", "--no-steps", "-o", "last.nc", "--null", "all", "--rivals"
+    )
+    assert done.code == 0, done.err
+    last = AngleResult.load("last.nc")
+    assert last.nulls == ["N0", "N1", "N2", "N3", "N4", "N5", "N6"]
+    assert last.steps == []
+    assert "recoverability_gap" in last.dataset
+
+
+def test_shards_and_their_merger(cli: Cli, trained: Path) -> None:
+    students = sorted((trained / "students").glob("*-seed0"))
+    for i in range(2):
+        assert cli("angles", *students, "--shard", f"{i}/2", "-o", f"shard-{i}.nc", "--no-steps").code == 0
+    done = cli("merge", "shard-0.nc", "shard-1.nc", "-o", "whole.nc")
+    assert done.code == 0, done.err
+    assert cli("angles", *students, "-o", "one.nc", "--no-steps").code == 0
+    whole, one = AngleResult.load("whole.nc"), AngleResult.load("one.nc")
+    assert whole.dataset["angle_deg"].values == pytest.approx(one.dataset["angle_deg"].values, abs=1e-4, nan_ok=True)
+    refused(cli("merge", "shard-0.nc", "shard-0.nc", "-o", "twice.nc"), "the shards overlap: got 0/2, 0/2")
+    refused(cli("merge", "shard-0.nc", "-o", "whole.nc"), "whole.nc exists")
+
+
+def test_steps_of_the_same_weights_are_reported(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    student = broken(trained, tmp_path) / "students" / "none-seed0"
+    steps = sorted(student.glob("checkpoints/step-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.copyfile(steps[0] / "model.safetensors", steps[1] / "model.safetensors")
+    done = cli("angles", student)
+    assert done.code == 0, done.err
+    numbers = [path.name.split("-")[1] for path in steps]
+    assert f"none-seed0 has the same weights at step {numbers[1]} as at step {numbers[0]}" in done.out
+
+
+def test_angles_refuses_bad_input_of_wider_measurements(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    student = trained / "students" / "none-seed0"
+    refused(cli("angles", student, "--null", "N9"), "no null 'N9'", "N0, N1")
+    refused(cli("angles", student, "--preprocessing", "whitened"), "'whitened'", "drop-K")
+    refused(cli("angles", student, "--shard", "3"), "--shard is '3'", "0/4 to 3/4")
+    refused(cli("angles", student, "--trajectory", "x.gif"), "must end in .html")
+    refused(cli("angles", student, "--trajectory", "x.html", "--no-steps"), "--trajectory needs checkpoints")
+    (tmp_path / "one.txt").write_text("a b c\n", encoding="utf-8")
+    refused(cli("angles", student, "--data", "one.txt"), "too few", "two examples")
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9 cr\u00e8me\nth\u00e9\n".encode("latin-1"))
+    refused(cli("angles", student, "--data", "latin.txt"), "latin.txt", "UTF-8")
+
+
+def test_angles_refuses_weights_that_are_not_finite(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    student = broken(trained, tmp_path) / "students" / "none-seed0"
+    weights = load_file(student / "model.safetensors")
+    name = next(name for name in weights if name.endswith("output.dense.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, student / "model.safetensors", metadata={"format": "pt"})
+    refused(cli("angles", student, "--no-steps"), "the states of none-seed0 are not finite", "train it anew")
+
+
+def test_angles_refuses_maps_of_the_wrong_shape(cli: Cli, study: ToyStudy, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    student = Path(shutil.copytree(study.learned, tmp_path / "students" / "learned"))
+    text = (student / "matching.json").read_text(encoding="utf-8")
+    (student / "matching.json").write_text(text.replace("../../teacher", str(study.teacher)), encoding="utf-8")
+    maps = load_file(student / "matching_maps.safetensors")
+    maps["encoder.1.weight"] = maps["encoder.1.weight"][:, :-1].contiguous()
+    save_file(maps, student / "matching_maps.safetensors")
+    (tmp_path / "texts.txt").write_text("a b c\nd e\n", encoding="utf-8")
+    refused(cli("angles", student, "--data", "texts.txt"), "the map of layer 1 has the shape (32, 23)", "(32, 24)")

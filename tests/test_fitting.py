@@ -175,12 +175,13 @@ def test_dimensions_that_do_not_vary_have_no_weight() -> None:
     assert fitted.r2 == pytest.approx(without.r2, rel=1e-9)
 
 
-def test_r2_is_nan_where_nothing_can_be_tested() -> None:
+@pytest.mark.parametrize("kind", MAP_KINDS)
+def test_r2_is_nan_where_nothing_can_be_tested(kind: str) -> None:
     student, teacher, example = _planted(8, 8)
     held_out = is_held_out(example)
     for part in (held_out, ~held_out):
-        assert np.isnan(fit_map(_sums(student[part], teacher[part], example[part]), "ridge").r2)
-    assert np.isnan(fit_map(_sums(student, torch.full_like(teacher, 0.1), example, 7), "ridge").r2)
+        assert np.isnan(fit_map(_sums(student[part], teacher[part], example[part]), kind).r2)
+    assert np.isnan(fit_map(_sums(student, torch.full_like(teacher, 0.1), example, 100), kind).r2)
 
 
 def test_held_out_part_follows_the_keys_alone() -> None:

@@ -97,7 +97,7 @@ def _measure(states: States) -> xr.Dataset:
         {"student": states.vertex},
         states.example,
         nulls=("N0", "N1", "N2", "N4", "N5", "N6"),
-        rivals=True,
+        rivals="all",
         matched={"student": [(0, 0), (1, 2), (2, 3)]},
     ).dataset
 

@@ -172,7 +172,7 @@ def test_preprocessing_against_its_definition(study: ToyStudy, kind: str) -> Non
 
 
 def test_rivals_come_as_one_labelled_dataset(study: ToyStudy) -> None:
-    data = _measure(study.students, study.texts, rivals=True)
+    data = _measure(study.students, study.texts, rivals="all")
     teacher, student, _, _ = _all_states(study, study.identity)
     of_student = data.sel(student="identity", tower="encoder")
     distance = (teacher[2] - student[1]).norm(dim=-1).mean().item()
@@ -238,6 +238,8 @@ def test_fitted_maps_for_a_student_of_another_width(tmp_path: Path, study: ToySt
     assert (data["map_r2"] < 1).all()
     assert data["map_r2"].sel(student_layer=0) > 0.1  # the same embeddings' tokens: something can be read off
     assert data.attrs["maps"] == f"fitted: {kind}"
+    with pytest.raises(InputError, match=r"learned has width 24, its teacher 32: no identity map leads"):
+        _measure(study.learned, study.texts, fit="identity")
     with pytest.raises(InputError, match=r"stranger has width 24, the teacher 32.*--fit ridge"):
         _measure(str(stranger), study.texts, teacher=study.teacher)
 
@@ -255,8 +257,8 @@ def test_an_identity_map_gets_its_r2(study: ToyStudy) -> None:
 def test_arrays_give_what_the_models_give(study: ToyStudy) -> None:
     teacher, student, example, _ = _all_states(study, study.identity)
     nulls = ("N0", "N1", "N2", "N5", "N6")
-    ours = measure_arrays(teacher.numpy(), {"identity": student.numpy()}, example, nulls=nulls, rivals=True)
-    data = _measure(study.identity, study.texts, nulls=nulls, rivals=True)
+    ours = measure_arrays(teacher.numpy(), {"identity": student.numpy()}, example, nulls=nulls, rivals="all")
+    data = _measure(study.identity, study.texts, nulls=nulls, rivals="all")
     for name in ("angle_deg", "ci_high", "null_angle_deg", "excess_low", "common_mode_ratio", "cka_teacher_student"):
         np.testing.assert_allclose(ours.dataset[name], data[name], atol=1e-4, err_msg=name)
 
@@ -356,7 +358,7 @@ def test_a_pass_ends_when_its_intervals_are_narrow_enough(study: ToyStudy) -> No
         ({"until": -1.0}, r"until is -1.0; allowed is a width in degrees above 0"),
         ({"shard": (2, 2)}, r"the shard is 2/2; allowed are 0/n to n-1/n"),
         ({"space": "pull", "preprocessing": "z"}, r"preprocessing is 'z'; with space=\"pull\" only 'raw' is allowed"),
-        ({"space": "gradient", "rivals": True}, r"rivals is True; with space=\"gradient\" only False"),
+        ({"space": "gradient", "rivals": "sums"}, r"rivals is 'sums'; with space=\"gradient\" only 'none'"),
         (
             {"convention": "paper"},
             r"every text is padded to max_length, here 128, and these models have positions for 64",
