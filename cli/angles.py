@@ -33,6 +33,9 @@ def angles(
     png: Annotated[Path | None, typer.Option(help="… into a PNG file (needs Chrome).")] = None,
     svg: Annotated[Path | None, typer.Option(help="… into an SVG file (needs Chrome).")] = None,
     pdf: Annotated[Path | None, typer.Option(help="… into a PDF file (needs Chrome).")] = None,
+    excess: Annotated[
+        bool, typer.Option("--excess", help="Draw the excess over the null instead of the angle.")
+    ] = False,
     trajectory: Annotated[
         Path | None, typer.Option(help="Draw angle, excess and ρ against the training step; .html, .png, .svg or .pdf.")
     ] = None,
@@ -104,6 +107,9 @@ def angles(
 
         require_image_export()
     texts = _evenly(_texts(students, data, text, split), max_examples)
+    chosen = _nulls(null)
+    if excess and not chosen:
+        raise InputError("--excess needs a null to subtract; leave out --null none.")
     with_steps = _have_checkpoints(students or []) if steps is None else steps
     if trajectory is not None and not with_steps:
         raise InputError("--trajectory needs checkpoints along training, and these students have none.")
@@ -112,7 +118,7 @@ def angles(
         texts,
         teacher=teacher,
         space=space,  # type: ignore[arg-type]  # these are checked in there, with a message
-        nulls=_nulls(null),
+        nulls=chosen,
         preprocessing=preprocessing,
         rivals=rivals,  # type: ignore[arg-type]
         fit=fit,  # type: ignore[arg-type]
@@ -133,7 +139,7 @@ def angles(
         return
     shown = result.nulls[0] if result.nulls and "N1" not in result.nulls else "N1" if result.nulls else None
     written = [result.save(output, overwrite=overwrite)]
-    written += _draw(result, html, images, overwrite=overwrite)
+    written += _draw(result, html, images, shown if excess else None, overwrite=overwrite)
     if trajectory is not None:
         written.append(_draw_trajectory(result, trajectory, shown, overwrite=overwrite))
     if as_json:
@@ -251,13 +257,16 @@ def _check_endings(files: dict[str, Path | None]) -> None:
             raise InputError(f"--{ending[1:]} {path}: the file's name must end in {ending}.")
 
 
-def _draw(result: "AngleResult", html: Path | None, images: list[Path], *, overwrite: bool) -> list[Path]:
+def _draw(
+    result: "AngleResult", html: Path | None, images: list[Path], null: str | None, *, overwrite: bool
+) -> list[Path]:
     if html is None and not images:
         return []
     from layerangles import figures
 
     final = result.at_step()
-    figure = figures.heatmap(final) if len(final.students) == 1 else figures.comparison(final)
+    one = len(final.students) == 1
+    figure = figures.heatmap(final, null=null) if one else figures.comparison(final, null=null)
     written = [] if html is None else [figures.write_html(figure, html, overwrite=overwrite)]
     return written + [figures.write_image(figure, path, overwrite=overwrite) for path in images]
 

@@ -9,8 +9,19 @@ from .output import print_json, print_table, print_written
 from .train import score_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kd_train.study import Study
     from layerangles import AngleResult
+
+_TOWER = "encoder"
+_IN_TABLE = (
+    "student_angle_deg",
+    "student_excess_deg",
+    "student_excess_low",
+    "student_excess_high",
+    "student_common_mode_ratio",
+)
 
 # What --full changes: a teacher near its best, and students that have had time to learn.
 _FULL = ["teacher.finetune.max_steps=500", "training.max_steps=500", "training.evaluate_every=100"]
@@ -75,7 +86,9 @@ def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:
     """The teacher, then every student: its layer map, its scores, its angles at the last step."""
     from layerangles import open_student
 
-    means = result.at_step().student_means()
+    final = result.at_step()
+    means = final.student_means()
+    excess = final.dataset["student_excess_deg"].sel(null="N1", tower=_TOWER)
     rows: list[dict[str, object]] = []
     for scores in score_rows(folder):
         name = str(scores["student"])
@@ -88,8 +101,32 @@ def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:
         has_angles = name in means.index
         row["mean angle °"] = float(means["angle_deg"][name]) if has_angles else None
         row["share acute"] = float(means["acute_fraction"][name]) if has_angles else None
+        row["excess over N1 °"] = float(excess.sel(student=name)) if has_angles else None
         rows.append(row)
     return rows
+
+
+def trajectory_table(result: "AngleResult") -> "pd.DataFrame":
+    """One row a student and step: observed angle, N1, excess with its interval, ρ; means over the whole student."""
+    import pandas as pd
+
+    data = result.dataset.sel(tower=_TOWER, null="N1")
+    rows = []
+    for student in result.students:
+        for step in result.steps:
+            of = {name: float(data[name].sel(student=student, step=step)) for name in _IN_TABLE}
+            rows.append(
+                {
+                    "student": student,
+                    "step": step,
+                    "angle °": of["student_angle_deg"],
+                    "N1 °": of["student_angle_deg"] - of["student_excess_deg"],
+                    "excess °": of["student_excess_deg"],
+                    "95 % interval": f"[{of['student_excess_low']:+.2f}, {of['student_excess_high']:+.2f}]",
+                    "ρ": of["student_common_mode_ratio"],
+                }
+            )
+    return pd.DataFrame(rows).set_index("student")
 
 
 def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -> list[Path]:
@@ -100,8 +137,6 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
 
     final = result.at_step()
     attributes = result.dataset.attrs
-    over_steps = result.student_means()["angle_deg"].unstack("step").reindex(result.students)
-    over_steps.columns = [f"step {step}" for step in over_steps.columns]
     comparison = figures.comparison(final)
     sections = [
         Section(
@@ -121,7 +156,22 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
             ],
             figures=[comparison],
         ),
-        Section("Mean angle over training, in degrees", [], table=over_steps),
+        Section(
+            "Over training",
+            [
+                "N1 is the null: the same angle seen from the student's state at another token of another text, so "
+                "that teacher and student have nothing to do with each other. What training does shows in the excess over "
+                "it, not in the angle. ρ is the student's squared distance from the teacher's mean layer over the "
+                "spread of the layers around it: where it is large, every angle is acute.",
+            ],
+            figures=[figures.trajectory(result)],
+            table=trajectory_table(result),
+        ),
+        Section(
+            "Excess over the null at the last step",
+            ["Observed mean angle minus N1's, in degrees."],
+            figures=[figures.comparison(final, null="N1")],
+        ),
         *(Section(name, [], figures=[figures.heatmap(final, name)]) for name in final.students),
         Section(
             "Cosines in the paper's form",
@@ -133,6 +183,7 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
         write_page(folder / "report.html", "layerangles demo", sections, overwrite=True),
         result.save(folder / "angles" / "angles.nc", overwrite=True),
         figures.write_html(comparison, folder / "angles" / "comparison.html", overwrite=True),
+        figures.write_html(figures.trajectory(result), folder / "angles" / "trajectory.html", overwrite=True),
     ]
     for name in final.students:
         heatmap = figures.heatmap(final, name)

@@ -326,8 +326,8 @@ def _check_together(
     shard: tuple[int, int],
 ) -> None:
     """Settings that exclude each other."""
-    plain = {"preprocessing": (preprocessing, "raw"), "rivals": (rivals, "none")}
-    streamed = plain | {"until": (until, None), "shard": (shard, (0, 1))}
+    plain: dict[str, tuple[object, object]] = {"preprocessing": (preprocessing, "raw"), "rivals": (rivals, "none")}
+    streamed: dict[str, tuple[object, object]] = plain | {"until": (until, None), "shard": (shard, (0, 1))}
     excluded: dict[str, dict[str, tuple[object, object]]] = {
         'space="pull"': plain if space == "pull" else {},
         'space="gradient"': streamed if space == "gradient" else {},

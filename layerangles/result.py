@@ -173,11 +173,18 @@ class AngleResult:
         dims = [str(d) for d in means["layer_angle_deg"].dims]
         return means.rename(names).to_dataframe(dim_order=dims).dropna(how="all")
 
-    def heatmap(self, student: str | None = None, *, step: int | None = None, tower: str | None = None) -> "go.Figure":
+    def heatmap(
+        self,
+        student: str | None = None,
+        *,
+        step: int | None = None,
+        tower: str | None = None,
+        null: str | None = None,
+    ) -> "go.Figure":
         """The heat maps of one student; see :func:`layerangles.figures.heatmap`."""
         from layerangles import figures
 
-        return figures.heatmap(self, student, step=step, tower=tower)
+        return figures.heatmap(self, student, step=step, tower=tower, null=null)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write netCDF (version 4), whole or not at all, and return the path.

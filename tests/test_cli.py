@@ -184,7 +184,7 @@ def test_a_missing_study_file(cli: Cli) -> None:
 
 def test_angles_needs_nothing_but_the_directories(cli: Cli, trained: Path, tmp_path: Path) -> None:
     students = sorted((trained / "students").iterdir())
-    outcome = cli("angles", *students, "--html", "maps.html", "--device", "cpu")
+    outcome = cli("angles", *students, "--html", "maps.html", "--device", "cpu", "--no-steps")
     assert outcome.code == 0
     result = AngleResult.load(tmp_path / "angles.nc")
     assert result.students == ["forward-seed0", "none-seed0"]
@@ -350,7 +350,15 @@ def test_angles_measures_checkpoints_and_nulls_by_default(cli: Cli, trained: Pat
     assert len(result.steps) > 1
     assert Path("course.html").stat().st_size > 10_000
     done = cli(
-        "angles", trained / "students" / "forward-seed0", "--no-steps", "-o", "last.nc", "--null", "all", "--rivals"
+        "angles",
+        trained / "students" / "forward-seed0",
+        "--no-steps",
+        "-o",
+        "last.nc",
+        "--null",
+        "all",
+        "--rivals",
+        "all",
     )
     assert done.code == 0, done.err
     last = AngleResult.load("last.nc")

@@ -1,8 +1,10 @@
 """Results become plotly figures here. Nothing is computed, nothing is shown: a figure is returned or written."""
 
 from layerangles.figures.comparison import comparison
+from layerangles.figures.distances import distances
 from layerangles.figures.export import write_html, write_image
 from layerangles.figures.heatmap import heatmap
 from layerangles.figures.histogram import histogram
+from layerangles.figures.trajectory import trajectory
 
-__all__ = ["comparison", "heatmap", "histogram", "write_html", "write_image"]
+__all__ = ["comparison", "distances", "heatmap", "histogram", "trajectory", "write_html", "write_image"]

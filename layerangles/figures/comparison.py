@@ -23,6 +23,7 @@ def comparison(
     *,
     step: int | None = None,
     tower: str | None = None,
+    null: str | None = None,
 ) -> go.Figure:
     """Draw the mean angles of several students side by side: a row a student, a column a student layer.
 
@@ -34,19 +35,20 @@ def comparison(
         students: their names, in the order of the rows; all by default.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+        null: show the excess of the angle over this null instead of the angle itself.
 
     Returns:
         The figure; of fixed size, in pixels, since its texts are laid out for it.
 
     Raises:
-        InputError: no students, one given twice, or no such student, step or tower.
+        InputError: no students, one given twice, or no such student, step, tower or null.
     """
     names = _chosen(result, students)
     tower = selection.one_tower(result, tower)
     result = selection.at_step(result, step)
     parts = [result.dataset.sel(student=name, tower=tower) for name in names]
     student_layers = max((selection.known_layers(result, part) for part in parts), key=len)
-    panels = [panel for part in parts for panel in panels_of(result, part, student_layers)]
+    panels = [panel for part in parts for panel in panels_of(result, part, student_layers, null)]
 
     n_columns = len(student_layers)
     size = _panel_size(len(names), n_columns, result.dataset.sizes["layer_a"])
@@ -62,7 +64,9 @@ def comparison(
     for row, lines in enumerate(name_lines):
         figure.add_annotation(text="<br>".join(lines), **domain_of(row * n_columns), **beside)
 
-    notes = [f"mean over tokens, in degrees{selection.when_and_where(result, parts[0], tower)}"]
+    notes = [
+        f"{f'excess over {null}, ' if null else ''}mean over tokens, in degrees{selection.when_and_where(result, parts[0], tower)}"
+    ]
     notes += notes_on(panels)
     title = "Angles between teacher layers, seen from each student"
     longest = max(len(line) for lines in name_lines for line in lines)

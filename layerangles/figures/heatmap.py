@@ -17,7 +17,12 @@ _BELOW = 62  # below a row: its ticks and the title of the axis
 
 
 def heatmap(
-    result: "AngleResult", student: str | None = None, *, step: int | None = None, tower: str | None = None
+    result: "AngleResult",
+    student: str | None = None,
+    *,
+    step: int | None = None,
+    tower: str | None = None,
+    null: str | None = None,
 ) -> go.Figure:
     """Draw the mean angles between all teacher layers as seen from each layer of one student.
 
@@ -30,19 +35,20 @@ def heatmap(
         student: its name; may be left out where there is only one.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+        null: show the excess of the angle over this null instead of the angle itself.
 
     Returns:
         The figure; of fixed size, in pixels, since its texts are laid out for it.
 
     Raises:
-        InputError: no such student, step or tower, or more than one to choose from.
+        InputError: no such student, step or tower, or more than one to choose from; or that null was not measured.
     """
     student = selection.one_student(result, student)
     tower = selection.one_tower(result, tower)
     result = selection.at_step(result, step)
     data = result.dataset.sel(student=student, tower=tower)
     shown = selection.known_layers(result, data)
-    panels = panels_of(result, data, shown)
+    panels = panels_of(result, data, shown, null)
 
     size = _panel_size(data.sizes["layer_a"])
     titles = [_title_lines(panel.title, size) for panel in panels]
@@ -63,7 +69,9 @@ def heatmap(
     for index, lines in enumerate(titles):
         figure.add_annotation(text="<br>".join(lines), **domain_of(index), **above)
 
-    notes = [f"mean over tokens, in degrees{selection.when_and_where(result, data, tower)}"]
+    notes = [
+        f"{f'excess over {null}, ' if null else ''}mean over tokens, in degrees{selection.when_and_where(result, data, tower)}"
+    ]
     notes += notes_on(panels)
     last = data.sizes["student_layer"] - 1
     if shown[-1] < last:

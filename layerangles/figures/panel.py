@@ -19,6 +19,7 @@ MAX_LAYERS_WITH_VALUES = 8
 MATCHED_MARK = "◆ teacher layer that training matched"
 
 _VARIABLES = ("angle_deg", "ci_low", "ci_high", "acute_fraction", "n_tokens", "n_degenerate")
+_OF_NULL = ("excess_deg", "excess_low", "excess_high", "null_angle_deg")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Panel:
         matched: the teacher layers that training matched this student layer to.
         confidence: of the intervals, 0 to 1.
         absence: why there is no angle at all, or an empty string.
+        null: the null whose excess is shown instead of the angle, or an empty string.
     """
 
     student: str
@@ -42,6 +44,12 @@ class Panel:
     matched: list[int]
     confidence: float
     absence: str
+    null: str = ""
+
+    @property
+    def shown(self) -> Any:
+        """The values that the colours stand for, ``[layer_a, layer_b]``, in degrees."""
+        return self.values["excess_deg" if self.null else "angle_deg"]
 
     @property
     def title(self) -> str:
@@ -53,7 +61,17 @@ class Panel:
         """The hover text of every cell, ``[layer_a][layer_b]``, without the lines that all cells share."""
         columns = [self.values[name].tolist() for name in _VARIABLES]
         indices = range(len(self.layers))
-        return [[self._hover_of(a, b, *(column[a][b] for column in columns)) for b in indices] for a in indices]
+        return [
+            [self._hover_of(a, b, *(column[a][b] for column in columns)) + self._hover_of_null(a, b) for b in indices]
+            for a in indices
+        ]
+
+    def _hover_of_null(self, a: int, b: int) -> str:
+        if not self.null or np.isnan(self.shown[a][b]):
+            return ""
+        excess, low, high, of_null = (self.values[name][a][b] for name in _OF_NULL)
+        interval = "" if np.isnan(low) else f", {100 * self.confidence:g} % interval {low:+.1f}° to {high:+.1f}°"
+        return f"<br>{self.null} {of_null:.1f}°, excess <b>{excess:+.1f}°</b>{interval}"
 
     def _hover_of(
         self, a: int, b: int, angle: float, low: float, high: float, acute: float, n_tokens: float, n_degenerate: float
@@ -106,11 +124,20 @@ class Grid:
         return [max(0.0, (end - self.size) / self.height), end / self.height]
 
 
-def panels_of(result: "AngleResult", data: xr.Dataset, student_layers: Sequence[int]) -> list[Panel]:
-    """The panels of one student; ``data`` is the student's part of ``result``, at one step."""
+def panels_of(
+    result: "AngleResult", data: xr.Dataset, student_layers: Sequence[int], null: str | None = None
+) -> list[Panel]:
+    """The panels of one student; ``data`` is the student's part of ``result``, at one step.
+
+    Raises:
+        InputError: that null was not measured.
+    """
     reasons = reasons_for_absence(result, data)
     order = ("student_layer", "layer_a", "layer_b")
     values = {name: data[name].transpose(*order).values for name in _VARIABLES}
+    if null is not None:
+        result.check_null(null)
+        values |= {name: data[name].sel(null=null).transpose(*order).values for name in _OF_NULL}
     matched = data["matched"].transpose(*order[:2]).values > 0
     layers = [int(layer) for layer in data["layer_a"].values]
     positions = {int(layer): index for index, layer in enumerate(data["student_layer"].values)}
@@ -125,6 +152,7 @@ def panels_of(result: "AngleResult", data: xr.Dataset, student_layers: Sequence[
             ],
             confidence=float(result.dataset.attrs.get("confidence", 0.95)),
             absence=reasons.get(layer, ""),
+            null=null or "",
         )
         for layer in student_layers
     ]
@@ -155,9 +183,12 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool) -> go
         if column > 0:
             y |= {"title": None} if inner_ticks else {"showticklabels": False, "title": None}
         layout |= {f"xaxis{axis_number(index)}": x, f"yaxis{axis_number(index)}": y}
-    angles = np.array([panel.values["angle_deg"] for panel in panels])
-    largest = float(np.nanmax(angles)) if np.isfinite(angles).any() else 0.0
-    layout["coloraxis"] = style.colour_axis(style.top_of_scale(largest), grid.width, grid.height)
+    shown = np.array([panel.shown for panel in panels])
+    largest = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 0.0
+    if panels and panels[0].null:
+        layout["coloraxis"] = style.excess_axis(largest, panels[0].null, grid.width, grid.height)
+    else:
+        layout["coloraxis"] = style.colour_axis(style.top_of_scale(largest), grid.width, grid.height)
     return go.Figure(traces, {**layout, "annotations": annotations, "template": "none"})
 
 
@@ -188,7 +219,7 @@ def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
     cells = go.Heatmap(
         x=panel.layers,
         y=panel.layers,
-        z=panel.values["angle_deg"],
+        z=panel.shown,
         coloraxis="coloraxis",
         xgap=gap,
         ygap=gap,
@@ -217,14 +248,14 @@ def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
 
 def _written_values(panel: Panel, axes: dict[str, str]) -> go.Scatter:
     """The angles as text in their cells; a heat map's own text is too faint on the middle of the scale."""
-    angles = panel.values["angle_deg"]
+    angles = panel.shown
     rows, columns = np.nonzero(np.isfinite(angles))
     written = angles[rows, columns].tolist()
     return go.Scatter(
         x=[panel.layers[column] for column in columns],
         y=[panel.layers[row] for row in rows],
-        text=[f"{angle:.1f}" for angle in written],
-        textfont={"size": 12, "color": [style.ink_on(angle) for angle in written]},
+        text=[f"{angle:+.1f}" if panel.null else f"{angle:.1f}" for angle in written],
+        textfont={"size": 12, "color": ["black" if panel.null else style.ink_on(angle) for angle in written]},
         mode="text",
         hoverinfo="skip",
         showlegend=False,

@@ -62,6 +62,20 @@ def colour_axis(top_deg: float, plot_width: float, plot_height: float) -> dict[s
     }
 
 
+# Orange below a null, blue above it, white at none; as light as black text needs.
+_EXCESS = ("#e08214", "#fdc98b", "#ffffff", "#a6cbe3", "#4a90c4")
+
+
+def excess_axis(largest_deg: float, null: str, plot_width: float, plot_height: float) -> dict[str, object]:
+    """The colour axis for the excess over a null: white at 0, as far below as above."""
+    axis = colour_axis(180, plot_width, plot_height)
+    bar = dict(axis["colorbar"])  # type: ignore[call-overload]
+    title = {"text": f'excess over {null} °<br><span style="font-size:5px"> </span>', "font": {"size": 12}}
+    bar |= {"title": title, "tickvals": None, "ticktext": None, "tickformat": "+"}
+    limit = max(largest_deg, 1.0)
+    return axis | {"cmin": -limit, "cmax": limit, "colorscale": list(_EXCESS), "colorbar": bar}
+
+
 def top_of_scale(largest_deg: float) -> int:
     """Where the colour bar ends, in degrees: always past the break at 90°, further only where the angles are."""
     return 180 if largest_deg > 120 else 120
