@@ -11,7 +11,7 @@ from .output import print_json, print_table, print_written
 if TYPE_CHECKING:
     from layerangles import AngleResult
     from layerangles.nulls import Null
-    from layerangles.states import Text
+    from layerangles.texts import Text
 
 
 def angles(

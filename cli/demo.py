@@ -160,9 +160,9 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
             "Over training",
             [
                 "N1 is the null: the same angle seen from the student's state at another token of another text, so "
-                "that teacher and student have nothing to do with each other. What training does shows in the excess over "
-                "it, not in the angle. ρ is the student's squared distance from the teacher's mean layer over the "
-                "spread of the layers around it: where it is large, every angle is acute.",
+                "that teacher and student have nothing to do with each other. What training does shows in the excess "
+                "over it, not in the angle. ρ is the student's squared distance from the teacher's mean layer over "
+                "the spread of the layers around it: where it is large, every angle is acute.",
             ],
             figures=[figures.trajectory(result)],
             table=trajectory_table(result),

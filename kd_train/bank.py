@@ -22,7 +22,8 @@ from kd_train.evaluate import Features
 from kd_train.losses import BatchCounts, LossSpec, cross_entropy, hidden_loss, prediction_divergence
 from kd_train.randomness import derive_seed, seeded
 from layerangles.checkpoints import LayerPair
-from layerangles.states import counted_states, forward_with_states, pad
+from layerangles.states import counted_states, forward_with_states
+from layerangles.texts import pad
 
 
 class OptimizerSpec(BaseModel):

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerangles.states import pad
+from layerangles.texts import pad
 
 IntArray = npt.NDArray[np.int64]
 Features = list[dict[str, list[int]]]

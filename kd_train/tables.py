@@ -9,7 +9,7 @@ from typing import Any
 
 from kd_train import embedded
 from layerangles.errors import InputError
-from layerangles.states import Text
+from layerangles.texts import Text
 
 
 class Table:

@@ -40,7 +40,7 @@ from layerangles.checkpoints import (
 )
 from layerangles.errors import InputError
 from layerangles.files import replacing
-from layerangles.states import EncodedTexts, Text
+from layerangles.texts import EncodedTexts, Text
 
 TEACHER = "teacher"
 

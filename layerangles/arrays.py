@@ -19,8 +19,9 @@ from layerangles.preprocessing import Preprocessing, TeacherStatistics, parse_pr
 from layerangles.relations import RelationSums
 from layerangles.result import SCHEMA_VERSION, AngleResult
 from layerangles.rivals import TokenSample
-from layerangles.states import Batch, Tower, check_finite
+from layerangles.states import Tower, check_finite
 from layerangles.streaming import AngleSums, View
+from layerangles.texts import Batch
 
 Array = npt.NDArray[np.floating[Any]] | Tensor
 

@@ -30,7 +30,8 @@ from layerangles.checkpoints import ModelCheckpoint
 from layerangles.errors import InputError
 from layerangles.lens import Lens
 from layerangles.passes import Settings, load, progress_bar, states_of
-from layerangles.states import Batch, EncodedTexts, n_positions
+from layerangles.states import n_positions
+from layerangles.texts import Batch, EncodedTexts
 
 EPSILON = 1e-6
 N_BINS = 1000

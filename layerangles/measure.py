@@ -25,7 +25,8 @@ from layerangles.pairing import StudentLike, common_teacher, open_students
 from layerangles.passes import Precision, Rivals, Settings
 from layerangles.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
 from layerangles.result import SCHEMA_VERSION, AngleResult
-from layerangles.states import EncodedTexts, FinalNorm, Text, Tower, n_layers, towers_of, width
+from layerangles.states import FinalNorm, Tower, n_layers, towers_of, width
+from layerangles.texts import EncodedTexts, Text
 
 Convention = Literal["layerangles", "paper"]
 

@@ -14,7 +14,7 @@ direction. Every null answers with the same numbers as the observation, on the s
 | ``N5`` | the mean of the token's teacher layers | the teacher alone, seen from its middle |
 | ``N6`` | the origin | the teacher alone, seen from outside |
 
-*Another token* is one of another text, at another position (:meth:`layerangles.states.Batch.partner`). N1 to N6 are
+*Another token* is one of another text, at another position (:meth:`layerangles.texts.Batch.partner`). N1 to N6 are
 defined by Yu, Wen and Mou's angle (2025, section 4) with one part replaced; the paper itself has no null.
 """
 

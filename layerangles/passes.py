@@ -24,17 +24,9 @@ from layerangles.nulls import Null, Tokens
 from layerangles.preprocessing import Preprocessing, TeacherStatistics
 from layerangles.relations import RelationSums
 from layerangles.rivals import TokenSample
-from layerangles.states import (
-    Batch,
-    EncodedTexts,
-    FinalNorm,
-    Tower,
-    check_finite,
-    counted_states,
-    forward_with_states,
-    n_layers,
-)
+from layerangles.states import FinalNorm, Tower, check_finite, counted_states, forward_with_states, n_layers
 from layerangles.streaming import AngleSums
+from layerangles.texts import Batch, EncodedTexts
 
 Precision = Literal["float32", "bfloat16"]
 Rivals = Literal["none", "sums", "all"]

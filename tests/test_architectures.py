@@ -34,16 +34,8 @@ from transformers import (
 )
 
 from layerangles.errors import InputError
-from layerangles.states import (
-    Batch,
-    EncodedTexts,
-    blocks,
-    forward_with_states,
-    n_layers,
-    n_positions,
-    towers_of,
-    width,
-)
+from layerangles.states import blocks, forward_with_states, n_layers, n_positions, towers_of, width
+from layerangles.texts import Batch, EncodedTexts
 
 WIDTH = 32
 _VOCABULARY = {"vocab_size": N_TOKENS_IN_VOCABULARY, "pad_token_id": 0}

@@ -15,7 +15,8 @@ from layerangles import AngleResult, InputError, measure_angles, open_student
 from layerangles.arrays import measure_arrays
 from layerangles.checkpoints import ModelCheckpoint
 from layerangles.passes import untrained_model
-from layerangles.states import EncodedTexts, counted_states, forward_with_states
+from layerangles.states import counted_states, forward_with_states
+from layerangles.texts import EncodedTexts
 
 TEACHER, BLOCKS = "teacher", 4
 

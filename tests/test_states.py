@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from layerangles.errors import InputError
-from layerangles.states import Batch, EncodedTexts, check_finite, counted_states, pad
+from layerangles.states import check_finite, counted_states
+from layerangles.texts import Batch, EncodedTexts, pad
 
 T5 = T5Config(pad_token_id=0, eos_token_id=3, decoder_start_token_id=0)
 BART = BartConfig(pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3)

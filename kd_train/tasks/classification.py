@@ -12,7 +12,7 @@ from kd_train import embedded
 from kd_train.evaluate import METRICS
 from kd_train.tables import Table, read_embedded, read_file, read_hub
 from layerangles.errors import InputError
-from layerangles.states import Text
+from layerangles.texts import Text
 
 SplitName = Literal["train", "dev", "test"]
 

@@ -64,9 +64,8 @@ def comparison(
     for row, lines in enumerate(name_lines):
         figure.add_annotation(text="<br>".join(lines), **domain_of(row * n_columns), **beside)
 
-    notes = [
-        f"{f'excess over {null}, ' if null else ''}mean over tokens, in degrees{selection.when_and_where(result, parts[0], tower)}"
-    ]
+    what = f"excess over {null}, " if null else ""
+    notes = [f"{what}mean over tokens, in degrees{selection.when_and_where(result, parts[0], tower)}"]
     notes += notes_on(panels)
     title = "Angles between teacher layers, seen from each student"
     longest = max(len(line) for lines in name_lines for line in lines)

@@ -69,9 +69,8 @@ def heatmap(
     for index, lines in enumerate(titles):
         figure.add_annotation(text="<br>".join(lines), **domain_of(index), **above)
 
-    notes = [
-        f"{f'excess over {null}, ' if null else ''}mean over tokens, in degrees{selection.when_and_where(result, data, tower)}"
-    ]
+    what = f"excess over {null}, " if null else ""
+    notes = [f"{what}mean over tokens, in degrees{selection.when_and_where(result, data, tower)}"]
     notes += notes_on(panels)
     last = data.sizes["student_layer"] - 1
     if shown[-1] < last:
