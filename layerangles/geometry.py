@@ -5,6 +5,7 @@ space. Sums of products are taken in float64 from whatever the models computed i
 float32 loses every digit where a student layer lies close to a teacher layer.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -135,13 +136,25 @@ class Products(NamedTuple):
 
 
 def centred_states(
-    teacher: Float[Tensor, "teacher_layer token dim"], others: Float[Tensor, "state token dim"]
+    teacher: Float[Tensor, "teacher_layer token dim"],
+    *others: Float[Tensor, "_ token dim"],
+    out: Float[Tensor, "tokens_or_more all_states dim"] | None = None,
 ) -> Float[Tensor, "token all_states dim"]:
-    """The states of a few tokens in float64, teacher layers first, each token centred on its mean teacher layer."""
+    """The states of a few tokens in float64, teacher layers first, each token centred on its mean teacher layer.
+
+    Args:
+        teacher: the teacher's layers.
+        others: further states of the same tokens, in this order behind them.
+        out: where to put them. Memory that is new costs more than what is done to it.
+    """
     n_teacher, n_tokens, dim = teacher.shape
-    states = torch.empty((n_tokens, n_teacher + len(others), dim), dtype=torch.float64, device=teacher.device)
-    states[:, :n_teacher] = teacher.transpose(0, 1)
-    states[:, n_teacher:] = others.transpose(0, 1)
+    n_states = n_teacher + sum(map(len, others))
+    if out is None:
+        out = torch.empty((n_tokens, n_states, dim), dtype=torch.float64, device=teacher.device)
+    states, start = out[:n_tokens], 0
+    for part in (teacher, *others):
+        states[:, start : start + len(part)] = part.transpose(0, 1)
+        start += len(part)
     states -= states[:, :n_teacher].mean(dim=1, keepdim=True)
     return states
 
@@ -155,7 +168,7 @@ def products_of(states: Float[Tensor, "token all_states dim"], n_teacher: int) -
 
 def chunk_geometry(
     teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"],
+    vertex: Float[Tensor, "student_layer token dim"] | Sequence[Float[Tensor, "_ token dim"]],
     a: Int[Tensor, " pair"],
     b: Int[Tensor, " pair"],
     products: Products | None = None,
@@ -167,10 +180,11 @@ def chunk_geometry(
 
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
-    teacher, vertex = _precise_device(teacher), _precise_device(vertex)
+    vertices = [_precise_device(part) for part in ([vertex] if isinstance(vertex, Tensor) else vertex)]
+    teacher = _precise_device(teacher)
     a, b = a.to(teacher.device), b.to(teacher.device)
     if products is None:
-        products = products_of(centred_states(teacher, vertex), len(teacher))
+        products = products_of(centred_states(teacher, *vertices), len(teacher))
     vertex_norm = products.vertex_norm[:, None]
     shared = products.cross - vertex_norm / 2  # <T_a − V, T_b − V> = <T_a, T_b> − shared_a − shared_b
     squared_length = products.teacher_norm - 2 * shared
@@ -190,7 +204,7 @@ def chunk_geometry(
     exact = left * sine * _ANGLE_TOLERANCE >= _GRAM_ROUNDING
     for s in (~exact).any(dim=1).nonzero().flatten().tolist():
         tokens = (~exact[s]).nonzero().flatten()
-        spokes = teacher[:, tokens].double() - vertex[s, tokens].double()
+        spokes = teacher[:, tokens].double() - _row(vertices, s)[tokens].double()
         length = spokes.norm(dim=-1, keepdim=True)
         if not length.isfinite().all():  # NaN has one meaning here, a direction without a length
             raise ValueError("states must be finite; got NaN or an infinite number among them.")
@@ -198,6 +212,15 @@ def chunk_geometry(
         cosines[s, :, tokens] = torch.bmm(directions, directions.transpose(1, 2))[:, a, b].T.clamp_(-1.0, 1.0)
         degenerate[s, :, tokens] = length.squeeze(-1) == 0
     return ChunkGeometry(cosines, degenerate)
+
+
+def _row(parts: Sequence[Float[Tensor, "_ token dim"]], row: int) -> Float[Tensor, "token dim"]:
+    """One row of what these parts would be in one piece."""
+    for part in parts:
+        if row < len(part):
+            return part[row]
+        row -= len(part)
+    raise IndexError(row)
 
 
 def mean_pairwise_distances(

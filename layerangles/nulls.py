@@ -68,19 +68,24 @@ def vertices(
     vertex: Float[Tensor, "student_layer token dim"],
     tokens: Tokens,
     untrained: Float[Tensor, "student_layer token dim"] | None = None,
-) -> Float[Tensor, "vertex token dim"] | None:
-    """The points a null looks from: one a student layer, or one for all; None for N0 and N2, which have none."""
+    chunk: slice = slice(None),
+) -> Float[Tensor, "vertex chunk_token dim"] | None:
+    """The points a null looks from: one a student layer, or one for all; None for N0 and N2, which have none.
+
+    Of the tokens of ``chunk`` alone; what they are paired with may lie outside it.
+    """
+    if null == "N1":
+        return vertex[:, tokens.partner[chunk]]
+    if null == "N3" and untrained is None:
+        raise ValueError('the null "N3" needs the states of an untrained student; got none.')
+    teacher, vertex = teacher[:, chunk], vertex[:, chunk]
     match null:
-        case "N1":
-            return vertex[:, tokens.partner]
         case "N3":
-            if untrained is None:
-                raise ValueError('the null "N3" needs the states of an untrained student; got none.')
-            return untrained
+            return None if untrained is None else untrained[:, chunk]
         case "N4":
             # Layers and tokens walk over the directions at different strides, so that neighbours share none.
             layers = torch.arange(len(vertex), device=vertex.device)[:, None]
-            rows = (tokens.number.to(vertex.device) * 31 + layers * 1009) % _N_DIRECTIONS
+            rows = (tokens.number[chunk].to(vertex.device) * 31 + layers * 1009) % _N_DIRECTIONS
             norm: Tensor = vertex.norm(dim=-1, keepdim=True)
             return _directions(vertex.shape[-1]).to(vertex)[rows] * norm
         case "N5":

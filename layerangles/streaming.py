@@ -5,7 +5,7 @@ data, measured apart, add up to the sums of the whole.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeVar
 
@@ -132,6 +132,7 @@ class AngleSums:
     ) -> None:
         self.nulls = tuple(nulls)
         self._a, self._b = (index.to(device) for index in layer_pairs(n_teacher_layers))
+        self._room: Tensor | None = None
         cells, n = (n_student_layers, len(self._a)), len(self.nulls)
         self.angle = ClusteredMean.zeros(*cells, device=device)
         self.layer_angle = ClusteredMean.zeros(n_student_layers, device=device)
@@ -156,11 +157,10 @@ class AngleSums:
         n_examples = int(tokens.example.max()) + 1 if len(tokens.example) else 0
         batch = self._batch(n_examples)
         for view in views:
-            vertices, where = self._vertices(view, tokens)
             for start in range(0, len(tokens.example), TOKENS_PER_CHUNK):
                 chunk = slice(start, start + TOKENS_PER_CHUNK)
                 belongs = torch.nn.functional.one_hot(tokens.example[chunk], n_examples).to(batch.total)
-                self._add_chunk(view, vertices, where, tokens.partner[chunk], chunk, belongs, batch)
+                self._add_chunk(view, tokens, chunk, belongs, batch)
         self._add_batch(batch)
 
     def _batch(self, n_examples: int) -> _Batch:
@@ -170,36 +170,38 @@ class AngleSums:
         n = len(self.nulls)
         return _Batch(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
 
-    def _vertices(self, view: View, tokens: Tokens) -> tuple[Tensor, dict[Null, slice]]:
-        """The student's layers and behind them all points that nulls look from; and where each null's are."""
-        stacked, where, end = [view.vertex], {}, len(view.vertex)
+    def _null_points(self, view: View, tokens: Tokens, chunk: slice) -> tuple[list[Tensor], dict[Null, slice]]:
+        """All points that nulls look from, and where each null's are behind the student's own layers."""
+        points, where, end = [], {}, len(view.vertex)
         for null in self.nulls:
-            points = null_baselines.vertices(null, view.teacher, view.vertex, tokens, view.untrained)
-            if points is not None:
-                where[null] = slice(end, end + len(points))
-                end += len(points)
-                stacked.append(points)
-        return (torch.cat(stacked) if len(stacked) > 1 else view.vertex), where
+            of_null = null_baselines.vertices(null, view.teacher, view.vertex, tokens, view.untrained, chunk)
+            if of_null is not None:
+                where[null] = slice(end, end + len(of_null))
+                end += len(of_null)
+                points.append(of_null)
+        return points, where
+
+    def _workspace(self, n_states: int, dim: int) -> Tensor:
+        """Room for the states of a chunk, kept from one to the next."""
+        if self._room is None or self._room.shape[1:] != (n_states, dim):
+            shape = (TOKENS_PER_CHUNK, n_states, dim)
+            self._room = torch.empty(shape, dtype=torch.float64, device=self.cosine_total.device)
+        return self._room
 
     def _add_chunk(
-        self,
-        view: View,
-        vertices: Float[Tensor, "vertex token dim"],
-        where: Mapping[Null, slice],
-        partner: Tensor,
-        chunk: slice,
-        belongs: Float[Tensor, "chunk_token example"],
-        batch: _Batch,
+        self, view: View, tokens: Tokens, chunk: slice, belongs: Float[Tensor, "chunk_token example"], batch: _Batch
     ) -> None:
         teacher, own = view.teacher[:, chunk], slice(0, len(view.vertex))
-        others = vertices[:, chunk]
-        if "N2" in self.nulls:
-            others = torch.cat([others, view.teacher[:, partner]])
-        states = centred_states(teacher, others)
+        points, where = self._null_points(view, tokens, chunk)
+        vertices = [view.vertex[:, chunk], *points]
+        partners = [view.teacher[:, tokens.partner[chunk]]] if "N2" in self.nulls else []
+        n = sum(map(len, vertices))
+        n_states = len(teacher) + n + sum(map(len, partners))
+        room = self._workspace(n_states, teacher.shape[-1])
+        states = centred_states(teacher, *vertices, *partners, out=room)
         everything = products_of(states, len(teacher))
-        n = len(vertices)
         products = Products(everything.between, everything.cross[:n], everything.vertex_norm[:n])
-        cosines = chunk_geometry(teacher, vertices[:, chunk], self._a, self._b, products).cosines
+        cosines = chunk_geometry(teacher, vertices, self._a, self._b, products).cosines
 
         angles = cosines[own].arccos()  # in radians until they are summed: fewer numbers to convert
         total, count, whole = _totals(angles, belongs)
@@ -209,11 +211,11 @@ class AngleSums:
         for k, null in enumerate(self.nulls):
             match null:
                 case "N0":
-                    norms = [x[:, chunk].double().square().sum(dim=-1) for x in (view.teacher, view.vertex)]
+                    norms = [x[:, chunk].norm(dim=-1).double().square_() for x in (view.teacher, view.vertex)]
                     of_null = null_baselines.independent_cosines(norms[0], norms[1], self._a, self._b)
                 case "N2":
-                    partners = slice(n, n + len(teacher))
-                    of_null = null_baselines.other_layer_cosines(everything, states, partners, own, self._a, self._b)
+                    others = slice(n, n + len(teacher))
+                    of_null = null_baselines.other_layer_cosines(everything, states, others, own, self._a, self._b)
                 case _:
                     of_null = cosines[where[null]]
             null_angles = of_null.arccos()
@@ -295,7 +297,9 @@ def state_of(sums: object) -> dict[str, Tensor]:
 
 def merged(one: Sums, other: Sums) -> Sums:
     """A new object whose every sum is the sum of the two's."""
-    both = copy.deepcopy(one)
+    both = copy.copy(one)
+    for name, value in vars(one).items():
+        setattr(both, name, copy.deepcopy(value) if isinstance(value, ClusteredMean | Tensor) else value)
     for name, tensor in state_of(other).items():
         state_of(both)[name].add_(tensor)
     return both
