@@ -1,5 +1,6 @@
 """``layerangles angles``: measure students, save the result, draw it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -146,10 +147,16 @@ def angles(
         rows = result.summary(shown).reset_index().to_dict(orient="records")
         print_json({"summary": rows, "wrote": written, **_plain(result)})
         return
-    print_table(summary_rows(result, shown), title=_title(result))
+    _show(result, shown)
+    print_written(*written)
+
+
+def _show(result: "AngleResult", null: str | None) -> None:
+    print_table(summary_rows(result, null), title=_title(result))
+    if "top_dimension" in result.dataset:
+        print_table(_top_dimensions(result), title="Largest dimensions of each teacher layer: share of the dot product")
     for name, step, before in result.unchanged_steps:
         typer.echo(f"note: {name} has the same weights at step {step} as at step {before}")
-    print_written(*written)
 
 
 def _title(result: "AngleResult") -> str:
@@ -269,6 +276,21 @@ def _draw(
     figure = figures.heatmap(final, null=null) if one else figures.comparison(final, null=null)
     written = [] if html is None else [figures.write_html(figure, html, overwrite=overwrite)]
     return written + [figures.write_image(figure, path, overwrite=overwrite) for path in images]
+
+
+def _top_dimensions(result: "AngleResult") -> list[dict[str, object]]:
+    """One row a tower and teacher layer: its five dimensions that weigh most in the dot product of two tokens."""
+    data = result.dataset
+    rows = []
+    for tower in data["tower"].values:
+        for layer in data["layer_a"].values:
+            cell = data[["top_dimension", "top_dimension_share"]].sel(tower=tower, layer_a=layer)
+            pairs = zip(cell["top_dimension"].values, cell["top_dimension_share"].values, strict=True)
+            shares = [f"{int(dimension)} ({100 * share:.1f} %)" for dimension, share in pairs if not math.isnan(share)]
+            rows.append(
+                {"tower": str(tower), "teacher layer": int(layer)} | {str(i): s for i, s in enumerate(shares, 1)}
+            )
+    return rows
 
 
 def _draw_trajectory(result: "AngleResult", path: Path, null: str | None, *, overwrite: bool) -> Path:

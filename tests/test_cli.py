@@ -365,6 +365,8 @@ def test_angles_measures_checkpoints_and_nulls_by_default(cli: Cli, trained: Pat
     assert last.nulls == ["N0", "N1", "N2", "N3", "N4", "N5", "N6"]
     assert last.steps == []
     assert "recoverability_gap" in last.dataset
+    first = int(last.dataset["top_dimension"].sel(tower="encoder", layer_a=1, rank=1))
+    assert f"{first} (" in done.out
 
 
 def test_shards_and_their_merger(cli: Cli, trained: Path) -> None:

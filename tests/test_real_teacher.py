@@ -44,21 +44,30 @@ def real_student(folder: Path, base: Path) -> Path:
     return folder
 
 
-def reference_cosines(base: Path, student: Path, texts: list[str]) -> np.ndarray:
-    """Mean cosines ``[student_layer, i, j]``, example by example and token by token, all in float64."""
+def real_states(base: Path, student: Path, texts: list[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Teacher's and student's states of every text alone, ``[layer, token, dim]``, in float64."""
     tokenizer = load_tokenizer(base)
     models = [AutoModel.from_pretrained(path, dtype=torch.float64).eval() for path in (base, student)]
-    cosines = []
+    states = []
     for text in texts:
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
-            teacher, vertex = (
-                torch.stack(model(**inputs, output_hidden_states=True).hidden_states)[:, 0] for model in models
-            )
-        spokes = teacher[None] - vertex[:, None]
-        unit = spokes / spokes.norm(dim=-1, keepdim=True)
-        cosines.append(torch.einsum("sind,sjnd->nsij", unit, unit).numpy())
-    return np.concatenate(cosines).mean(axis=0)
+            outputs = [model(**inputs, output_hidden_states=True) for model in models]
+        teacher, vertex = (torch.stack(output.hidden_states)[:, 0] for output in outputs)
+        states.append((teacher, vertex))
+    return states
+
+
+def cosines_of(teacher: torch.Tensor, vertex: torch.Tensor) -> torch.Tensor:
+    """``[token, student_layer, i, j]``, token by token."""
+    spokes = teacher[None] - vertex[:, None]
+    unit = spokes / spokes.norm(dim=-1, keepdim=True)
+    return torch.einsum("sind,sjnd->nsij", unit, unit)
+
+
+def reference_cosines(base: Path, student: Path, texts: list[str]) -> np.ndarray:
+    """Mean cosines ``[student_layer, i, j]``, example by example."""
+    return torch.cat([cosines_of(*states) for states in real_states(base, student, texts)]).mean(dim=0).numpy()
 
 
 def test_the_pass_on_the_real_teacher(tmp_path: Path) -> None:
@@ -73,3 +82,35 @@ def test_the_pass_on_the_real_teacher(tmp_path: Path) -> None:
 
     turned = measure_angles(student, texts[::-1], batch_size=24).dataset["cosine"].values[0, 0]
     assert np.nanmax(np.abs(turned - measured)) < 1e-6
+
+
+def test_the_nulls_on_the_real_teacher(tmp_path: Path) -> None:
+    base = embedded.model_path("all-MiniLM-L6-v2")
+    student = real_student(tmp_path / "student", base)
+    tokenizer = load_tokenizer(base)
+    # The order in which partners are chosen: by length and token ids.
+    ids = {text: tokenizer(text)["input_ids"] for text in embedded.movie_reviews().splits["dev"].texts[:8]}
+    ordered = sorted(ids, key=lambda text: (len(ids[text]), ids[text]))
+    states = real_states(base, student, ordered)
+    data = measure_angles(student, ordered, nulls=("N0", "N1", "N5", "N6"), rivals="sums").dataset
+    found: dict[str, list[torch.Tensor]] = {null: [] for null in ("N0", "N1", "N5", "N6")}
+    ratios = []
+    for number, (teacher, vertex) in enumerate(states):
+        squared, of_student = teacher.square().sum(dim=-1).T[:, None], vertex.square().sum(dim=-1).T[:, :, None]
+        inverse = (squared + of_student).rsqrt()
+        found["N0"].append(of_student[..., None] * inverse[..., None] * inverse[..., None, :])
+        other = states[number ^ 1][1]  # the texts are paired, two and two
+        length = other.shape[1]
+        partner = (torch.arange(teacher.shape[1]) + length // 2) % length
+        found["N1"].append(cosines_of(teacher, other[:, partner]))
+        found["N5"].append(cosines_of(teacher, teacher.mean(dim=0, keepdim=True).expand_as(vertex)))
+        found["N6"].append(cosines_of(teacher, torch.zeros_like(vertex)))
+        spread = (teacher - teacher.mean(dim=0)).square().sum(dim=-1).mean(dim=0)
+        ratios.append((vertex - teacher.mean(dim=0)).square().sum(dim=-1) / spread)
+    off_diagonal = ~np.eye(7, dtype=bool)
+    for null, cosines in found.items():
+        angles = torch.cat(cosines).clamp(-1, 1).arccos().rad2deg().mean(dim=0).numpy()
+        measured = data["null_angle_deg"].sel(null=null).values[0, 0]
+        assert np.abs(measured - angles)[:, off_diagonal].max() < 1e-3, null
+    expected = torch.cat(ratios, dim=1).mean(dim=1).numpy()
+    np.testing.assert_allclose(data["common_mode_ratio"].values[0, 0], expected, rtol=1e-4)
