@@ -102,6 +102,10 @@ class _Batch:
     excess_total: Float[Tensor, "null student_layer pair example"]
     excess_count: Float[Tensor, "null student_layer pair example"]
 
+    def of(self, examples: slice) -> "_Batch":
+        """A view of some examples' totals and counts."""
+        return _Batch(*(getattr(self, field.name)[..., examples] for field in fields(self)))
+
 
 class AngleSums:
     """The sums of one student over all its layers and all pairs of teacher layers.
@@ -159,8 +163,11 @@ class AngleSums:
         for view in views:
             for start in range(0, len(tokens.example), TOKENS_PER_CHUNK):
                 chunk = slice(start, start + TOKENS_PER_CHUNK)
-                belongs = torch.nn.functional.one_hot(tokens.example[chunk], n_examples).to(batch.total)
-                self._add_chunk(view, tokens, chunk, belongs, batch)
+                # Only the examples that have tokens in this chunk: a few of many.
+                example = tokens.example[chunk]
+                some = slice(int(example.min()), int(example.max()) + 1)
+                belongs = torch.nn.functional.one_hot(example - some.start, some.stop - some.start).to(batch.total)
+                self._add_chunk(view, tokens, chunk, belongs, batch.of(some))
         self._add_batch(batch)
 
     def _batch(self, n_examples: int) -> _Batch:
@@ -278,7 +285,7 @@ def _totals(
 ) -> tuple[Float[Tensor, "*cell example"], Float[Tensor, "*cell example"], bool]:
     """Totals and counts by example over the values that are not NaN; and whether none is."""
     total = values @ belongs
-    if bool(total.isfinite().all()):  # one NaN would be in all totals of its cell
+    if bool(total.sum().isfinite()):  # one NaN would be in all totals of its cell
         return total, belongs.sum(dim=0).expand(total.shape), True
     valid = ~values.isnan()
     return values.masked_fill(~valid, 0.0) @ belongs, valid.to(belongs) @ belongs, False

@@ -128,7 +128,7 @@ def test_labels_that_are_not_the_teachers(names: tuple[str, ...]) -> None:
         (b"text,label\ngood, very good,x\nbad,y\n", r"train\.csv cannot be read as csv: "),
         (b"text,label\nmore, more,x\nmore, more,y\n", r"train\.csv cannot be read as csv: "),
         (b"text,label\ngood,x\nbad\n", "example 2: the label is ''"),
-        (b"text,label\n\xff\xfe,x\n", r"train\.csv cannot be read as csv: "),
+        (b"text,label\n\xff\xfe,x\n", r"train\.csv is not in UTF-8 \(byte 0\)\. Convert it"),
     ],
 )
 def test_a_csv_file_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:

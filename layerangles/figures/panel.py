@@ -67,8 +67,10 @@ class Panel:
         ]
 
     def _hover_of_null(self, a: int, b: int) -> str:
-        if not self.null or np.isnan(self.shown[a][b]):
+        if not self.null or np.isnan(self.values["angle_deg"][a][b]):
             return ""
+        if np.isnan(self.shown[a][b]):
+            return f"<br>no {self.null} here, and so no excess"
         excess, low, high, of_null = (self.values[name][a][b] for name in _OF_NULL)
         interval = "" if np.isnan(low) else f", {100 * self.confidence:g} % interval {low:+.1f}° to {high:+.1f}°"
         return f"<br>{self.null} {of_null:.1f}°, excess <b>{excess:+.1f}°</b>{interval}"

@@ -62,12 +62,12 @@ def colour_axis(top_deg: float, plot_width: float, plot_height: float) -> dict[s
     }
 
 
-# Orange below a null, blue above it, white at none; as light as black text needs.
-_EXCESS = ("#e08214", "#fdc98b", "#ffffff", "#a6cbe3", "#4a90c4")
+# Orange below a null, blue above it, grey at none (white is a cell without an angle); as light as black text needs.
+_EXCESS = ("#e08214", "#fdc98b", "#e9ebed", "#a6cbe3", "#4a90c4")
 
 
 def excess_axis(largest_deg: float, null: str, plot_width: float, plot_height: float) -> dict[str, object]:
-    """The colour axis for the excess over a null: white at 0, as far below as above."""
+    """The colour axis for the excess over a null: grey at 0, as far below as above."""
     axis = colour_axis(180, plot_width, plot_height)
     bar = dict(axis["colorbar"])  # type: ignore[call-overload]
     title = {"text": f'excess over {null} °<br><span style="font-size:5px"> </span>', "font": {"size": 12}}

@@ -8,6 +8,7 @@ import xarray as xr
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
+from layerangles.figures.panel import axis_number
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
@@ -20,13 +21,16 @@ _MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 _WIDTH, _PANEL_HEIGHT, _GAP = 680, 210, 46
 _LEGEND_WIDTH = 230
 
+_MEANINGS = {60: "60°, independent layers of equal norm", 90: "90°, orthogonal"}
+
 
 def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = None) -> go.Figure:
     """Draw mean angle, excess over a null, and common-mode ratio ρ against the training step.
 
-    All are means over the tokens, pairs and layers of a student, with bands for their intervals. Panels of what was
-    not measured are left out. Where a checkpoint has the very weights of the one before it, the line is broken and
-    the subtitle says so: nothing was trained in between.
+    All are means over the tokens, pairs and layers of a student, with bands for their intervals (a bar where a point
+    stands alone). Panels of what was not measured are left out, and steps without a value are gaps. Where a checkpoint
+    has the very weights of the one before it, the line is broken and the subtitle says so: nothing was trained in
+    between.
 
     Args:
         result: measured with ``steps=True``.
@@ -37,7 +41,8 @@ def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = N
         The figure; of fixed size, in pixels.
 
     Raises:
-        InputError: the result has no step axis, or not that null (though it has others), or no such tower.
+        InputError: the result has no step axis, or not that null (though it has others), or no such tower; or it is
+            in gradient space or the paper's convention, where no mean over a student's layers is kept.
     """
     if not result.steps:
         raise InputError(
@@ -49,23 +54,34 @@ def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = N
     tower = selection.one_tower(result, tower)
     data = result.dataset.sel(tower=tower)
     panels = [panel for panel in _panels(data, null) if panel["mean"] is not None]
+    if not panels:
+        raise InputError(
+            "this result holds no mean over all layers of a student (none is kept in gradient space and in the paper's "
+            'convention), so there is no trajectory. Draw a step with heatmap(step=…), or measure with space="teacher".'
+        )
     figure = go.Figure(layout={"template": "none"})
-    height = len(panels) * _PANEL_HEIGHT + (len(panels) - 1) * _GAP
+    names = [style.wrapped(student, _LEGEND_WIDTH - 60, 12, at_hyphens=True) for student in result.students]
+    gaps = (len(panels) - 1) * _GAP
+    # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
+    panel_height = max(_PANEL_HEIGHT, (_legend_height(names) - gaps) / len(panels))
+    height = len(panels) * panel_height + gaps
     for index, panel in enumerate(panels):
-        axis = "" if index == 0 else str(index + 1)
+        axis = axis_number(index)
         for number, student in enumerate(result.students):
-            for trace in _line(result, student, number, panel, first=index == 0):
-                figure.add_trace(trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}"))
-        top = 1 - index * (_PANEL_HEIGHT + _GAP) / height
+            for trace in _line(result, student, number, panel):
+                trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}", name="<br>".join(names[number]))
+                figure.add_trace(trace.update(showlegend=index == 0 and trace.mode == "lines+markers"))
+        top = 1 - index * (panel_height + _GAP) / height
         is_last = index == len(panels) - 1
         figure.update_layout({f"xaxis{axis}": _x_axis(result.steps, f"y{axis}", is_last=is_last)})
-        figure.update_layout({f"yaxis{axis}": _y_axis(panel, [max(0.0, top - _PANEL_HEIGHT / height), top], axis)})
+        figure.update_layout({f"yaxis{axis}": _y_axis(panel, [max(0.0, top - panel_height / height), top], axis)})
         for value in panel["lines"]:
             reference = {"type": "line", "xref": f"x{axis} domain", "yref": f"y{axis}", "x0": 0, "x1": 1}
             figure.add_shape(**reference, y0=value, y1=value, line={"color": style.FAINT, "width": 1, "dash": "dot"})
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "font": {"size": 12}, "tracegroupgap": 2})
     notes = [f"means over tokens, pairs and layers{f' · {tower}' if result.dataset.sizes['tower'] > 1 else ''}"]
     notes.append(f"bands: {100 * float(result.dataset.attrs.get('confidence', 0.95)):g} % intervals")
+    notes += [f"dotted: {_MEANINGS[value]}" for panel in panels for value in panel["lines"] if value in _MEANINGS]
     notes += [f"{name}: step {step} has the weights of step {before}" for name, step, before in result.unchanged_steps]
     title = "Angles between teacher layers over training"
     return style.frame(figure, title, " · ".join(notes), (_WIDTH, height), (78, _LEGEND_WIDTH, 14, 60))
@@ -78,8 +94,9 @@ def _panels(data: xr.Dataset, null: str) -> list[dict[str, Any]]:
         found = [data.get(name) for name in names]
         return [v.sel(null=null) if v is not None and "null" in v.dims else v for v in found]
 
+    angles = ("student_angle_deg", "student_ci_low", "student_ci_high")
     specs = [
-        (("student_angle_deg", "student_ci_low", "student_ci_high"), "mean angle °", "°", ()),
+        (angles, "mean angle °", "°", _in_range(variables(*angles), tuple(_MEANINGS))),
         (("student_excess_deg", "student_excess_low", "student_excess_high"), f"excess over {null} °", "°", (0,)),
         (
             ("student_common_mode_ratio", "student_common_mode_low", "student_common_mode_high"),
@@ -95,41 +112,87 @@ def _panels(data: xr.Dataset, null: str) -> list[dict[str, Any]]:
     ]
 
 
-def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any], *, first: bool) -> list[go.Scatter]:
+def _in_range(variables: list[xr.DataArray | None], marked: tuple[int, ...]) -> tuple[int, ...]:
+    """The marked values between the smallest and the largest one there is."""
+    finite = [value for v in variables if v is not None for value in v.values[np.isfinite(v.values)].tolist()]
+    return tuple(value for value in marked if finite and min(finite) <= value <= max(finite))
+
+
+def _legend_height(names: list[list[str]]) -> float:
+    """About how high a legend of these lines is, on the safe side, in pixels."""
+    return 20 + sum(6 + 16.5 * len(lines) for lines in names)
+
+
+def _runs(there: list[bool], breaks: list[bool]) -> list[list[int]]:
+    """The indices that are joined by a line: runs of what is there, begun anew at each break.
+
+    >>> _runs([True, True, False, True, True], [False, False, False, False, True])
+    [[0, 1], [3], [4]]
+    """
+    runs: list[list[int]] = [[]]
+    for index, (is_there, breaks_here) in enumerate(zip(there, breaks, strict=True)):
+        if breaks_here or not is_there:
+            runs.append([])
+        if is_there:
+            runs[-1].append(index)
+    return [run for run in runs if run]
+
+
+def _apart(runs: list[list[Any]]) -> list[Any]:
+    """The runs in one list, with a None between two: a gap to plotly."""
+    return [value for run in runs for value in [None, *run]][1:]
+
+
+def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any]) -> list[go.Scatter]:
     """The band and the line of one student in one panel."""
     mean, low, high = (panel[name].sel(student=student).values.astype(float) for name in ("mean", "low", "high"))
     unchanged = {step: before for name, step, before in result.unchanged_steps if name == student}
-    there = np.isfinite(mean)
-    xs: list[float | None] = []
-    rows: list[tuple[float | None, float | None, float | None]] = []
-    hover: list[str] = []
-    for step, *values in zip(np.array(result.steps)[there].tolist(), mean[there], low[there], high[there], strict=True):
-        if step in unchanged:  # a gap: no flat line between two states that are one
-            xs, rows, hover = [*xs, None], [*rows, (None, None, None)], [*hover, ""]
-        xs.append(step)
-        rows.append((float(values[0]), float(values[1]), float(values[2])))
+    # No flat line between two states that are one.
+    runs = _runs(np.isfinite(mean).tolist(), [step in unchanged for step in result.steps])
+    in_band = np.isfinite(mean) & np.isfinite(low) & np.isfinite(high)
+    bands = [band for run in runs if len(band := [index for index in run if in_band[index]]) > 1]
+
+    def hover(index: int) -> str:
+        step, unit = result.steps[index], panel["unit"]
+        interval = f"[{low[index]:.2f}, {high[index]:.2f}]" if in_band[index] else "(no interval)"
         note = f"<br>the same weights as at step {unchanged[step]:,}" if step in unchanged else ""
-        hover.append(
-            f"{style.literal(student)}, step {step:,}<br>{panel['title'].removesuffix(' °')} "
-            f"<b>{values[0]:.2f}{panel['unit']}</b> [{values[1]:.2f}, {values[2]:.2f}]{note}"
-        )
+        what = panel["title"].removesuffix(" °")
+        return f"{style.literal(student)}, step {step:,}<br>{what} <b>{mean[index]:.2f}{unit}</b> {interval}{note}"
+
+    def bars(lengths: Any) -> list[float | None]:
+        """Of points that stand alone, where a band has no width."""
+        return _apart([[float(lengths[i]) if len(run) == 1 and in_band[i] else None for i in run] for run in runs])
+
     colour = _COLOURS[number % len(_COLOURS)]
-    ys, lows, highs = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
-    name = "<br>".join(style.wrapped(student, _LEGEND_WIDTH - 60, 12, at_hyphens=True))
-    common: dict[str, Any] = {"legendgroup": student, "x": xs}
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     return [
-        go.Scatter(**common, **edge, y=lows),
-        go.Scatter(**common, **edge, y=highs, fill="tonexty", fillcolor=_faded(colour)),
         go.Scatter(
-            **common,
-            y=ys,
-            name=name,
+            # Round every run once: with "tonexty" plotly would fill across the gaps.
+            x=_apart([[result.steps[i] for i in [*band, *reversed(band)]] for band in bands]),
+            y=_apart([[*low[band].tolist(), *reversed(high[band].tolist())] for band in bands]),
+            legendgroup=student,
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillcolor=_faded(colour),
+            hoverinfo="skip",
+        ),
+        go.Scatter(
+            x=_apart([[result.steps[i] for i in run] for run in runs]),
+            y=_apart([mean[run].tolist() for run in runs]),
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": bars(high - mean),
+                "arrayminus": bars(mean - low),
+                "width": 0,
+                "thickness": 2,
+                "color": colour,
+            },
+            legendgroup=student,
             mode="lines+markers",
             line={"color": colour, "width": 2, "dash": _DASHES[number % len(_DASHES)]},
             marker={"symbol": _MARKS[number % len(_MARKS)], "size": 7, "color": colour},
-            showlegend=first,
-            hovertext=hover,
+            hovertext=[text or "" for text in _apart([[hover(i) for i in run] for run in runs])],
             hovertemplate="%{hovertext}<extra></extra>",
         ),
     ]
