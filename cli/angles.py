@@ -109,8 +109,11 @@ def angles(
         require_image_export()
     texts = _evenly(_texts(students, data, text, split), max_examples)
     chosen = _nulls(null)
-    if excess and not chosen:
-        raise InputError("--excess needs a null to subtract; leave out --null none.")
+    no_nulls = "--space gradient" if space == "gradient" else "--convention paper" if convention == "paper" else ""
+    if excess and (no_nulls or not chosen):
+        raise InputError(f"--excess needs a null to subtract; leave out {no_nulls or '--null none'}.")
+    if trajectory is not None and no_nulls:
+        raise InputError(f"--trajectory draws means over a whole student, which {no_nulls} does not have.")
     with_steps = _have_checkpoints(students or []) if steps is None else steps
     if trajectory is not None and not with_steps:
         raise InputError("--trajectory needs checkpoints along training, and these students have none.")
@@ -153,6 +156,8 @@ def angles(
 
 def _show(result: "AngleResult", null: str | None) -> None:
     print_table(summary_rows(result, null), title=_title(result))
+    if "whole_angle_deg" in result.dataset:
+        print_table(_whole_students(result), title="Whole students: angles between their gradients")
     if "top_dimension" in result.dataset:
         print_table(_top_dimensions(result), title="Largest dimensions of each teacher layer: share of the dot product")
     for name, step, before in result.unchanged_steps:
@@ -276,6 +281,15 @@ def _draw(
     figure = figures.heatmap(final, null=null) if one else figures.comparison(final, null=null)
     written = [] if html is None else [figures.write_html(figure, html, overwrite=overwrite)]
     return written + [figures.write_image(figure, path, overwrite=overwrite) for path in images]
+
+
+def _whole_students(result: "AngleResult") -> list[dict[str, object]]:
+    """One row a student (and step): the angles over all pairs of teacher layers."""
+    frame = result.dataset["whole_angle_deg"].to_dataframe(name="angle").reset_index().dropna(subset="angle")
+    keys = [key for key in ("student", "step", "tower") if key in frame]
+    groups = frame.groupby(keys, sort=False)["angle"].agg(["mean", "min", "max"]).reset_index()
+    names = {"mean": "mean angle °", "min": "smallest °", "max": "largest °"}
+    return [{str(k): v for k, v in row.items()} for row in groups.rename(columns=names).to_dict(orient="records")]
 
 
 def _top_dimensions(result: "AngleResult") -> list[dict[str, object]]:

@@ -369,6 +369,21 @@ def test_angles_measures_checkpoints_and_nulls_by_default(cli: Cli, trained: Pat
     assert f"{first} (" in done.out
 
 
+def test_gradients_and_the_papers_convention_are_drawn_too(cli: Cli, trained: Path) -> None:
+    student = trained / "students" / "forward-seed0"
+    short = ("--no-steps", "--max-examples", 8, "--gradient-batches", 1)
+    done = cli("angles", student, "--space", "gradient", "--html", "gradient.html", "-o", "gradient.nc", *short)
+    assert done.code == 0, done.err
+    assert "Whole students: angles between their gradients" in done.out
+    whole = AngleResult.load("gradient.nc").dataset["whole_angle_deg"]
+    assert f"{float(whole.mean()):.1f}" in done.out
+    done = cli("angles", student, "--convention", "paper", "--max-length", 32, "--html", "p.html", "-o", "p.nc", *short)
+    assert done.code == 0, done.err
+    assert Path("p.html").stat().st_size > 1_000_000
+    refused(cli("angles", student, "--space", "gradient", "--excess"), "leave out --space gradient")
+    refused(cli("angles", student, "--convention", "paper", "--trajectory", "x.html"), "does not have")
+
+
 def test_shards_and_their_merger(cli: Cli, trained: Path) -> None:
     students = sorted((trained / "students").glob("*-seed0"))
     for i in range(2):
