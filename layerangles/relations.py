@@ -101,8 +101,7 @@ class RelationSums:
 def _squared_lengths(
     products: Float[Tensor, "token state state"], rows: Int[Tensor, " row"]
 ) -> Float[Tensor, "token row row"]:
-    """``‖X_i − X_j‖²``; NaN rather than a rounding error where the two are the same."""
+    """``‖X_i − X_j‖²``; 0 where the two are the same."""
     some = products[:, rows[:, None], rows]
     norm = some.diagonal(dim1=1, dim2=2)
-    squared = norm[:, :, None] + norm[:, None] - 2 * some
-    return squared.masked_fill(squared <= 1e-14 * (norm[:, :, None] + norm[:, None]), torch.nan)
+    return norm[:, :, None] + norm[:, None] - 2 * some

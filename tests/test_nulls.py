@@ -134,18 +134,20 @@ def test_the_interval_of_the_excess_is_that_of_the_paired_differences() -> None:
 def test_tokens_without_an_angle_are_left_out_of_the_excess_on_both_sides() -> None:
     view, tokens = _scene()
     view.vertex[0, 3] = view.teacher[1, 3]  # no direction to layer 1 there
+    view.teacher[1, 7] = 0  # none to it from the origin here, which is N6's vertex
     sums = _measured(view, tokens, ("N1", "N6"))
     a, b = layer_pairs(N_TEACHER)
-    touched = (a == 1) | (b == 1)
+    touched = ((a == 1) | (b == 1)).double()
     n = sum(COUNTS)
-    assert (sums.angle.count[0] == n - touched.double()).all()
-    assert (sums.excess.count[1, 0] == n - touched.double()).all()  # N6 looks from the origin, and sees all tokens
-    assert (sums.null_count[1] == n).all()
-    keep = torch.arange(n) != 3
-    difference = (_naive_angles("observed", view, tokens) - _naive_angles("N6", view, tokens))[0][a, b][touched][
-        :, keep
-    ]
-    assert sums.excess.mean()[1, 0, touched].numpy() == pytest.approx(difference.mean(dim=-1).numpy(), abs=1e-5)
+    assert (sums.angle.count[0] == n - touched).all()
+    assert (sums.null_count[1] == n - touched).all()
+    assert (sums.excess.count[1, 0] == n - 2 * touched).all()
+    assert sums.student_excess.count.tolist() == sums.excess.count.sum(dim=(1, 2)).tolist()
+    assert sums.layer_excess.count.tolist() == sums.excess.count.sum(dim=2).tolist()
+    keep = (torch.arange(n) != 3) & (torch.arange(n) != 7)
+    difference = (_naive_angles("observed", view, tokens) - _naive_angles("N6", view, tokens))[0][a, b]
+    expected = difference[touched.bool()][:, keep].mean(dim=-1)
+    assert sums.excess.mean()[1, 0, touched.bool()].numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_several_views_are_each_alone() -> None:

@@ -56,6 +56,15 @@ def test_two_layers_matched_to_one_have_no_structured_cosine() -> None:
     assert sums.structured_count[0, 2] == N_TOKENS
 
 
+def test_layers_that_coincide_have_no_structured_cosine() -> None:
+    teacher, vertex, example = _states()
+    teacher[2:] = 1000 * teacher[2:]
+    teacher[4] = teacher[2]
+    sums = _sums(teacher, vertex, example)
+    assert sums.structured_count[1, 2] == 0  # matched to layers 2 and 4
+    assert sums.structured_count[0, 1] == N_TOKENS
+
+
 def test_tokens_without_a_spread_have_no_ratio() -> None:
     teacher, vertex, example = _states()
     teacher[:, 4] = teacher[:1, 4]
