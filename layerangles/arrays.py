@@ -14,13 +14,11 @@ from layerangles import labelling
 from layerangles.errors import InputError
 from layerangles.geometry import check_states
 from layerangles.nulls import Null, check_nulls
-from layerangles.passes import Rivals, Sums, tokens_of
+from layerangles.passes import Rivals, Sums, tokens_of, zero_sums
 from layerangles.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
-from layerangles.relations import RelationSums
 from layerangles.result import SCHEMA_VERSION, AngleResult
-from layerangles.rivals import TokenSample
 from layerangles.states import Tower, check_finite
-from layerangles.streaming import AngleSums, View
+from layerangles.streaming import View
 from layerangles.texts import Batch
 
 Array = npt.NDArray[np.floating[Any]] | Tensor
@@ -83,7 +81,10 @@ def measure_arrays(
     )
 
     pairs = {name: list((matched or {}).get(name, ())) for name in students}
-    sums = {name: _zero_sums(targets, states, chosen, dict(pairs[name]), rivals) for name, states in vertices.items()}
+    sums = {
+        name: zero_sums(len(states), len(targets), chosen, rivals, dict(pairs[name]))
+        for name, states in vertices.items()
+    }
     ends = counts.cumsum(0)
     starts = ends - counts
     for first in _blocks(len(names)):
@@ -144,17 +145,6 @@ def _blocks(n_examples: int) -> list[slice]:
     """Examples some at a time; a last one alone joins the block before it, since its partner must be another."""
     starts = list(range(0, max(n_examples - 1, 1), _EXAMPLES_AT_A_TIME))
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], n_examples], strict=True)]
-
-
-def _zero_sums(
-    teacher: Tensor, states: Tensor, nulls: tuple[Null, ...], matched: Mapping[int, int], rivals: Rivals
-) -> Sums:
-    sums = Sums(AngleSums(len(states), len(teacher), nulls=nulls))
-    if rivals != "none":
-        sums.relations = RelationSums(len(states), len(teacher), matched)
-    if rivals == "all":
-        sums.sample = TokenSample()
-    return sums
 
 
 def _update(sums: Sums, teacher: Tensor, states: Tensor, batch: Batch, tower: Tower, prepared: Preprocessing) -> None:

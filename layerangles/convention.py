@@ -78,8 +78,8 @@ def measure_as_paper(
     means: list[list[Tensor]] = [[] for _ in lenses]
     histograms: list[Tensor | int] = [0 for _ in lenses]
     with torch.inference_mode(), progress_bar(encoded, settings, "angles, paper's convention") as bar:
-        for batch in settings.batches(encoded):
-            everything = _padded(batch, max_length, pad_id)
+        for batch in encoded.batches(settings.batch_size):  # in every process: means over batches do not add up
+            everything = _padded(batch.to(settings.device), max_length, pad_id)
             targets = states_of(model, everything, settings)
             states = {path: states_of(student, everything, settings) for path, student in students.items()}
             for i, lens in enumerate(lenses):

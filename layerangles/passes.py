@@ -104,7 +104,7 @@ def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTe
     """The main pass: the angles of some students, and all that is asked for beside them."""
     teacher_model = load(teacher, settings.device)
     models = _Students(lenses, settings)
-    measured = Measured([_zero_sums(lens, teacher, settings) for lens in lenses])
+    measured = Measured([_sums_of(lens, teacher, settings) for lens in lenses])
     towers = dict.fromkeys(lens.tower for lens in lenses)
     if settings.rivals != "none":
         measured.statistics = {tower: TeacherStatistics() for tower in towers}
@@ -122,14 +122,26 @@ def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTe
     return _over_processes(measured)
 
 
-def _zero_sums(lens: Lens, teacher: ModelCheckpoint, settings: Settings) -> Sums:
+def _sums_of(lens: Lens, teacher: ModelCheckpoint, settings: Settings) -> Sums:
     n_teacher, device = n_layers(teacher.config, lens.tower) + 1, settings.sums_device
-    sums = Sums(AngleSums(len(lens.layers), n_teacher, nulls=settings.nulls, device=device))
-    if settings.rivals != "none":
-        rows = {layer: row for row, layer in enumerate(lens.layers)}
-        matched = {rows[s]: t for s, t in lens.matched if s in rows}
-        sums.relations = RelationSums(len(lens.layers), n_teacher, matched, device=device)
-    if settings.rivals == "all":
+    rows = {layer: row for row, layer in enumerate(lens.layers)}
+    matched = {rows[s]: t for s, t in lens.matched if s in rows}
+    return zero_sums(len(lens.layers), n_teacher, settings.nulls, settings.rivals, matched, device)
+
+
+def zero_sums(
+    n_student_layers: int,
+    n_teacher_layers: int,
+    nulls: tuple[Null, ...],
+    rivals: Rivals,
+    matched: Mapping[int, int],
+    device: torch.device | str = "cpu",
+) -> Sums:
+    """Sums over no tokens, of all that is asked for."""
+    sums = Sums(AngleSums(n_student_layers, n_teacher_layers, nulls=nulls, device=device))
+    if rivals != "none":
+        sums.relations = RelationSums(n_student_layers, n_teacher_layers, matched, device=device)
+    if rivals == "all":
         sums.sample = TokenSample()
     return sums
 
@@ -141,18 +153,22 @@ class _Students:
         self.lenses = lenses
         self._models: dict[str, PreTrainedModel] = {}
         self._untrained: dict[str, PreTrainedModel] = {}
+        self._architectures: dict[str, str] = {}  # by path; empty unless untrained students are asked for
         for student in (lens.student for lens in lenses if lens.layers):
             if str(student.path) not in self._models:
                 self._models[str(student.path)] = load(student, settings.device)
-            if "N3" in settings.nulls and _architecture(student) not in self._untrained:
-                self._untrained[_architecture(student)] = untrained_model(student, settings.device)
+            if "N3" in settings.nulls:
+                architecture = self._architectures[str(student.path)] = _architecture(student)
+                if architecture not in self._untrained:
+                    self._untrained[architecture] = untrained_model(student, settings.device)
 
     def states(self, batch: Batch, settings: Settings) -> Iterator[tuple[Lens, States, States | None]]:
         """Every lens's student: its states, and those of an untrained one; a model's batch is run once."""
         trained: dict[str, States] = {}
         untrained: dict[str, States] = {}
         for lens in self.lenses:
-            path, architecture = str(lens.student.path), _architecture(lens.student)
+            path = str(lens.student.path)
+            architecture = self._architectures.get(path, "")
             if not lens.layers:
                 yield lens, {}, None
                 continue
@@ -318,7 +334,8 @@ def fit_maps(
     students: dict[str, PreTrainedModel] = {}
     sums = [[MapSums() for _ in range(lens.n_layers)] for lens in lenses]
     for lens in lenses:
-        students.setdefault(str(lens.student.path), load(lens.student, settings.device))
+        if str(lens.student.path) not in students:
+            students[str(lens.student.path)] = load(lens.student, settings.device)
     with torch.inference_mode(), progress_bar(encoded, settings, "fitting maps") as bar:
         for batch in settings.batches(encoded):
             targets = states_of(model, batch, settings)
