@@ -69,3 +69,11 @@ def test_processes_stop_together_and_fit_one_map(study: ToyStudy, tmp_path: Path
     for result in fitted:
         np.testing.assert_allclose(result.dataset["map_r2"], one.dataset["map_r2"], rtol=1e-9)
         np.testing.assert_allclose(result.dataset["angle_deg"], one.dataset["angle_deg"], rtol=1e-6)
+
+
+def test_the_papers_convention_is_the_same_in_every_process(study: ToyStudy, tmp_path: Path) -> None:
+    settings: dict[str, object] = {"convention": "paper", "max_length": 16, "batch_size": 4}
+    one = measure_angles([study.identity], study.texts, device="cpu", convention="paper", max_length=16, batch_size=4)
+    for result in _in_two_processes([study.identity], study.texts, tmp_path / "paper", **settings):
+        np.testing.assert_allclose(result.dataset["cosine"], one.dataset["cosine"], rtol=1e-9)
+        assert (result.dataset["histogram"] == one.dataset["histogram"]).all()
