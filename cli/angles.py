@@ -229,7 +229,6 @@ def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[st
 def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | None, split: str) -> "Sequence[Text]":
     from kd_train.study import study_of
     from kd_train.tables import read_file
-    from kd_train.tasks import classification
     from layerangles.errors import InputError
 
     if columns is not None and len(columns) > 2:
@@ -242,10 +241,10 @@ def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | 
             continue  # measure_angles says what is wrong with it
         study = study_of(student)
         if study is not None:
-            loaded = classification.load(study.task)
+            loaded = study.task.load()
             if split not in loaded.splits:
                 raise InputError(f"the study has no split {split!r}; its splits are {', '.join(loaded.splits)}.")
-            return loaded.splits[split].texts
+            return loaded.texts(split)
         break
     if students and not any(student.is_dir() for student in students):
         raise InputError(

@@ -67,11 +67,10 @@ def demo(
 
 
 def _measure(study: "Study", folder: Path, n_texts: int) -> "AngleResult":
-    from kd_train.tasks import classification
     from layerangles import measure_angles
 
     names = [f"{strategy.label}-seed{seed}" for seed in study.seeds for strategy in study.strategies]
-    dev = classification.load(study.task).splits["dev"].texts[:n_texts]
+    dev = study.task.load().texts("dev")[:n_texts]
     return measure_angles(
         [folder / "students" / name for name in names],
         dev,

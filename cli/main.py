@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from layerangles.errors import InputError
+from layerangles.errors import InputError, RunError
 
 from . import angles, demo, env, merge, plan, train
 
@@ -51,5 +51,8 @@ def run() -> None:
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    except RunError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:  # outside of a command, while typer is not looking
         sys.exit(130)

@@ -8,7 +8,12 @@ import typer
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
-    from kd_train.plan import StudyPlan
+    from collections.abc import Mapping
+
+    from kd_train.costs import ModelCost
+    from kd_train.plan import MemberPlan, StudyPlan
+    from kd_train.students import StudentPlan
+    from layerangles.states import Tower
 
 
 def plan(
@@ -35,20 +40,37 @@ def plan(
 
 
 def _content(plan: "StudyPlan") -> dict[str, Any]:
+    from kd_train.costs import estimate
+
     study = plan.study
+    costs = estimate(plan)
     return {
         "study": study.name,
         "output": str(study.folder),
+        "task": study.task.kind,
         "teacher": {
             "model": study.teacher.model,
-            "layers": plan.teacher.num_hidden_layers,
+            "layers": plan.teacher_depths,
             "width": plan.teacher.hidden_size,
-            "parameters": plan.teacher_parameters,
+            "parameters": costs.teacher.parameters,
             "finetune": study.teacher.finetune is not None,
         },
-        "student": plan.student.model_dump() | {"parameters": plan.student_parameters},
         "pairs_are": "[student_layer, teacher_layer]; 0 is the embedding output, 1 the first block",
-        "towers": {plan.tower: {label: [list(pair) for pair in pairs] for label, pairs in plan.pairs.items()}},
+        "towers": {
+            tower: {label: [list(pair) for pair in member.pairs[tower]] for label, member in plan.members.items()}
+            for tower in plan.towers
+        },
+        "strategies": {
+            label: {
+                "student": member.student.model_dump(mode="json"),
+                "targets": member.strategy.targets,
+                "changes": member.strategy.changes,
+                "learning_rate": member.learning_rate,
+                "loss": member.loss.model_dump(mode="json"),
+                "estimate": costs.students[label]._asdict(),
+            }
+            for label, member in plan.members.items()
+        },
         "students": [name for seed in study.seeds for name in plan.student_names(seed)],
         "notes": plan.notes,
         "resolved": study.model_dump(mode="json"),
@@ -56,36 +78,40 @@ def _content(plan: "StudyPlan") -> dict[str, Any]:
 
 
 def _print(plan: "StudyPlan") -> None:
-    study, student = plan.study, plan.student
+    from kd_train.costs import estimate
+
+    study, costs = plan.study, estimate(plan)
     typer.echo(f"Study {study.name} → {study.folder}\n")
-    print_table(
-        [
-            {
-                "": "teacher",
-                "model": study.teacher.model,
-                "layers": plan.teacher.num_hidden_layers,
-                "width": plan.teacher.hidden_size,
-                "parameters": plan.teacher_parameters,
-            },
-            {
-                "": "each student",
-                "model": _origin(plan),
-                "layers": student.layers,
-                "width": student.width,
-                "parameters": plan.student_parameters,
-            },
-        ]
-    )
-    typer.echo("Which teacher layer each student layer is matched to (0 = embedding output, 1 = first block):\n")
-    print_table(
-        [
-            {"strategy": label} | {f"student {layer}": _targets(pairs, layer) for layer in range(student.layers + 1)}
-            for label, pairs in plan.pairs.items()
-        ]
-    )
+    rows = [_model_row("teacher", study.teacher.model, plan.teacher_depths, plan.teacher.hidden_size, costs.teacher)]
+    alike: dict[str, list[str]] = {}  # by what they look like
+    for label, member in plan.members.items():
+        alike.setdefault(repr(member.student), []).append(label)
+    for labels in alike.values():
+        student = plan.members[labels[0]].student
+        name = "each student" if len(alike) == 1 else ", ".join(labels)
+        rows.append(_model_row(name, _origin(student), student.layers, student.width, costs.students[labels[0]]))
+    print_table(rows, title="Models; memory and time of a step are estimates for texts of full length")
+    for tower in plan.towers:
+        of = f" in the {tower}" if len(plan.towers) > 1 else ""
+        typer.echo(
+            f"Which teacher layer each student layer is matched to{of} (0 = embedding output, 1 = first block):\n"
+        )
+        deepest = max(member.student.layers[tower] for member in plan.members.values())
+        print_table(
+            [
+                {"strategy": label}
+                | {f"student {layer}": _targets(member.pairs[tower], layer) for layer in range(deepest + 1)}
+                | {"": _remark(member)}
+                for label, member in plan.members.items()
+            ]
+        )
     for note in plan.notes:
         typer.echo(f"Note: {note}")
-    training = study.training
+    _print_run(plan)
+
+
+def _print_run(plan: "StudyPlan") -> None:
+    study, training = plan.study, plan.study.training
     length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs or 3:g} epochs"
     teacher = "fine-tune the teacher, then " if study.teacher.finetune else ""
     seeds = ", ".join(map(str, study.seeds))
@@ -93,16 +119,43 @@ def _print(plan: "StudyPlan") -> None:
         f"To run: {teacher}train {len(study.strategies) * len(study.seeds)} students "
         f"({len(study.strategies)} strategies × {len(study.seeds)} seeds: {seeds}) for {length}, "
         f"batch {training.batch_size}, learning rate {training.learning_rate:g}.\n"
-        f"Loss: {study.loss.ce_weight:g} CE + {study.loss.kl_weight:g} KL + "
-        f"{study.loss.hidden_weight:g} {study.loss.hidden} (maps: {student.map})."
+        f"Loss: {study.loss.ce_weight:g} CE + {study.loss.kl_weight:g} {study.loss.divergence} + "
+        f"{study.loss.hidden_weight:g} {study.loss.hidden}."
     )
 
 
-def _origin(plan: "StudyPlan") -> str:
-    blocks = f"blocks copied from teacher {', '.join(map(str, plan.student.copied_layers))}"
-    return f"{blocks if plan.student.copied_layers else 'random blocks'}; {plan.student.embeddings} embeddings"
+def _model_row(name: str, model: str, layers: "Mapping[Tower, int]", width: int, cost: "ModelCost") -> dict[str, Any]:
+    return {
+        "": name,
+        "model": model,
+        "layers": " + ".join(map(str, layers.values())),
+        "width": width,
+        "parameters": cost.parameters,
+        "memory": f"{cost.memory_bytes / 2**20:.0f} MiB",
+        "step": f"{cost.seconds_per_step:.2g} s",
+    }
+
+
+def _origin(student: "StudentPlan") -> str:
+    copied = " and ".join(", ".join(map(str, layers)) for layers in student.copied_layers.values() if layers)
+    blocks = f"blocks copied from teacher {copied}" if copied else "random blocks"
+    frozen = "frozen " if student.freeze_embeddings else ""
+    return f"{blocks}; {frozen}{student.embeddings} embeddings; {student.map} map"
+
+
+def _remark(member: "MemberPlan") -> str:
+    strategy = member.strategy
+    remarks = [f"targets: {strategy.targets}"] if strategy.targets != "teacher" else []
+    if strategy.redraw is not None:
+        every = "epoch" if strategy.redraw == "epoch" else f"{strategy.redraw} steps"
+        remarks.append(f"drawn anew every {every}")
+    elif strategy.changes:
+        remarks.append("weighed token by token" if strategy.kind == "attention" else "chosen anew every step")
+    return "; ".join(remarks)
 
 
 def _targets(pairs: tuple[tuple[int, int], ...], student_layer: int) -> str:
-    targets = [f"teacher {teacher}" for student, teacher in pairs if student == student_layer]
-    return ", ".join(targets) or "–"
+    targets = [teacher for student, teacher in pairs if student == student_layer]
+    if len(targets) > 2 and targets == list(range(targets[0], targets[-1] + 1)):
+        return f"teacher {targets[0]} to {targets[-1]}"
+    return f"teacher {', '.join(map(str, targets))}" if targets else "–"

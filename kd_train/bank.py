@@ -1,65 +1,102 @@
-"""Many students behind one teacher pass: the training step, the order of the data, the state to resume from.
+"""Many students behind one teacher pass: the training step, and the state to resume from.
 
 All students of a bank share the teacher, the batch and the random numbers; their losses do not touch. A student
-trained in a bank is therefore the student trained alone, to the bit on the CPU.
+trained in a bank is therefore the student trained alone, to the bit on the CPU. Processes share the parts of a batch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+from transformers import PreTrainedModel
 
-from kd_train.evaluate import Features
-from kd_train.losses import BatchCounts, LossSpec, cross_entropy, hidden_loss, prediction_divergence
-from kd_train.randomness import derive_seed, seeded
-from layerangles.checkpoints import LayerPair
-from layerangles.states import counted_states, forward_with_states
-from layerangles.texts import pad
+from kd_train.assignment import Assignment
+from kd_train.batches import shared_out
+from kd_train.controls import TargetKind
+from kd_train.losses import (
+    BatchCounts,
+    LossSpec,
+    Tokens,
+    hidden_loss,
+    label_loss,
+    over_pairs,
+    prediction_divergence,
+)
+from kd_train.maps import name_of
+from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
+from kd_train.randomness import seeded
+from kd_train.targets import Targets, TeacherPass, Wanted, chosen_tokens, labelled
+from kd_train.tasks.base import IGNORED, Part
+from layerangles.states import Tower, blocks, counted_states, forward_with_states, towers_of
+
+# On a GPU, work is queued: to know whose time it was, the queue must be emptied. Done in every so many steps only.
+_TIMED_EVERY = 16
 
 
-class OptimizerSpec(BaseModel):
-    """How a model is optimized: AdamW with a schedule over all steps of the run."""
+@dataclass(frozen=True)
+class Stop:
+    """Why a member is trained no further after ``step`` steps: it failed, or it got no better."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup: float = Field(default=0.1, ge=0, le=1, description="share of all steps")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    max_grad_norm: float = Field(default=1.0, gt=0, description="each student's gradient is clipped by itself")
+    step: int
+    reason: str
+    failed: bool
 
 
 @dataclass
 class Member:
-    """One student of a bank: its model, its maps into teacher space, and the pairs of layers it is matched on."""
+    """One student of a bank, and all that it does not share with the others.
+
+    Attributes:
+        name: of its directory.
+        model: the student.
+        assignments: what it is matched to, by tower; empty where nothing is.
+        maps: its maps into teacher space, from :func:`kd_train.maps.build_maps`.
+        loss: its loss.
+        targets: what it is matched to, if it is a control.
+        learning_rate: its own, if it is not the bank's.
+        adapters: peft's wrapper around the model, where only adapters are trained.
+        stopped: why it is trained no further, if it is not.
+        seconds: what its part of the timed steps took, and how many those were.
+    """
 
     name: str
     model: PreTrainedModel
-    pairs: tuple[LayerPair, ...] = ()
+    assignments: dict[Tower, Assignment] = field(default_factory=dict)
     maps: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    loss: LossSpec = field(default_factory=LossSpec)
+    targets: TargetKind = "teacher"
+    learning_rate: float | None = None
+    adapters: Any = None
+    stopped: Stop | None = None
+    seconds: tuple[float, int] = (0.0, 0)
 
+    @property
+    def matched(self) -> dict[Tower, Assignment]:
+        """The assignments that are part of its loss."""
+        return self.assignments if self.loss.hidden_weight else {}
 
-class Part(NamedTuple):
-    """Examples of like length out of one batch, padded to the longest of them."""
+    def wanted(self, step: int) -> dict[Wanted, tuple[int, ...]]:
+        """The states that a step needs of the teacher, and at which layers."""
+        wanted = {
+            Wanted(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
+            for tower, assignment in self.matched.items()
+        }
+        return {key: layers for key, layers in wanted.items() if layers}
 
-    inputs: dict[str, Tensor]
-    labels: Int[Tensor, " example"]
-
-
-class Targets(NamedTuple):
-    """What the teacher says on one part: its logits, and the valid tokens' states of the layers that are asked for."""
-
-    logits: Float[Tensor, "example label"]
-    states: dict[int, Float[Tensor, "token dim"]]
+    def memory_bytes(self, optimizer: torch.optim.Optimizer) -> int:
+        """The memory of its weights, their gradients and its optimizer; not of its activations."""
+        parameters = [*self.model.parameters(), *self.maps.parameters()]
+        held = sum(p.nbytes * (2 if p.requires_grad else 1) for p in parameters)
+        return held + sum(tensor.nbytes for tensor in optimizer_tensors(optimizer).values())
 
 
 @dataclass(frozen=True)
@@ -67,7 +104,8 @@ class _Words:
     """The word embeddings of one batch for one student, looked up once for all parts.
 
     The gradient of an embedding matrix is as large as the matrix, whatever the batch. Looked up part by part it would
-    be filled with zeros and added up once a part, which costs more than a tenth of a whole step.
+    be filled with zeros and added up once a part, which costs more than a tenth of a whole step. (With a head tied to
+    the embeddings it is filled by every part anyway; so this is for encoders.)
     """
 
     vocabulary: Int[Tensor, " word"]
@@ -75,16 +113,18 @@ class _Words:
     leaf: Float[Tensor, "word dim"]
 
     @classmethod
-    def look_up(cls, model: PreTrainedModel, parts: Sequence[Part]) -> "_Words":
+    def look_up(cls, model: PreTrainedModel, parts: Sequence[Part]) -> "_Words | None":
+        if towers_of(model.config) != ("encoder",) or not parts:
+            return None
         tokens = torch.cat([part.inputs["input_ids"].flatten() for part in parts])
         vocabulary: Tensor = tokens.unique()  # type: ignore[no-untyped-call]
         looked_up = model.get_input_embeddings()(vocabulary)
         return cls(vocabulary, looked_up, looked_up.detach().requires_grad_(looked_up.requires_grad))
 
-    def embedded(self, part: Part) -> dict[str, Tensor]:
+    def embedded(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a part with vectors in place of token ids."""
-        rows = torch.searchsorted(self.vocabulary, part.inputs["input_ids"])
-        others = {name: value for name, value in part.inputs.items() if name != "input_ids"}
+        rows = torch.searchsorted(self.vocabulary, inputs["input_ids"])
+        others = {name: value for name, value in inputs.items() if name != "input_ids"}
         return others | {"inputs_embeds": torch.nn.functional.embedding(rows, self.leaf)}
 
     def backward(self) -> None:
@@ -93,55 +133,25 @@ class _Words:
             torch.autograd.backward(self.looked_up, self.leaf.grad)
 
 
-class DataOrder:
-    """Which examples make up the batch of a step: a permutation an epoch, a function of (seed, epoch) alone."""
+class _Batch:
+    """A batch in parts, and what its means are divided by."""
 
-    def __init__(self, n_examples: int, batch_size: int, seed: int) -> None:
-        self.n_examples, self.batch_size, self.seed = n_examples, batch_size, seed
-        self.steps_per_epoch = -(-n_examples // batch_size)
-        self._epoch = -1
-        self._permutation: list[int] = []
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.counts = BatchCounts(
+            examples=sum(len(part.labels) for part in parts),
+            predictions=sum(
+                len(part.labels) if part.labels.ndim == 1 else int((part.labels != IGNORED).sum()) for part in parts
+            ),
+        )
+        self._tokens: dict[tuple[Tower, Tokens], int] = {}
 
-    def batch(self, step: int) -> list[int]:
-        """The rows of the batch of ``step``, counted from 0."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            self._permutation = torch.randperm(self.n_examples, generator=generator).tolist()
-            self._epoch = epoch
-        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
-
-
-def split_by_length(
-    features: Features, labels: Sequence[int], tokenizer: PreTrainedTokenizerBase, n_parts: int
-) -> list[Part]:
-    """Cut a batch into at most ``n_parts`` parts of like length, so that little of what is computed is padding.
-
-    The batch stays what it is: its gradient is the sum over the parts (see :mod:`kd_train.losses`).
-    """
-    order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
-    ends = _least_padding([len(features[i]["input_ids"]) for i in order], n_parts)
-    parts = [order[start:end] for start, end in pairwise((0, *ends))]
-    return [
-        Part(pad(tokenizer, [features[i] for i in rows]), torch.tensor([labels[i] for i in rows])) for rows in parts
-    ]
-
-
-def _least_padding(lengths: Sequence[int], n_parts: int) -> tuple[int, ...]:
-    """Where parts of these ascending lengths end so that, padded, they hold the fewest tokens (dynamic programming)."""
-    # For every number of examples: the tokens that they fill, and the ends of their parts.
-    best: list[tuple[int, tuple[int, ...]]] = [(n * longest, (n,)) for n, longest in enumerate(lengths, start=1)]
-    for _ in range(n_parts - 1):
-        one_more = [
-            [
-                (tokens + (n - start) * longest, (*ends, n))
-                for start, (tokens, ends) in enumerate(best[: n - 1], start=1)
-            ]
-            for n, longest in enumerate(lengths, start=1)
-        ]
-        # The first of equals: no part more than it takes.
-        best = [min([fewer, *more], key=lambda cut: cut[0]) for fewer, more in zip(best, one_more, strict=True)]
-    return best[-1][1]
+    def n_tokens(self, tower: Tower, tokens: Tokens) -> int:
+        """The matched tokens of the whole batch."""
+        key = (tower, tokens)
+        if key not in self._tokens:
+            self._tokens[key] = sum(int(chosen_tokens(part, tower, tokens).sum()) for part in self.parts)
+        return self._tokens[key]
 
 
 class Bank:
@@ -155,134 +165,227 @@ class Bank:
         members: Sequence[Member],
         teacher: PreTrainedModel | None,
         *,
-        loss: LossSpec,
         optimizer: OptimizerSpec,
         total_steps: int,
         seed: int,
         accelerator: Accelerator,
+        random_teacher: PreTrainedModel | None = None,
+        compiled: bool = False,
     ) -> None:
-        self.members, self.loss, self.optimizer_spec, self.seed = members, loss, optimizer, seed
+        self.members, self.optimizer_spec, self.seed = members, optimizer, seed
         self.accelerator = accelerator
-        self.teacher = teacher
-        if teacher is not None:
-            nn.Module.to(teacher, accelerator.device).train(False)
+        self._teacher = TeacherPass(teacher, random_teacher, accelerator, seed) if teacher is not None else None
         for member in members:
             nn.Module.to(member.model, accelerator.device)
             member.maps.to(accelerator.device)
-        self._optimizers = {member.name: _adamw(member, optimizer) for member in members}
-        # transformers' schedule, taken as what it is: a function of the step.
-        self._rate_at = get_scheduler(
-            optimizer.schedule,
-            next(iter(self._optimizers.values())),
-            num_warmup_steps=round(optimizer.warmup * total_steps),
-            num_training_steps=total_steps,
-        ).lr_lambdas[0]
-        self._target_layers = sorted({teacher_layer for member in members for _, teacher_layer in member.pairs})
+        if compiled:
+            for model in [*(m.model for m in members), *([teacher] if teacher is not None else [])]:
+                _compile(model)
+        self._optimizers = {
+            member.name: build_optimizer(
+                (member.model, member.maps), optimizer, learning_rate=member.learning_rate or optimizer.learning_rate
+            )
+            for member in members
+        }
+        self._rate_factor = rate_factor(optimizer, total_steps)
+
+    @property
+    def active(self) -> list[Member]:
+        """The members that are still trained."""
+        return [member for member in self.members if member.stopped is None]
 
     def train_step(self, parts: Sequence[Part], step: int) -> dict[str, dict[str, float]]:
-        """One optimizer step of every member on one batch; the loss terms of each, unweighted, and their ``total``.
+        """One optimizer step of every active member on one batch.
+
+        A member whose loss or gradient is not finite is stopped, with the weights it had before the step.
 
         Args:
-            parts: the batch, from :func:`split_by_length`.
-            step: the number of the step, from 0: it decides dropout and learning rate.
+            parts: the batch, from :func:`kd_train.batches.cut_by_length`; the same in all processes.
+            step: the number of the step, from 0: it decides dropout, learning rate and all that is random.
+
+        Returns:
+            The loss terms of each member, unweighted, and their weighted sum ``total``.
         """
-        counts = BatchCounts(
-            examples=sum(len(part.labels) for part in parts),
-            tokens=sum(int(part.inputs["attention_mask"].sum()) for part in parts),
-        )
-        sums: dict[str, dict[str, Tensor]] = {member.name: {} for member in self.members}
+        batch, members = _Batch(parts), self.active
+        own = shared_out(parts, self.accelerator.num_processes)[self.accelerator.process_index]
         on_device = [self._on_device(part) for part in parts]
-        words = {member.name: _Words.look_up(member.model, on_device) for member in self.members}
-        for number, part in enumerate(on_device):
-            targets = self._targets(part)
+        sums = {member.name: dict.fromkeys(self._terms_of(member), 0.0) for member in members}
+        totals: dict[str, dict[str, Tensor]] = {name: {} for name in sums}
+        words = {member.name: _Words.look_up(member.model, [on_device[i] for i in own]) for member in members}
+        seconds = dict.fromkeys(sums, 0.0)
+        for number, targets in zip(own, self._targets(on_device, own, members, step), strict=True):
+            part = on_device[number]
             # One student after the other, so that the activations of only one are in memory.
-            for member in self.members:
+            for member in members:
+                start = self._clock(step)
                 member.model.train()
+                looked_up = words[member.name]
+                inputs = looked_up.embedded(part.inputs) if looked_up else part.inputs
                 with seeded(self.seed, "dropout", step, number):
-                    terms = self._terms(member, words[member.name].embedded(part), part, targets, counts)
+                    terms = self._terms(member, inputs, part, targets, batch, step)
                 self.accelerator.backward(terms["total"])
                 for name, value in terms.items():
-                    sums[member.name][name] = sums[member.name].get(name, value.new_zeros(())) + value.detach()
-        for member in self.members:
-            words[member.name].backward()
-            self._update(member, step)
-        return {member: {name: float(value) for name, value in terms.items()} for member, terms in sums.items()}
+                    so_far = totals[member.name].get(name)
+                    totals[member.name][name] = value.detach() if so_far is None else so_far + value.detach()
+                seconds[member.name] += self._clock(step) - start
+        for member in members:
+            start = self._clock(step)
+            if (looked_up := words[member.name]) is not None:
+                looked_up.backward()
+            sums[member.name] = self._everywhere(sums[member.name], totals[member.name])
+            self._update(member, step, sums[member.name]["total"])
+            if step % _TIMED_EVERY == 0 or self.accelerator.device.type == "cpu":
+                before, steps = member.seconds
+                member.seconds = (before + seconds[member.name] + self._clock(step) - start, steps + 1)
+        return sums
+
+    def _terms_of(self, member: Member) -> list[str]:
+        if self._teacher is None:
+            return ["ce", "total"]
+        return ["ce", "kl", *(["hidden"] if member.matched else []), "total"]
+
+    def _clock(self, step: int) -> float:
+        device = self.accelerator.device
+        if device.type == "cuda" and step % _TIMED_EVERY == 0:
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
 
     def _on_device(self, part: Part) -> Part:
         device = self.accelerator.device
-        return Part({k: v.to(device) for k, v in part.inputs.items()}, part.labels.to(device))
+        return Part(
+            {name: value.to(device) for name, value in part.inputs.items()},
+            part.labels.to(device),
+            {tower: mask.to(device) for tower, mask in part.counted.items()},
+        )
 
-    def _targets(self, part: Part) -> Targets | None:
-        if self.teacher is None:
-            return None
-        valid = part.inputs["attention_mask"].bool()
-        with torch.no_grad(), self.accelerator.autocast():
-            if not self._target_layers:
-                return Targets(self.teacher(**part.inputs).logits.float(), {})
-            output, by_tower = forward_with_states(self.teacher, part.inputs)
-            (states,) = by_tower.values()
-            chosen = counted_states([states[layer] for layer in self._target_layers], valid).float()
-        return Targets(output.logits.float(), dict(zip(self._target_layers, chosen, strict=True)))
+    def _targets(self, parts: Sequence[Part], own: Sequence[int], members: Sequence[Member], step: int) -> Any:
+        if self._teacher is None:
+            return [None for _ in own]
+        wanted: dict[Wanted, set[int]] = {}
+        for member in members:
+            for key, layers in member.wanted(step).items():
+                wanted.setdefault(key, set()).update(layers)
+        return self._teacher.targets(parts, own, wanted, step)
 
     def _terms(
         self,
         member: Member,
-        inputs: dict[str, Tensor],
+        inputs: Mapping[str, Tensor],
         part: Part,
         targets: Targets | None,
-        counts: BatchCounts,
+        batch: _Batch,
+        step: int,
     ) -> dict[str, Float[Tensor, ""]]:
-        loss = self.loss
-        states: tuple[Tensor, ...] = ()
+        loss = member.loss
+        is_matched = targets is not None and bool(member.wanted(step))
         with self.accelerator.autocast():
-            if member.pairs and loss.hidden_weight:
-                output, by_tower = forward_with_states(member.model, inputs)
-                (states,) = by_tower.values()
+            if is_matched:
+                output, states = forward_with_states(member.model, inputs)
             else:
-                output = member.model(**inputs)
-        logits = output.logits.float()
-        terms = {"ce": cross_entropy(logits, part.labels, counts)}
+                output, states = member.model(**inputs), {}
+        predictions, labels = labelled(output.logits, part.labels)
+        terms = {"ce": label_loss(predictions, labels, batch.counts)}
         total = loss.ce_weight * terms["ce"]
         if targets is not None:
-            terms["kl"] = prediction_divergence(logits, targets.logits, loss.temperature, counts)
+            terms["kl"] = prediction_divergence(predictions, targets.predictions, loss, batch.counts)
             total = total + loss.kl_weight * terms["kl"]
-        if targets is not None and states:
-            terms["hidden"] = self._hidden(member, states, targets, part.inputs["attention_mask"].bool(), counts)
+        if targets is not None and is_matched:
+            terms["hidden"] = self._hidden(member, states, part, targets, batch, step)
             total = total + loss.hidden_weight * terms["hidden"]
         return terms | {"total": total}
 
     def _hidden(
-        self, member: Member, states: Sequence[Tensor], targets: Targets, valid: Tensor, counts: BatchCounts
+        self,
+        member: Member,
+        states: Mapping[str, Sequence[Tensor]],
+        part: Part,
+        targets: Targets,
+        batch: _Batch,
+        step: int,
     ) -> Float[Tensor, ""]:
-        """The mean over the matched pairs."""
-        layers = sorted({student_layer for student_layer, _ in member.pairs})
-        chosen = counted_states([states[layer] for layer in layers], valid).float()
-        mapped = {
-            layer: member.maps[str(layer)](state) if str(layer) in member.maps else state
-            for layer, state in zip(layers, chosen, strict=True)
-        }
-        losses = [hidden_loss(self.loss.hidden, mapped[s], targets.states[t], counts) for s, t in member.pairs]
-        return torch.stack(losses).mean()
+        """The losses of all towers, added."""
+        loss, by_tower = member.loss, []
+        for key in member.wanted(step):
+            assignment = member.assignments[key.tower]
+            layers = assignment.student_layers(step)
+            at = chosen_tokens(part, key.tower, key.tokens)
+            chosen = counted_states([states[key.tower][layer] for layer in layers], at).float()
+            mapped = {
+                layer: member.maps[name](state) if (name := name_of(key.tower, layer)) in member.maps else state
+                for layer, state in zip(layers, chosen, strict=True)
+            }
+            losses = [
+                hidden_loss(
+                    loss.hidden,
+                    student,
+                    teacher,
+                    n_tokens=batch.n_tokens(key.tower, loss.averaged_tokens),
+                    n_examples=batch.counts.examples,
+                    valid=part.counted[key.tower].flatten() if key.tokens == "all" else None,
+                )
+                for student, teacher in assignment.matched(step, mapped, targets.states[key])
+            ]
+            by_tower.append(over_pairs(loss.hidden, losses))
+        return torch.stack(by_tower).sum()
 
-    def _update(self, member: Member, step: int) -> None:
+    def _everywhere(self, terms: Mapping[str, float], own: Mapping[str, Tensor]) -> dict[str, float]:
+        """The terms of a member, over the parts of all processes."""
+        zero = torch.zeros((), device=self.accelerator.device)
+        values = self._summed(torch.stack([own.get(name, zero).float() for name in terms]))
+        return dict(zip(terms, values.tolist(), strict=True))
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device))
+        return total
+
+    def _update(self, member: Member, step: int, loss: float) -> None:
         optimizer = self._optimizers[member.name]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.accelerator.clip_grad_norm_(parameters, self.optimizer_spec.max_grad_norm)
+        if self.accelerator.num_processes > 1:
+            self._add_gradients(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optimizer_spec.max_grad_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = f"its loss was {loss}" if not math.isfinite(loss) else f"its gradient had the norm {norm}"
+            member.stopped = Stop(step, f"{what} in step {step + 1}", failed=True)
+            optimizer.zero_grad(set_to_none=True)
+            return
+        rate = member.learning_rate or self.optimizer_spec.learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = self.optimizer_spec.learning_rate * self._rate_at(step)
+            group["lr"] = rate * self._rate_factor(step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        for assignment in member.matched.values():
+            if assignment.observed is not None:
+                assignment.end_step(self._summed(assignment.observed).cpu())
+
+    def _add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum the gradients of all processes, in one message; a process without parts has none."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        summed = self._summed(torch.cat([gradient.flatten() for gradient in gradients]))
+        pieces = torch.split(summed, [gradient.numel() for gradient in gradients])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """By member: weights, gradients and optimizer; see :meth:`Member.memory_bytes`."""
+        return {member.name: member.memory_bytes(self._optimizers[member.name]) for member in self.members}
 
     def save(self, folder: Path) -> None:
-        """Write the weights, maps and optimizer states of all members: all that a later step depends on."""
+        """Write all that a later step depends on: weights, maps, optimizers, changing maps, and who is stopped."""
         for member in self.members:
             place = folder / member.name
             place.mkdir(parents=True)
             save_model(member.model, str(place / "model.safetensors"))
             save_model(member.maps, str(place / "maps.safetensors"))
-            state = self._optimizers[member.name].state_dict()["state"]
-            tensors = {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-            save_file(tensors, place / "optimizer.safetensors")
+            save_file(optimizer_tensors(self._optimizers[member.name]), place / "optimizer.safetensors")
+            for tower, assignment in member.assignments.items():
+                if state := assignment.state():
+                    save_file(state, place / f"{tower}.safetensors")
+            if member.stopped is not None:
+                (place / "stopped.json").write_text(json.dumps(asdict(member.stopped)), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read what :meth:`save` wrote."""
@@ -290,19 +393,16 @@ class Bank:
             place = folder / member.name
             load_model(member.model, place / "model.safetensors")
             load_model(member.maps, place / "maps.safetensors")
-            optimizer = self._optimizers[member.name]
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in load_file(place / "optimizer.safetensors").items():
-                index, key = name.split(".", 1)
-                state.setdefault(int(index), {})[key] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            load_optimizer(self._optimizers[member.name], load_file(place / "optimizer.safetensors"))
+            for tower, assignment in member.assignments.items():
+                if (file := place / f"{tower}.safetensors").exists():
+                    assignment.load_state(load_file(file))
+            if (stopped := place / "stopped.json").exists():
+                member.stopped = Stop(**json.loads(stopped.read_text(encoding="utf-8")))
 
 
-def _adamw(member: Member, spec: OptimizerSpec) -> torch.optim.AdamW:
-    """Fused AdamW over what is trained; no decay of biases and norms."""
-    trained = [p for module in (member.model, member.maps) for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
+def _compile(model: PreTrainedModel) -> None:
+    """Compile the blocks, in place: they are where the time goes, and the weights keep their names."""
+    for tower in towers_of(model.config):
+        for block in blocks(model, tower):
+            block.compile(dynamic=True)

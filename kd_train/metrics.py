@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from layerangles.files import replacing
 
 METRICS_FILE = "metrics.jsonl"
@@ -22,18 +24,30 @@ class Measurement:
 
 
 class MetricsLog:
-    """The measurements of a study, on disk as they are made."""
+    """The measurements of a study, on disk as they are made.
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / METRICS_FILE
+    Several jobs may write to one file: lines are appended whole, and what a job drops are its own students' lines.
+
+    Args:
+        folder: the study's.
+        writes: whether this process writes; of several that train together, one does.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self._file, self._writes = folder / METRICS_FILE, writes
+        self._lock = FileLock(folder / f".{METRICS_FILE}.lock")
+        self._known: list[Measurement] = self.read()
 
     def append(self, measurements: Iterable[Measurement]) -> None:
         """Add lines at the end."""
-        with self._file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(m)) + "\n" for m in measurements)
+        new = list(measurements)
+        self._known += new
+        if self._writes:
+            with self._lock, self._file.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(asdict(m)) + "\n" for m in new))
 
     def read(self) -> list[Measurement]:
-        """All measurements; a last line that was cut off by a kill is left out."""
+        """All measurements in the file; a last line that was cut off by a kill is left out."""
         if not self._file.exists():
             return []
         lines = self._file.read_text(encoding="utf-8").split("\n")[:-1]
@@ -42,11 +56,23 @@ class MetricsLog:
     def forget_after(self, step: int, students: Iterable[str], *, splits: Iterable[str] | None = None) -> None:
         """Drop what these students measured after ``step`` (on these splits): a resumed run measures it again."""
         named, on = set(students), None if splits is None else set(splits)
-        kept = [m for m in self.read() if m.student not in named or m.step <= step or (on and m.split not in on)]
-        with replacing(self._file, overwrite=True) as beside:
-            beside.write_text("".join(json.dumps(asdict(m)) + "\n" for m in kept), encoding="utf-8")
 
-    def best(self, student: str, metric: str) -> Measurement | None:
+        def kept(m: Measurement) -> bool:
+            return m.student not in named or m.step <= step or (on is not None and m.split not in on)
+
+        self._known = [m for m in self._known if kept(m)]
+        if self._writes:
+            with self._lock:
+                lines = [json.dumps(asdict(m)) + "\n" for m in self.read() if kept(m)]
+                with replacing(self._file, overwrite=True) as beside:
+                    beside.write_text("".join(lines), encoding="utf-8")
+
+    def dev(self, student: str, metric: str) -> list[Measurement]:
+        """What a student reached on the dev split, by step. NaN is left out."""
+        mine = [m for m in self._known if (m.student, m.split, m.metric) == (student, "dev", metric)]
+        return sorted((m for m in mine if m.value == m.value), key=lambda m: m.step)
+
+    def best(self, student: str, metric: str, *, higher_is_better: bool = True) -> Measurement | None:
         """The best value of a metric on the dev split, the earliest where several are equal."""
-        values = [m for m in self.read() if (m.student, m.split, m.metric) == (student, "dev", metric)]
-        return max(values, key=lambda m: (m.value, -m.step), default=None)
+        sign = 1 if higher_is_better else -1
+        return max(self.dev(student, metric), key=lambda m: (sign * m.value, -m.step), default=None)

@@ -7,48 +7,96 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from transformers import AutoModelForSequenceClassification, PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from kd_train import embedded
-from kd_train.matching import Strategy, layer_pairs
-from kd_train.students import StudentPlan, plan_student, student_config
-from kd_train.study import Study, TeacherSpec
+from kd_train.assignment import Assignment, assign
+from kd_train.losses import LossSpec
+from kd_train.matching import layer_pairs
+from kd_train.students import StudentPlan, StudentSpec, plan_student, student_config
+from kd_train.study import Study, TeacherSpec, Variant
 from layerangles.checkpoints import LayerPair, load_config, resolve
 from layerangles.errors import InputError
-from layerangles.states import n_positions, towers_of
+from layerangles.states import Tower, n_layers, n_positions, towers_of
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MemberPlan:
+    """One strategy of a study with its defaults settled.
+
+    Attributes:
+        strategy: as the study has it.
+        student: what its students look like.
+        loss: its loss.
+        learning_rate: its learning rate.
+        pairs: by matched tower, ``(student_layer, teacher_layer)``, 0 the embedding output; for a map that changes,
+            those of the first step.
+    """
+
+    strategy: Variant
+    student: StudentPlan
+    loss: LossSpec
+    learning_rate: float
+    pairs: dict[Tower, tuple[LayerPair, ...]]
 
 
 @dataclass(frozen=True)
 class StudyPlan:
     """A study with everything settled that can be without data and weights.
 
-    ``pairs`` are ``(student_layer, teacher_layer)``, 0 the embedding output, by the strategy's label.
+    Attributes:
+        study: as it was read.
+        teacher: its configuration.
+        members: by the strategy's label.
     """
 
     study: Study
     teacher: PretrainedConfig
-    student: StudentPlan
-    tower: str
-    pairs: dict[str, tuple[LayerPair, ...]]
-    teacher_parameters: int
-    student_parameters: int
+    members: dict[str, MemberPlan]
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The towers that are matched."""
+        return self.study.towers or towers_of(self.teacher)
+
+    @property
+    def teacher_depths(self) -> dict[Tower, int]:
+        """The number of the teacher's blocks, by tower."""
+        return {tower: n_layers(self.teacher, tower) for tower in towers_of(self.teacher)}
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results should know before the run: strategies that are one and the same map."""
-        seen: dict[tuple[LayerPair, ...], str] = {}
+        """What a reader of the results should know before the run: students that will be one and the same."""
+        seen: dict[str, str] = {}
         notes = []
-        for label, pairs in self.pairs.items():
-            if pairs in seen:
-                notes.append(f"{label} is the same map as {seen[pairs]}: their students will be equal to the bit.")
-            seen.setdefault(pairs, label)
+        for label, member in self.members.items():
+            what = repr((member.pairs, member.student, member.loss, member.learning_rate, member.strategy.targets))
+            if member.strategy.changes:
+                what += repr(member.strategy)
+            if what in seen:
+                notes.append(f"{label} is the same map as {seen[what]}: their students will be equal to the bit.")
+            seen.setdefault(what, label)
         return notes
 
-    def student_names(self, seed: int) -> dict[str, Strategy]:
-        """The directories of one seed's students, and their strategies."""
-        return {f"{strategy.label}-seed{seed}": strategy for strategy in self.study.strategies}
+    def student_names(self, seed: int) -> dict[str, MemberPlan]:
+        """The directories of one seed's students, and what they are."""
+        return {f"{label}-seed{seed}": member for label, member in self.members.items()}
+
+    def assignments(self, member: MemberPlan, *, steps_per_epoch: int) -> dict[Tower, Assignment]:
+        """What a student is matched to during training, by matched tower."""
+        return {
+            tower: assign(
+                member.strategy,
+                member.student.layers[tower],
+                n_layers(self.teacher, tower),
+                tower=tower,
+                embedding_pair=self.study.embedding_pair,
+                steps_per_epoch=steps_per_epoch,
+            )
+            for tower in self.towers
+        }
 
 
 def plan_study(study: Study) -> StudyPlan:
@@ -58,38 +106,54 @@ def plan_study(study: Study) -> StudyPlan:
         InputError: the teacher has no configuration, or something in the study is impossible with it.
     """
     config = teacher_config(study.teacher)
-    if study.task.known_n_labels and study.teacher.finetune is not None:  # else the teacher keeps its own
-        config.num_labels = study.task.known_n_labels
-    towers = towers_of(config)
-    if towers != ("encoder",):
-        kind = "a decoder" if towers == ("decoder",) else "an encoder-decoder"
+    if study.teacher.finetune is not None:  # else the teacher keeps its own head
+        study.task.fit_head(config)
+    _check_teacher(study, config)
+    mistakes: list[str] = []
+    settled: dict[StudentSpec, StudentPlan | None] = {}  # so that what all students share is reported once
+    members = {}
+    for strategy in study.strategies:
+        spec = strategy.student or study.student
+        if spec not in settled:
+            settled[spec] = _settle(mistakes, partial(plan_student, spec, config))
+        student = settled[spec]
+        if student is None:
+            continue
+        pairs = _settle(mistakes, partial(_pairs, study, strategy, student, config))
+        if pairs is not None:
+            rate = strategy.learning_rate or study.training.learning_rate
+            members[strategy.label] = MemberPlan(strategy, student, strategy.loss or study.loss, rate, pairs)
+    if mistakes:
+        raise InputError("\n  - ".join(["the study is not possible with this teacher:", *mistakes]))
+    return StudyPlan(study, config, members)
+
+
+def _check_teacher(study: Study, config: PretrainedConfig) -> None:
+    towers, allowed = towers_of(config), study.task.towers()
+    if towers not in allowed:
+        fitting = " or ".join(_KINDS[kind] for kind in allowed)
         raise InputError(
-            f"the teacher {study.teacher.model} is {kind} ({config.model_type}); this version trains students of "
-            "encoder classifiers, such as BERT."
+            f"the teacher {study.teacher.model} is {_KINDS[towers]} ({config.model_type}), and task.kind "
+            f"{study.task.kind} needs {fitting}. Choose another teacher.model or task.kind."
+        )
+    unknown = [tower for tower in study.towers or () if tower not in towers]
+    if unknown:
+        raise InputError(
+            f"towers names {unknown[0]}, but the teacher {study.teacher.model} has only {' and '.join(towers)}. "
+            "Leave towers out, or name what there is."
         )
     longest = n_positions(config)
     if longest is not None and study.task.max_length > longest:
         raise InputError(
             f"task.max_length is {study.task.max_length}, but the teacher has positions for {longest} tokens. Lower it."
         )
-    mistakes: list[str] = []
-    student = _settle(mistakes, lambda: plan_student(study.student, config))
-    pairs = {
-        strategy.label: _settle(mistakes, partial(_pairs, study, strategy, config.num_hidden_layers))
-        for strategy in study.strategies
-        if study.student.layers <= config.num_hidden_layers  # else every strategy would repeat it
-    }
-    if student is None or mistakes:
-        raise InputError("\n  - ".join(["the study is not possible with this teacher:", *mistakes]))
-    return StudyPlan(
-        study=study,
-        teacher=config,
-        student=student,
-        tower=towers[0],
-        pairs={label: found for label, found in pairs.items() if found is not None},
-        teacher_parameters=_count_parameters(config),
-        student_parameters=_count_parameters(student_config(student, config)),
-    )
+
+
+_KINDS: dict[tuple[Tower, ...], str] = {
+    ("encoder",): "an encoder",
+    ("decoder",): "a decoder",
+    ("encoder", "decoder"): "an encoder-decoder",
+}
 
 
 def _settle(mistakes: list[str], work: Callable[[], T]) -> T | None:
@@ -101,8 +165,31 @@ def _settle(mistakes: list[str], work: Callable[[], T]) -> T | None:
         return None
 
 
-def _pairs(study: Study, strategy: Strategy, teacher_layers: int) -> tuple[LayerPair, ...]:
-    return layer_pairs(strategy, study.student.layers, teacher_layers, embedding_pair=study.embedding_pair)
+def _pairs(
+    study: Study, strategy: Variant, student: StudentPlan, config: PretrainedConfig
+) -> dict[Tower, tuple[LayerPair, ...]]:
+    towers = study.towers or towers_of(config)
+    if isinstance(strategy.pairs, dict) and not strategy.pairs.keys() <= set(towers):
+        raise InputError(
+            f"the strategy {strategy.label} has pairs for {', '.join(strategy.pairs)}; matched here are "
+            f"{' and '.join(towers)}. Name only these."
+        )
+    pairs = {
+        tower: layer_pairs(
+            strategy,
+            student.layers[tower],
+            n_layers(config, tower),
+            tower=tower,
+            embedding_pair=study.embedding_pair,
+        )
+        for tower in towers
+    }
+    if student.map == "pca" and strategy.changes:
+        raise InputError(
+            f"the strategy {strategy.label} changes its map during training, and pca maps are made for one. "
+            "Set student.map to learned, frozen or orthogonal."
+        )
+    return pairs
 
 
 def teacher_config(teacher: TeacherSpec) -> PretrainedConfig:
@@ -118,7 +205,9 @@ def teacher_path(teacher: TeacherSpec) -> Path:
     return resolve(teacher.model, revision=teacher.revision)
 
 
-def _count_parameters(config: PretrainedConfig) -> int:
+def without_weights(plan: StudyPlan, student: StudentPlan | None = None) -> PreTrainedModel:
+    """The teacher, or a student, with parameters that have shapes and no memory."""
+    config = plan.teacher if student is None else student_config(student, plan.teacher)
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    return sum(parameter.numel() for parameter in model.parameters())
+        model: PreTrainedModel = plan.study.task.auto_model().from_config(config)
+    return model

@@ -1,19 +1,31 @@
-"""A student built from a teacher: its depth and width, blocks copied or random, and its matching maps."""
+"""A student built from a teacher: its depth and width, blocks copied or random."""
 
 import copy
-from typing import Literal
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from transformers import PretrainedConfig, PreTrainedModel
 
 from kd_train.matching import forward_targets
 from kd_train.randomness import seeded
-from layerangles.checkpoints import LayerPair, MapKind
+from layerangles.checkpoints import MapKind
 from layerangles.errors import InputError
-from layerangles.maps import MatchingMap, MatchingMaps
-from layerangles.states import blocks
+from layerangles.states import DEPTHS, Tower, blocks, n_layers, towers_of
+
+# What transformers' configurations call that which grows with the width. Names that a model lacks are passed over.
+_INNER_WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim")
+_HEADS = (
+    "num_attention_heads",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "num_heads",
+    "num_key_value_heads",
+)
+# Beside the blocks stand embeddings, with norms of their own, and what all blocks use or what comes after them.
+_EMBEDDING = re.compile(r"emb|(^|\.)(wte|wpe|shared)\.")
 
 
 class StudentSpec(BaseModel):
@@ -22,13 +34,19 @@ class StudentSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: int = Field(ge=1)
+    decoder_layers: PositiveInt | None = Field(
+        default=None, description="of the decoder of an encoder-decoder; as many as layers by default"
+    )
     width: int | None = Field(default=None, ge=1, description="the teacher's by default")
     init: Literal["copied", "random"] = "copied"
     copied_layers: tuple[int, ...] | None = Field(default=None, description="teacher blocks, 1..L; forward by default")
+    copied_decoder_layers: tuple[int, ...] | None = Field(default=None, description="the same for the decoder")
     embeddings: Literal["copied", "random"] | None = Field(
         default=None, description="copied where the widths agree, by default"
     )
+    freeze_embeddings: bool = Field(default=False, description="leave them, and a head tied to them, as they are")
     map: MapKind | None = Field(default=None, description="identity where the widths agree, else learned, by default")
+    share_map: bool = Field(default=False, description="one map for all layers of a tower (TinyBERT)")
 
 
 class StudentPlan(BaseModel):
@@ -36,11 +54,13 @@ class StudentPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    layers: int
+    layers: dict[Tower, int]
     width: int
-    copied_layers: tuple[int, ...]
+    copied_layers: dict[Tower, tuple[int, ...]]
     embeddings: Literal["copied", "random"]
+    freeze_embeddings: bool
     map: MapKind
+    share_map: bool
 
 
 def plan_student(spec: StudentSpec, teacher: PretrainedConfig) -> StudentPlan:
@@ -49,145 +69,181 @@ def plan_student(spec: StudentSpec, teacher: PretrainedConfig) -> StudentPlan:
     Raises:
         InputError: deeper than the teacher, a block that does not exist, or copying across widths.
     """
-    depth, teacher_width = teacher.num_hidden_layers, teacher.hidden_size
-    width = spec.width or teacher_width
-    same_width = width == teacher_width
-    if spec.layers > depth:
-        raise InputError(
-            f"a student of {spec.layers} layers is deeper than its teacher of {depth}. "
-            f"Set student.layers to at most {depth}."
-        )
-    head_width = teacher_width // teacher.num_attention_heads
-    if width % head_width:
-        raise InputError(
-            f"a student of width {width} does not fit heads of {head_width} dimensions, its teacher's. "
-            f"Set student.width to a multiple of {head_width}."
-        )
-    if spec.init == "copied" and not same_width:
-        raise InputError(
-            f"blocks of width {teacher_width} cannot be copied into a student of width {width}. "
-            "Set student.init to random, or leave student.width out."
-        )
-    if spec.embeddings == "copied" and not same_width:
-        raise InputError(
-            f"embeddings of width {teacher_width} cannot be copied into a student of width {width}. "
-            "Set student.embeddings to random."
-        )
-    if spec.map == "identity" and not same_width:
-        raise InputError(
-            f"an identity map cannot lead from width {width} to {teacher_width}. "
-            "Set student.map to learned, frozen or orthogonal."
-        )
-    if spec.map == "orthogonal" and width > teacher_width:
-        raise InputError(
-            f"no orthogonal map leads from width {width} down to {teacher_width}. Set student.map to learned or frozen."
-        )
+    width = spec.width or teacher.hidden_size
+    same_width = width == teacher.hidden_size
+    _check_width(spec, width, teacher)
+    if spec.map == "identity" and spec.share_map:
+        raise InputError("student.share_map is set, but an identity map has nothing to share. Set student.map.")
     return StudentPlan(
-        layers=spec.layers,
+        layers=_depths(spec, teacher),
         width=width,
-        copied_layers=_copied_layers(spec, depth),
+        copied_layers=_copied_layers(spec, teacher),
         embeddings=spec.embeddings or ("copied" if same_width else "random"),
-        map=spec.map or ("identity" if same_width else "learned"),
+        freeze_embeddings=spec.freeze_embeddings,
+        map=spec.map or ("identity" if same_width and not spec.share_map else "learned"),
+        share_map=spec.share_map,
     )
+
+
+def _check_width(spec: StudentSpec, width: int, teacher: PretrainedConfig) -> None:
+    teacher_width = teacher.hidden_size
+    if width != teacher_width:
+        for name in _present(_HEADS, teacher):
+            heads = getattr(teacher, name)
+            if width * heads % teacher_width:
+                raise InputError(
+                    f"a student of width {width} would have {width * heads / teacher_width:g} heads ({name}), since "
+                    f"heads keep their size and its teacher of width {teacher_width} has {heads}. Set student.width "
+                    f"to a multiple of {teacher_width // heads}."
+                )
+        if spec.init == "copied":
+            raise InputError(
+                f"blocks of width {teacher_width} cannot be copied into a student of width {width}. "
+                "Set student.init to random, or leave student.width out."
+            )
+        if spec.embeddings == "copied":
+            raise InputError(
+                f"embeddings of width {teacher_width} cannot be copied into a student of width {width}. "
+                "Set student.embeddings to random."
+            )
+        if spec.map == "identity":
+            raise InputError(
+                f"an identity map cannot lead from width {width} to {teacher_width}. "
+                "Set student.map to learned, frozen, orthogonal or pca."
+            )
+    if spec.map in ("orthogonal", "pca") and width > teacher_width:
+        raise InputError(
+            f"no {spec.map} map leads from width {width} down to {teacher_width}. Set student.map to learned or frozen."
+        )
+
+
+def _depths(spec: StudentSpec, teacher: PretrainedConfig) -> dict[Tower, int]:
+    towers = towers_of(teacher)
+    if len(towers) < 2:
+        for name in ("decoder_layers", "copied_decoder_layers"):
+            if getattr(spec, name) is not None:
+                raise InputError(
+                    f"student.{name} is for encoder-decoders, and the teacher ({teacher.model_type}) is none. "
+                    f"Use student.{name.replace('decoder_', '')}."
+                )
+    depths: dict[Tower, int] = {}
+    for tower in towers:
+        named = spec.decoder_layers if len(towers) > 1 and tower == "decoder" else None
+        depths[tower] = named or spec.layers
+        theirs = n_layers(teacher, tower)
+        if depths[tower] > theirs:
+            raise InputError(
+                f"a student of {depths[tower]} layers is deeper than its teacher of {theirs}. "
+                f"Set student.{'decoder_layers' if named else 'layers'} to at most {theirs}."
+            )
+    return depths
+
+
+def _copied_layers(spec: StudentSpec, teacher: PretrainedConfig) -> dict[Tower, tuple[int, ...]]:
+    two = len(towers_of(teacher)) > 1
+    copied: dict[Tower, tuple[int, ...]] = {}
+    for tower, depth in _depths(spec, teacher).items():
+        name = "copied_decoder_layers" if two and tower == "decoder" else "copied_layers"
+        named: tuple[int, ...] | None = getattr(spec, name)
+        if spec.init == "random":
+            if named:
+                raise InputError(f"student.{name} is given, but student.init is random. Set it to copied.")
+            copied[tower] = ()
+            continue
+        theirs = n_layers(teacher, tower)
+        layers = named or forward_targets(depth, theirs)
+        if len(layers) != depth or not all(1 <= layer <= theirs for layer in layers):
+            raise InputError(
+                f"student.{name} is {list(layers)}; a student of {depth} layers needs {depth} teacher "
+                f"blocks from 1 to {theirs}."
+            )
+        copied[tower] = layers
+    return copied
 
 
 def student_config(plan: StudentPlan, teacher: PretrainedConfig) -> PretrainedConfig:
     """The teacher's configuration with the student's depth and width; heads keep their size."""
     config = copy.deepcopy(teacher)
     teacher_width = teacher.hidden_size
-    config.num_hidden_layers = plan.layers
+    for tower, depth in plan.layers.items():
+        _set_depth(config, tower, depth, plan.copied_layers[tower] or forward_targets(depth, n_layers(teacher, tower)))
     if plan.width != teacher_width:
-        config.num_attention_heads = plan.width * teacher.num_attention_heads // teacher_width
+        for name in (*_present(_HEADS, teacher), *_present(_INNER_WIDTHS, teacher)):
+            setattr(config, name, getattr(teacher, name) * plan.width // teacher_width)
         config.hidden_size = plan.width
-        # transformers maps most models' names to common ones, but not that of the inner width.
-        inner = next((n for n in ("intermediate_size", "hidden_dim", "n_inner") if getattr(config, n, None)), None)
-        if inner is not None:
-            setattr(config, inner, getattr(teacher, inner) * plan.width // teacher_width)
         if getattr(config, "embedding_size", None) == teacher_width:
             config.embedding_size = plan.width
     return config
 
 
-def build_student(teacher: PreTrainedModel, plan: StudentPlan, *, seed: int) -> PreTrainedModel:
+def _set_depth(config: PretrainedConfig, tower: Tower, depth: int, like: tuple[int, ...]) -> None:
+    """Set the number of a tower's blocks under all its names; blocks of several types are of the teacher's ``like``."""
+    names = DEPTHS[tower] if config.is_encoder_decoder else ("num_hidden_layers",)
+    for name in _present(names, config):
+        setattr(config, name, depth)
+    types = getattr(config, "layer_types", None)
+    if types:
+        config.layer_types = [types[layer - 1] for layer in like]
+
+
+def _present(names: tuple[str, ...], config: PretrainedConfig) -> tuple[str, ...]:
+    return tuple(name for name in names if getattr(config, name, None) is not None)
+
+
+def build_student(teacher: PreTrainedModel, plan: StudentPlan, *, auto_model: Any, seed: int) -> PreTrainedModel:
     """A new student: random by ``seed``, then overwritten by what is copied from the teacher.
 
-    The head is new in every student, as in the paper: what it needs it learns in a few steps.
+    A classification head is new in every student, as in the paper: what it needs it learns in a few steps. A language
+    model's head speaks the vocabulary of its embeddings and goes with them.
     """
-    config = student_config(plan, teacher.config)
     with seeded(seed, "student"):
-        student: PreTrainedModel = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=torch.float32
-        )
+        student: PreTrainedModel = auto_model.from_config(student_config(plan, teacher.config), dtype=torch.float32)
+    if teacher.can_generate():
+        student.generation_config = copy.deepcopy(teacher.generation_config)
+    beside = _beside_blocks(teacher)
     if plan.embeddings == "copied":
-        _copy_embeddings(teacher, student)
-    ours, theirs = blocks(student), blocks(teacher)
-    for block, source in zip(ours, (theirs[layer - 1] for layer in plan.copied_layers), strict=False):
-        block.load_state_dict(source.state_dict())
-    if plan.copied_layers:
-        _copy_what_blocks_share(teacher, student)
+        embeddings = {name: tensor for name, tensor in beside.items() if _EMBEDDING.search(name)}
+        unknown = student.base_model.load_state_dict(embeddings, strict=False).unexpected_keys
+        if unknown:
+            raise InputError(
+                f"the student has no place for the teacher's {unknown[0]}. Set student.embeddings to random."
+            )
+        _copy_language_head(teacher, student)
+    copied = {tower: layers for tower, layers in plan.copied_layers.items() if layers}
+    for tower, layers in copied.items():
+        _copy_blocks(teacher, student, tower, layers)
+    if copied:
+        shared = {k: v for k, v in beside.items() if not _EMBEDDING.search(k) and "pooler" not in k}
+        student.base_model.load_state_dict(shared, strict=False)
+    if plan.freeze_embeddings:
+        for parameter in student.get_input_embeddings().parameters():
+            parameter.requires_grad_(False)
     return student
 
 
-def build_maps(
-    plan: StudentPlan, teacher_width: int, pairs: tuple[LayerPair, ...], *, tower: str, seed: int
-) -> nn.ModuleDict:
-    """The maps ``W: student space → teacher space`` as modules, named by student layer; empty for identity maps.
-
-    Learned maps exist for the matched layers only, since no other would ever be trained. Fixed ones exist for every
-    layer, so that angles can be seen from unmatched layers too. All are drawn from ``seed`` and the layer alone.
-    """
-    if plan.map == "identity":
-        return nn.ModuleDict()
-    matched = {student_layer for student_layer, _ in pairs}
-    layers = [layer for layer in range(plan.layers + 1) if plan.map != "learned" or layer in matched]
-    maps = nn.ModuleDict()
-    for layer in layers:
-        with seeded(seed, "map", tower, layer):
-            linear = nn.Linear(plan.width, teacher_width, bias=False)
-            if plan.map == "orthogonal":
-                nn.init.orthogonal_(linear.weight)
-        linear.weight.requires_grad_(plan.map == "learned")
-        maps[str(layer)] = linear
-    return maps
+def _copy_blocks(teacher: PreTrainedModel, student: PreTrainedModel, tower: Tower, layers: tuple[int, ...]) -> None:
+    ours, theirs = blocks(student, tower), blocks(teacher, tower)
+    first = theirs[0].state_dict()
+    for block, layer in zip(ours, layers, strict=True):
+        source = theirs[layer - 1].state_dict()
+        # T5 keeps the position biases of all blocks in its first one.
+        own = {name: source.get(name, first.get(name)) for name in block.state_dict()}
+        block.load_state_dict({name: tensor for name, tensor in own.items() if tensor is not None})
 
 
-def stored_maps(modules: nn.ModuleDict, *, tower: str) -> MatchingMaps:
-    """The maps in the form in which a student directory holds them."""
-    weights = {layer: module.get_parameter("weight").detach() for layer, module in modules.items()}
-    return MatchingMaps({(tower, int(layer)): MatchingMap(weight) for layer, weight in weights.items()})
+def _beside_blocks(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+    """The base model's tensors that are part of no block."""
+    base = model.base_model
+    lists = [blocks(model, tower) for tower in towers_of(model.config)]
+    prefixes = tuple(f"{name}." for name, module in base.named_modules() if any(module is of for of in lists))
+    return {name: tensor for name, tensor in base.state_dict().items() if not name.startswith(prefixes)}
 
 
-def _copied_layers(spec: StudentSpec, depth: int) -> tuple[int, ...]:
-    if spec.init == "random":
-        if spec.copied_layers:
-            raise InputError("student.copied_layers is given, but student.init is random. Set it to copied.")
-        return ()
-    layers = spec.copied_layers or forward_targets(spec.layers, depth)
-    if len(layers) != spec.layers or not all(1 <= layer <= depth for layer in layers):
-        raise InputError(
-            f"student.copied_layers is {list(layers)}; a student of {spec.layers} layers needs {spec.layers} teacher "
-            f"blocks from 1 to {depth}."
-        )
-    return layers
-
-
-def _copy_what_blocks_share(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Copy what stands beside the blocks and is used by all of them, such as the position biases of MPNet."""
-    (prefix,) = (name for name, module in teacher.base_model.named_modules() if module is blocks(teacher))
-    shared = {
-        name: tensor
-        for name, tensor in teacher.base_model.state_dict().items()
-        if not name.startswith(f"{prefix}.") and "embeddings" not in name and "pooler" not in name
-    }
-    student.base_model.load_state_dict(shared, strict=False)
-
-
-def _copy_embeddings(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Copy everything of the base model that stands before its blocks: word, position and type embeddings, norms."""
-    before = {name: tensor for name, tensor in teacher.base_model.state_dict().items() if "embeddings" in name}
-    if not before:  # a model without a module of that name: the input embeddings alone
-        student.get_input_embeddings().load_state_dict(teacher.get_input_embeddings().state_dict())
+def _copy_language_head(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    head = teacher.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is None:
         return
-    missing = student.base_model.load_state_dict(before, strict=False).unexpected_keys
-    if missing:
-        raise InputError(f"the student has no place for the teacher's {missing[0]}. Set student.embeddings to random.")
+    student.get_output_embeddings().load_state_dict(head.state_dict())  # type: ignore[no-untyped-call]
+    bias = getattr(teacher, "final_logits_bias", None)  # BART's and Marian's stands beside the head
+    if bias is not None:
+        student.get_buffer("final_logits_bias").copy_(bias)

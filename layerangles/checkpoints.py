@@ -32,7 +32,7 @@ from layerangles.states import Tower, n_layers, width
 MATCHING_FILE = "matching.json"
 SCHEMA_VERSION = 1
 
-MapKind = Literal["identity", "learned", "frozen", "orthogonal"]
+MapKind = Literal["identity", "learned", "frozen", "orthogonal", "pca"]
 LayerPair = tuple[int, int]
 
 
@@ -54,7 +54,13 @@ class TowerMatching(BaseModel):
 
 
 class Matching(BaseModel):
-    """The content of ``matching.json``: how a student was matched to its teacher."""
+    """The content of ``matching.json``: how a student was matched to its teacher.
+
+    Attributes:
+        targets: what the student's states were drawn to, if it was a control and not the teacher's own states.
+        changing: by tower, what a map that changed during training did until this step: its draws, its weights. The
+            pairs of ``towers`` are then those of the last step.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     schema_version: Literal[1] = 1
@@ -67,6 +73,8 @@ class Matching(BaseModel):
     towers: dict[str, TowerMatching]
     init: dict[str, Any]
     loss: dict[str, Any]
+    targets: str = "teacher"
+    changing: dict[str, dict[str, Any]] | None = None
 
     @field_validator("strategy")
     @classmethod

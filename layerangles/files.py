@@ -1,5 +1,6 @@
 """Writing beside, then renaming: a file or a directory is there whole or not at all."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -7,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerangles.errors import InputError
+from safetensors import SafetensorError
+
+from layerangles.errors import InputError, RunError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -39,6 +44,21 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Itera
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_reported(folder: Path) -> Iterator[None]:
+    """Turn a full disk, within the block, into a :class:`RunError` that says how to go on."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors passes the system's words on, but not its number.
+        if getattr(error, "errno", None) not in _FULL and not any(os.strerror(n) in str(error) for n in _FULL):
+            raise
+        raise RunError(
+            f"the disk is full: {error}. Nothing half-written is left in {folder}, and what was finished before is "
+            "whole. Free some space, and go on with --resume."
+        ) from error
 
 
 def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

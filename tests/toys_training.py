@@ -20,11 +20,16 @@ from transformers import (
     RobertaConfig,
 )
 
-from kd_train.bank import Bank, DataOrder, Member, OptimizerSpec, Part, split_by_length
-from kd_train.evaluate import Features
+from kd_train.assignment import Assignment, Fixed
+from kd_train.bank import Bank, Member
+from kd_train.batches import DataOrder, cut_by_length
 from kd_train.losses import LossSpec
-from kd_train.students import StudentPlan, StudentSpec, build_maps, build_student, plan_student
+from kd_train.maps import build_maps
+from kd_train.optimizers import OptimizerSpec
+from kd_train.students import StudentPlan, StudentSpec, build_student, plan_student
 from kd_train.study import Study, parse_study
+from kd_train.tasks.base import Feature, Part
+from kd_train.tasks.classification import Classification, Split
 from layerangles.checkpoints import LayerPair
 
 LABELS = ("neg", "pos")
@@ -102,20 +107,19 @@ def toy_study(folder: Path, files: dict[str, str], base: Path, **changes: Any) -
     return parse_study(content | changes)
 
 
-def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Features, list[int]]:
-    """Token ids of random texts, and their labels by number."""
+def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Classification, list[Feature]]:
+    """A loaded classification of random texts, and its examples in tokens."""
     examples = toy_examples(n, seed=seed)
-    encoded = toy_tokenizer()([example["text"] for example in examples])
-    names = [name for name in encoded if name != "attention_mask"]
-    features = [dict(zip(names, row, strict=True)) for row in zip(*(encoded[name] for name in names), strict=True)]
-    return features, [LABELS.index(example["label"]) for example in examples]
+    split = Split([example["text"] for example in examples], [LABELS.index(example["label"]) for example in examples])
+    task = Classification(LABELS, {"train": split}, ("accuracy",), max_length=16)
+    return task, task.encode("train", toy_tokenizer(), toy_bert(layers=1).config)
 
 
 def toy_parts(step: int, *, n_parts: int = 2, batch_size: int = 8, seed: int = 0) -> list[Part]:
     """The batch of a step of the toy task."""
-    features, labels = toy_features()
+    task, features = toy_features()
     rows = DataOrder(len(features), batch_size, seed).batch(step)
-    return split_by_length([features[i] for i in rows], [labels[i] for i in rows], toy_tokenizer(), n_parts)
+    return cut_by_length([features[i] for i in rows], task, toy_tokenizer(), n_parts)
 
 
 def toy_teacher(*, dropout: float = 0.1) -> PreTrainedModel:
@@ -128,28 +132,37 @@ def toy_plan(teacher: PreTrainedModel, **spec: Any) -> StudentPlan:
 
 
 def toy_member(
-    teacher: PreTrainedModel, name: str, pairs: tuple[LayerPair, ...], *, seed: int = 0, **spec: Any
+    teacher: PreTrainedModel,
+    name: str,
+    pairs: tuple[LayerPair, ...] | Assignment,
+    *,
+    seed: int = 0,
+    loss: LossSpec | None = None,
+    targets: str = "teacher",
+    **spec: Any,
 ) -> Member:
     """A student of 2 blocks, as a study would build it."""
     plan = toy_plan(teacher, **spec)
-    maps = build_maps(plan, teacher.config.hidden_size, pairs, tower="encoder", seed=seed)
-    return Member(name, build_student(teacher, plan, seed=seed), pairs, maps)
+    assignment = pairs if isinstance(pairs, Assignment) else Fixed(pairs)
+    maps = build_maps(plan, teacher.config.hidden_size, {"encoder": assignment.student_layers(0)}, seed=seed)
+    model = build_student(teacher, plan, auto_model=AutoModelForSequenceClassification, seed=seed)
+    return Member(name, model, {"encoder": assignment}, maps, loss or LossSpec(), targets)
 
 
 def toy_bank(
     teacher: PreTrainedModel | None, members: Sequence[Member], *, total_steps: int = 8, seed: int = 0, **optimizer: Any
 ) -> Bank:
     """A bank with the paper's weights of the loss."""
-    loss = LossSpec(hidden=optimizer.pop("hidden", "mse"))
+    random_teacher = optimizer.pop("random_teacher", None)
     spec = OptimizerSpec(**{"learning_rate": 1e-3} | optimizer)
     return Bank(
         members,
         teacher,
-        loss=loss,
         optimizer=spec,
         total_steps=total_steps,
         seed=seed,
         accelerator=Accelerator(cpu=True),
+        random_teacher=random_teacher,
     )
 
 

@@ -1,0 +1,72 @@
+"""The project's side of the comparison with its peers: kd_train's bank on their models and batches.
+
+One variant a process; benchmarks/peers.py starts the processes and tells them when to run.
+
+- ``one``: a bank of one student, batches padded as the peers' are.
+- ``one_cut``: the same, every batch cut into parts of like length, so that hardly any padding is computed.
+- ``six``: a bank of all six strategies, batches cut.
+
+The bank pads and cuts its batches within the time that is taken; the peers are given theirs.
+
+Run by hand: python benchmarks/peers_own.py one --workload FOLDER, then type "run 3".
+"""
+
+import copy
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from accelerate import Accelerator
+from peers_workload import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Gate, Workload, worker
+
+from kd_train import embedded
+from kd_train.bank import Bank, Member, OptimizerSpec, split_by_length
+from kd_train.losses import LossSpec
+from layerangles.checkpoints import load_tokenizer
+
+PARTS = 6
+
+
+def own_step_function(workload: Workload, strategies: Sequence[str], parts: int) -> Callable[[int], dict[str, float]]:
+    """Train a bank of these strategies on the batch of a step; the total loss of each student."""
+    tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
+    bank = Bank(
+        [Member(kind, copy.deepcopy(workload.student), tuple(workload.pairs[kind])) for kind in strategies],
+        workload.teacher,
+        loss=LossSpec(),
+        optimizer=OptimizerSpec(
+            learning_rate=LEARNING_RATE,
+            weight_decay=WEIGHT_DECAY,
+            max_grad_norm=MAX_GRAD_NORM,
+            schedule="constant_with_warmup",
+            warmup=0,
+        ),
+        total_steps=1000,
+        seed=0,
+        accelerator=Accelerator(cpu=True),
+    )
+
+    def step(number: int) -> dict[str, float]:
+        batch = number % len(workload.examples)
+        features = [{"input_ids": ids, "token_type_ids": [0] * len(ids)} for ids in workload.examples[batch]]
+        losses = bank.train_step(split_by_length(features, workload.labels[batch], tokenizer, parts), number)
+        return {kind: terms["total"] for kind, terms in losses.items()}
+
+    return step
+
+
+def run(workload: Workload, chosen: Namespace, gate: Gate, *, parts: int, together: bool = False) -> None:
+    """Train at the gate's word."""
+    step = own_step_function(workload, [*workload.pairs] if together else [chosen.strategy], parts)
+    for number in gate.cycle(range(10**9)):
+        gate.record(step(number)[chosen.strategy])
+
+
+VARIANTS = {
+    "one": partial(run, parts=1),
+    "one_cut": partial(run, parts=PARTS),
+    "six": partial(run, parts=PARTS, together=True),
+}
+
+if __name__ == "__main__":
+    worker(__doc__ or "", VARIANTS)

@@ -1,0 +1,73 @@
+"""Control targets: what takes the place of the teacher's states to find out what matching them does at all.
+
+If a student gains as much from targets that carry no information about its text, matching is regularization.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kd_train.randomness import seeded
+
+TargetKind = Literal["teacher", "random_teacher", "other_text", "shuffled_tokens", "gaussian"]
+
+# ``random_teacher`` is a model of its own; the others are made of the teacher's states.
+MADE_OF_STATES: tuple[TargetKind, ...] = ("other_text", "shuffled_tokens", "gaussian")
+
+
+def control_targets(
+    kind: TargetKind,
+    states: Sequence[Float[Tensor, "layer _token dim"]],
+    examples: Sequence[Int[Tensor, " _token"]],
+    *,
+    seed: int,
+    step: int,
+) -> list[Float[Tensor, "layer _token dim"]]:
+    """The targets of a control for a whole batch, part by part.
+
+    - ``other_text``: the states of another text of the batch: token p gets that of token ``p mod n`` there.
+    - ``shuffled_tokens``: the states of the same text in a random order of its tokens.
+    - ``gaussian``: random directions with the norms of the states, drawn anew every step.
+
+    Args:
+        kind: one of ``MADE_OF_STATES``.
+        states: by part of the batch, the teacher's layers at the valid tokens.
+        examples: by part, the number of each token's example within the batch, ascending.
+        seed: of the run.
+        step: of the run; with the seed it decides all that is random.
+    """
+    sizes = [part.shape[1] for part in states]
+    whole, example = torch.cat(list(states), dim=1), torch.cat(list(examples))
+    with seeded(seed, "control", kind, step):
+        return list(torch.split(_CONTROLS[kind](whole, example), sizes, dim=1))
+
+
+def _other_text(states: Tensor, example: Tensor) -> Tensor:
+    counts = torch.bincount(example)
+    starts = counts.cumsum(0) - counts
+    position = torch.arange(len(example), device=example.device) - starts[example]
+    other = (example + 1) % len(counts)
+    return states[:, starts[other] + position % counts[other]]
+
+
+def _shuffled_tokens(states: Tensor, example: Tensor) -> Tensor:
+    # Random keys, sorted within each example: an example's block stays where it is.
+    keys = example + torch.rand(len(example), device="cpu").to(example.device)
+    return states[:, keys.argsort()]
+
+
+def _gaussian(states: Tensor, _example: Tensor) -> Tensor:
+    # Drawn on the CPU, so that all devices get the same numbers.
+    noise = torch.randn(states.shape, device="cpu").to(states.device)
+    scaled: Tensor = noise * (states.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
+    return scaled
+
+
+_CONTROLS: dict[TargetKind, Callable[[Tensor, Tensor], Tensor]] = {
+    "other_text": _other_text,
+    "shuffled_tokens": _shuffled_tokens,
+    "gaussian": _gaussian,
+}

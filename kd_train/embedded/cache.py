@@ -1,0 +1,103 @@
+"""The cache: one directory for each model and data set, there whole or not at all, whoever else is writing."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from layerangles.errors import InputError
+from layerangles.files import replacing
+
+Kind = Literal["models", "datasets"]
+MANIFEST = "embedded.json"
+
+_log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """The folder for what was fetched: ``$LAYERANGLES_CACHE``, by default ``~/.cache/layerangles``."""
+    chosen = os.environ.get("LAYERANGLES_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "layerangles"
+
+
+def packages_dir() -> Path | None:
+    """The folder with local copies of packages, ``$LAYERANGLES_PACKAGES``, if the user named one."""
+    chosen = os.environ.get("LAYERANGLES_PACKAGES")
+    return Path(chosen).expanduser() if chosen else None
+
+
+def kept(kind: Kind, name: str, faults: Callable[[Path], list[str]], make: Callable[[Path], None]) -> Path:
+    """The directory ``<cache>/<kind>/<name>``, made first unless it is there and without faults.
+
+    Args:
+        kind: the folder of the cache.
+        name: the directory in it.
+        faults: what is wrong with a directory; nothing if it may be used.
+        make: fills an empty directory, which is renamed into place when all is done.
+
+    Raises:
+        InputError: ``make`` raised one, or the cache cannot be written to.
+    """
+    target = cache_dir() / kind / name
+    try:
+        if not faults(target):
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Another process may be fetching the same: wait for it, and look again.
+        with FileLock(target.with_name(f".{name}.lock")):
+            found = faults(target)
+            if found:
+                if target.exists():
+                    _log.warning("%s is damaged (%s); it is made again", target, "; ".join(found))
+                with replacing(target, overwrite=True) as beside:
+                    beside.mkdir(exist_ok=True)
+                    make(beside)
+    except OSError as error:
+        raise InputError(
+            f"{name} cannot be put into the cache {cache_dir()}: {error}. "
+            "Choose a folder that can be written to with the environment variable LAYERANGLES_CACHE."
+        ) from error
+    return target
+
+
+def write_manifest(folder: Path, recipe: str, **more: Any) -> None:
+    """Note beside the files of a directory how they were made, and how long each is."""
+    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    content = {"recipe": recipe, "files": files, **more}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def manifest_faults(folder: Path, recipe: str) -> list[str]:
+    """What is wrong with a directory that was made here, by its manifest.
+
+    The lengths suffice: the files were written by this program and renamed into place at once, and half a gigabyte of
+    weights is not hashed at every use.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        made_by, files = manifest["recipe"], dict(manifest["files"])
+    except (FileNotFoundError, NotADirectoryError):
+        return [f"{MANIFEST} is missing"]
+    except (ValueError, KeyError, TypeError):
+        return [f"{MANIFEST} cannot be read"]
+    if made_by != recipe:
+        return [f"it was made by the recipe {made_by}, the present one is {recipe}"]
+    faults = []
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+        elif (found := path.stat().st_size) != expected:
+            faults.append(f"{name} has {found} bytes, expected are {expected}")
+    return faults
+
+
+def announce(text: str) -> None:
+    """One line to whoever sits at a terminal and will have to wait."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,221 @@
+"""What training asks of a task: its data, how a model is called on them, and how its answers are scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Bool, Int, Shaped
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kd_train import embedded
+from kd_train.evaluate import Metric
+from kd_train.tables import Table, read_embedded, read_file, read_hub
+from layerangles.errors import InputError
+from layerangles.states import Tower
+from layerangles.texts import EncodedTexts, Text
+
+SplitName = Literal["train", "dev", "test"]
+Feature = dict[str, Any]
+IGNORED = -100
+"""The label of a position at which nothing is predicted."""
+
+
+class Part(NamedTuple):
+    """Examples of like length out of one batch, padded to the longest of them.
+
+    Attributes:
+        inputs: what the models are called with; every tensor is ``[example, position]``.
+        labels: what is to be predicted from the logits in the same place: a class (int) or a value (float) an
+            example, or a token a position (int ``[example, position]``, ``IGNORED`` where none is).
+        counted: the tokens whose hidden states may be matched, by tower. Never PAD.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Shaped[Tensor, "example *position"]
+    counted: dict[Tower, Bool[Tensor, "example position"]]
+
+
+class TaskSpec(BaseModel, ABC):
+    """The study's ``task``: where the data come from, and what of them is used.
+
+    Either ``files`` (JSONL, CSV, TSV or Parquet, one a split), or ``dataset``: ``embedded/<name>``, or a data set of
+    the hub by its name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    all_metrics: ClassVar[Mapping[str, Metric]]
+
+    kind: str
+    dataset: str | None = None
+    subset: str | None = Field(default=None, description="the hub data set's configuration")
+    files: dict[SplitName, str] | None = None
+    splits: dict[SplitName, str] | None = Field(default=None, description="the data set's names of our splits")
+    metrics: tuple[str, ...] | None = Field(default=None, description="the first decides which checkpoint is best")
+    max_length: int = Field(default=128, ge=4, description="in tokens, special tokens included")
+    limit: dict[SplitName, PositiveInt] = Field(
+        default_factory=dict, description="use only so many examples of a split"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "TaskSpec":
+        if (self.dataset is None) == (self.files is None):
+            raise ValueError("give either dataset or files")
+        if self.files is not None and not {"train", "dev"} <= self.files.keys():
+            raise ValueError(f"files needs train and dev; got {', '.join(self.files) or 'none'}")
+        for name in ("subset", "splits"):
+            if self.files is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to dataset, not to files")
+        if self.dataset and embedded.is_embedded(self.dataset):
+            embedded.dataset_name(self.dataset)
+        unknown = [metric for metric in self.metrics or () if metric not in self.all_metrics]
+        if unknown or self.metrics == ():
+            raise ValueError(f"unknown metric {some(unknown)}; allowed are {', '.join(self.all_metrics)}")
+        return self
+
+    @abstractmethod
+    def auto_model(self) -> Any:
+        """The class of transformers that makes models with this task's head, such as ``AutoModelForCausalLM``."""
+
+    @abstractmethod
+    def towers(self) -> tuple[tuple[Tower, ...], ...]:
+        """The kinds of models that can do the task, by their towers."""
+
+    def fit_head(self, config: PretrainedConfig) -> None:
+        """Set in a configuration what this task's head needs, as far as it is known without data."""
+
+    @abstractmethod
+    def load(self) -> "Task":
+        """Load all splits.
+
+        Raises:
+            InputError: a file or a column that is not there, an empty split, an example that cannot be used.
+        """
+
+    def tables(
+        self,
+        *,
+        hub_name: str | None = None,
+        hub_revision: str | None = None,
+        default_splits: Mapping[str, str] | None = None,
+    ) -> dict[str, Table]:
+        """The rows of every split, by our names of the splits, cut to ``limit``.
+
+        Args:
+            hub_name: the data set to ask the hub for, if it is not ``dataset`` itself.
+            hub_revision: its branch, where that is not the main one.
+            default_splits: our names → the data set's, where the study names none.
+        """
+        if self.files is not None:
+            tables = {str(split): read_file(Path(path)) for split, path in self.files.items()}
+        elif self.dataset and embedded.is_embedded(self.dataset):
+            tables = read_embedded(self.dataset)
+        else:
+            tables = self._from_hub(hub_name or str(self.dataset), hub_revision, default_splits)
+        limits = {str(split): n for split, n in self.limit.items()}
+        # MNLI has a second development set, which shares the limit of the first.
+        tables = {split: table.head(limits.get(split.removesuffix("_mismatched"))) for split, table in tables.items()}
+        for split, table in tables.items():
+            if not len(table):
+                raise InputError(f"{table.source} is empty: it holds no example for the {split} split.")
+        return tables
+
+    def _from_hub(self, name: str, revision: str | None, default_splits: Mapping[str, str] | None) -> dict[str, Table]:
+        tables = read_hub(name, self.subset, revision=revision)
+        wanted = {str(ours): theirs for ours, theirs in (self.splits or default_splits or _splits_of(tables)).items()}
+        if not {"train", "dev"} <= wanted.keys() or not set(wanted.values()) <= tables.keys():
+            raise InputError(
+                f'"{name}" has the splits {", ".join(tables)}; wanted were {wanted}. '
+                "Name a train and a dev split with task.splits, such as {train: train, dev: test}."
+            )
+        return {ours: tables[theirs] for ours, theirs in wanted.items()}
+
+
+class Task(ABC):
+    """A task with its data: texts by split, and all that depends on what is to be predicted.
+
+    Attributes:
+        metrics: what is scored, the deciding one first.
+    """
+
+    metrics: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits, ``train`` and ``dev`` among them."""
+
+    def head(self) -> dict[str, Any]:
+        """The options of ``from_pretrained`` with which a teacher gets a new head for this task."""
+        return {}
+
+    def fitted_to(self, config: PretrainedConfig) -> "Task":  # noqa: ARG002 (most heads fit all data)
+        """The same data for a teacher that knows the task already.
+
+        Raises:
+            InputError: its head does not fit them.
+        """
+        return self
+
+    @abstractmethod
+    def texts(self, split: str) -> list[Text]:
+        """The texts of a split, as :func:`layerangles.measure_angles` takes them."""
+
+    @abstractmethod
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[Feature]:
+        """The examples of a split in tokens, in their order; ``config`` is the teacher's."""
+
+    @abstractmethod
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+        """Pad examples into one part of a batch."""
+
+    def lengths(self, feature: Feature) -> tuple[int, ...]:
+        """The numbers of tokens of an example, tower by tower: what padding depends on."""
+        return (len(feature["input_ids"]),)
+
+    @abstractmethod
+    def score(
+        self,
+        model: PreTrainedModel,
+        split: str,
+        features: Sequence[Feature],
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> dict[str, float]:
+        """Every metric of a model's answers on a split; ``features`` are the split's, from :meth:`encode`."""
+
+
+def encode_texts(
+    texts: Sequence[Text],
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    max_length: int,
+    max_target_length: int | None = None,
+) -> list[Feature]:
+    """Token ids of texts (or pairs), cut to ``max_length``, checked to fit a model of this configuration."""
+    encoded = EncodedTexts.from_texts(
+        texts, tokenizer, max_length=max_length, max_target_length=max_target_length, config=config
+    )
+    encoded.check_fits([config])
+    return [{k: v for k, v in f.items() if not k.endswith("special_tokens_mask")} for f in encoded.features]
+
+
+def token_labels(features: Sequence[Feature]) -> Int[Tensor, "example position"]:
+    """The ``labels`` of examples, token by token, padded on the right with ``IGNORED``."""
+    rows = [torch.tensor(feature["labels"]) for feature in features]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+
+
+def some(values: Sequence[Any], most: int = 5) -> str:
+    """A few values, for a message."""
+    shown = ", ".join(map(str, list(values)[:most]))
+    return f"{shown}, …" if len(values) > most else shown
+
+
+def _splits_of(tables: Mapping[str, Table]) -> dict[str, str]:
+    splits = {"train": "train", "dev": "validation" if "validation" in tables else "dev"}
+    return splits | ({"test": "test"} if "test" in tables else {})

@@ -1,0 +1,381 @@
+"""Language modelling: plain text, answers to prompts, and the choice among several endings of a prompt."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kd_train.evaluate import Metric, accuracy, generate, over_batches, perplexity
+from kd_train.tables import Table, is_template, template_columns
+from kd_train.tasks.base import IGNORED, Feature, Part, Task, TaskSpec, token_labels
+from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
+from kd_train.text_metrics import exact_match_normalized
+from layerangles.errors import InputError
+from layerangles.states import Tower, n_positions
+from layerangles.texts import Text, check_length, pad
+
+Form = Literal["text", "answer", "choices"]
+
+# What the metrics compare: perplexity numbers of tokens with their negative log-likelihoods, the accuracies the
+# numbers of endings, exact_match texts.
+LANGUAGE_METRICS: Mapping[str, Metric] = {
+    "perplexity": Metric(perplexity, higher_is_better=False),
+    "accuracy": Metric(accuracy),
+    "accuracy_norm": Metric(accuracy),
+    "exact_match": Metric(exact_match_normalized),
+}
+# By form, the default first. Of plain text and of endings there is only one thing to ask.
+_METRICS: dict[Form, tuple[str, ...]] = {
+    "text": ("perplexity",),
+    "answer": ("exact_match", "perplexity"),
+    "choices": ("accuracy", "accuracy_norm", "perplexity"),
+}
+_DEFAULT_METRICS: dict[Form, tuple[str, ...]] = _METRICS | {"choices": ("accuracy", "accuracy_norm")}
+_COLUMNS: Mapping[Form, frozenset[str]] = {
+    "text": frozenset({"text"}),
+    "answer": frozenset({"prompt", "answer"}),
+    "choices": frozenset({"prompt", "choices", "label"}),
+}
+# Logits are as wide as the vocabulary, of which there may be 150,000.
+_LOGITS_AT_A_TIME = 16
+_WRITTEN_AT_A_TIME = 32
+
+
+class Example(NamedTuple):
+    """One example of any form.
+
+    Attributes:
+        prompt: what is given; empty for plain text.
+        answers: what may follow: the first is trained on, all count when answers are compared.
+        choices: the endings to choose from, where there are some.
+        label: the number of the right one.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    label: int = 0
+
+
+@dataclass(frozen=True)
+class LanguageModelling(Task):
+    """Loaded texts, or prompts with what follows them.
+
+    Attributes:
+        form: plain text, prompts with answers, or prompts with endings to choose from.
+        examples: the splits.
+        metrics: what is scored, the deciding one first.
+        max_length: of a whole example, in tokens.
+        predict_all: whether the prompt is predicted, too.
+        separator: stands between prompt and answer where neither has whitespace there.
+        max_new_tokens: the longest answer that is written.
+    """
+
+    form: Form
+    examples: dict[str, list[Example]]
+    metrics: tuple[str, ...]
+    max_length: int
+    predict_all: bool = False
+    separator: str = " "
+    max_new_tokens: int = 32
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return tuple(self.examples)
+
+    def texts(self, split: str) -> list[Text]:
+        """The whole texts: prompts with the answers that are trained on."""
+        return ["".join(pair) for pair in self._pairs(split)]
+
+    def _pairs(self, split: str) -> list[tuple[str, str]]:
+        """Prompts with the answers that are trained on."""
+        return [self._pair(example, example.answers[0]) for example in self.examples[split]]
+
+    def _pair(self, example: Example, answer: str) -> tuple[str, str]:
+        return ("", answer) if self.form == "text" else joined(example.prompt, answer, self.separator)
+
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[Feature]:
+        """Token ids without the last one; as ``labels`` in the same places the tokens that follow them.
+
+        Where there is a prompt, its tokens are ``IGNORED`` unless everything is to be predicted.
+
+        Raises:
+            InputError: an example of which nothing can be predicted, or that is too long for the model.
+        """
+        limit = n_positions(config)
+        if limit is not None and "exact_match" in self.metrics and self.max_new_tokens >= limit:
+            raise InputError(
+                f"max_new_tokens is {self.max_new_tokens}, which leaves no room for a prompt in the {limit} tokens "
+                f"that this model can take. Allowed are fewer than {limit}."
+            )
+        pairs = self._pairs(split)
+        if self.form == "text":
+            encoded = plain([text for _, text in pairs], tokenizer, self.max_length)
+        else:
+            encoded = prompted(pairs, tokenizer, self.max_length, end=True)
+        features = [example.feature(predict_all=self.predict_all) for example in encoded]
+        check_length(max(len(feature["input_ids"]) for feature in features), tokenizer, [config])
+        return features
+
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+        """One label a position: the token that follows it."""
+        inputs = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
+        return Part(inputs, token_labels(features), {"decoder": inputs["attention_mask"].bool()})
+
+    def score(
+        self,
+        model: PreTrainedModel,
+        split: str,
+        features: Sequence[Feature],
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> dict[str, float]:
+        """Metrics of likelihoods, of the endings that are most likely, and of the answers that the model writes."""
+        compared: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
+        if "perplexity" in self.metrics:
+            n_tokens = [sum(label != IGNORED for label in feature["labels"]) for feature in features]
+            surprisals = self.negative_log_likelihoods(model, features, tokenizer, accelerator)
+            compared["perplexity"] = (n_tokens, surprisals)
+        if "exact_match" in self.metrics:
+            references = [example.answers for example in self.examples[split]]
+            compared["exact_match"] = (references, self.written(model, split, tokenizer, accelerator))
+        if not {"accuracy", "accuracy_norm"}.isdisjoint(self.metrics):
+            labels = [example.label for example in self.examples[split]]
+            likelihoods = self.likelihoods_of_choices(model, split, tokenizer, accelerator)
+            compared["accuracy"] = (labels, [_largest(of_one) for of_one in likelihoods])
+            per_character = [
+                [value / len(choice) for value, choice in zip(of_one, example.choices, strict=True)]
+                for of_one, example in zip(likelihoods, self.examples[split], strict=True)
+            ]
+            compared["accuracy_norm"] = (labels, [_largest(of_one) for of_one in per_character])
+        return {name: LANGUAGE_METRICS[name].compute(*compared[name]) for name in self.metrics}
+
+    def negative_log_likelihoods(
+        self,
+        model: PreTrainedModel,
+        features: Sequence[Feature],
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> list[float]:
+        """``−log p`` of the predicted tokens of each example, summed, in nats."""
+
+        def answer(rows: list[int]) -> list[float]:
+            part = self.collate([features[i] for i in rows], tokenizer)
+            inputs = {name: values.to(accelerator.device) for name, values in part.inputs.items()}
+            logits: Tensor = model(**inputs, use_cache=False).logits
+            labels = part.labels.to(accelerator.device)
+            # Example by example: in float32 the logits of all are larger than the model gives them.
+            sums = [
+                torch.nn.functional.cross_entropy(of_one.float(), right, ignore_index=IGNORED, reduction="sum")
+                for of_one, right in zip(logits, labels, strict=True)
+            ]
+            summed: list[float] = torch.stack(sums).tolist()
+            return summed
+
+        lengths = [len(feature["input_ids"]) for feature in features]
+        return over_batches(lengths, answer, model, accelerator, batch_size=_LOGITS_AT_A_TIME)
+
+    def likelihoods_of_choices(
+        self, model: PreTrainedModel, split: str, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+    ) -> list[list[float]]:
+        """``log p`` of every ending of each example, in nats, summed over its tokens without EOS."""
+        examples = self.examples[split]
+        pairs = [self._pair(example, choice) for example in examples for choice in example.choices]
+        features = [p.feature() for p in prompted(pairs, tokenizer, self.max_length, end=False)]
+        surprisals = iter(self.negative_log_likelihoods(model, features, tokenizer, accelerator))
+        return [[-next(surprisals) for _ in example.choices] for example in examples]
+
+    def written(
+        self, model: PreTrainedModel, split: str, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+    ) -> list[str]:
+        """What a model writes after each prompt: greedily, until EOS, whitespace at both ends taken off."""
+        end = tokenizer.eos_token_id
+        fill = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else end
+        begin = beginning(tokenizer)
+        limit = n_positions(model.config)
+        room = self.max_length if limit is None else min(self.max_length, limit - self.max_new_tokens)
+        prompts = token_ids([prompt for prompt, _ in self._pairs(split)], tokenizer)
+        given = [begin + left_cut(prompt, room - len(begin)) for prompt in prompts]
+
+        def answer(rows: list[int]) -> list[str]:
+            inputs = left_padded([given[i] for i in rows], fill)
+            written = generate(
+                model,
+                {name: values.to(accelerator.device) for name, values in inputs.items()},
+                max_new_tokens=self.max_new_tokens,
+                pad_token_id=fill,
+                eos_token_id=end,
+            )
+            return [str(text).strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+        lengths = [len(prompt) for prompt in given]
+        return over_batches(lengths, answer, model, accelerator, batch_size=_WRITTEN_AT_A_TIME)
+
+
+def _largest(values: Sequence[float]) -> int:
+    """The place of the largest value, the first of equals."""
+    return max(range(len(values)), key=values.__getitem__)
+
+
+@dataclass(frozen=True)
+class _HubData:
+    columns: Mapping[str, str]
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "dev": "validation"})
+    prepared: Callable[[Table], Table] = lambda table: table
+
+
+def _turn_by_turn(table: Table) -> Table:
+    """CoQA's conversations, one example a turn: the story and the turns before in the prompt.
+
+    A turn without a question or an answer is left out.
+    """
+    prompts, answers = [], []
+    columns = (table.column("story"), table.column("questions"), table.column("answers.input_text"))
+    for story, questions, replies in zip(*columns, strict=True):
+        prompt = f"{story.strip()}\n"
+        for question, reply in zip(questions, replies, strict=True):
+            if question.strip() and reply.strip():
+                prompt += f"\nQ: {question.strip()}\nA:"
+                prompts.append(prompt)
+                answers.append(reply.strip())
+                prompt += f" {reply.strip()}"
+    return Table(table.source, {"prompt": prompts, "answer": answers})
+
+
+# Columns and splits are those of the data sets' cards; without the hub, none of this could be run on the data
+# themselves. HellaSwag's test split has no labels; its texts are taken as they are, with the markup that evaluation
+# harnesses clean away. CoQA on the hub has one answer a question, not the three more of the official evaluation.
+HUB: Mapping[str, _HubData] = {
+    "Rowan/hellaswag": _HubData({"prompt": "ctx", "choices": "endings", "label": "label"}),
+    "stanfordnlp/coqa": _HubData({"prompt": "prompt", "answer": "answer"}, prepared=_turn_by_turn),
+}
+
+
+class LanguageModellingTask(TaskSpec):
+    """The study's ``task``: ``text``; or ``prompt`` and ``answer``; or ``prompt``, ``choices`` and ``label``.
+
+    ``text``, ``prompt`` and ``answer`` are a column's name, or a template with columns in braces such as
+    ``"Review: {text}"``. Prompt and answer are tokenized apart. Whitespace between them belongs to the answer, and one
+    space is put there (``separator``) where neither brings any.
+    """
+
+    all_metrics: ClassVar[Mapping[str, Metric]] = LANGUAGE_METRICS
+
+    kind: Literal["language_modelling"] = "language_modelling"
+    text: str | None = Field(default=None, description="column or template of plain text, all of it predicted")
+    prompt: str | None = Field(default=None, description="column or template of what is given")
+    answer: str | None = Field(default=None, description="column (of texts, or lists of references) or template")
+    choices: str | None = Field(default=None, description="column of lists of endings")
+    label: str | None = Field(default=None, description='column of the right ending\'s number; "label" by default')
+    predict: Literal["answer", "all"] = Field(default="answer", description="the tokens that are learnt after a prompt")
+    separator: str = Field(default=" ", description="between prompt and answer where neither has whitespace there")
+    max_new_tokens: PositiveInt = Field(default=32, description="the longest answer that exact_match looks at")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "LanguageModellingTask":
+        columns = self.columns
+        for name in ("text", "prompt", "answer"):
+            if is_template(columns.get(name, "")):
+                template_columns(columns[name])
+        for name in ("choices", "label"):
+            if is_template(columns.get(name, "")):
+                raise ValueError(f"{name} must be a column's name, not a template; got {columns[name]!r}")
+        unfit = [name for name in self.metrics or () if name not in _METRICS[self.form]]
+        if unfit:
+            raise ValueError(
+                f"the metric {unfit[0]} does not fit these data; allowed with {' and '.join(columns)} are "
+                f"{', '.join(_METRICS[self.form])}"
+            )
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns and templates by what they are for, in one of the three forms.
+
+        Raises:
+            ValueError: what is given is none of them.
+        """
+        names = ("text", "prompt", "answer", "choices", "label")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        known = HUB.get(self.dataset or "")
+        for columns in (given, {**(known.columns if known else {}), **given}):
+            if {"prompt", "choices"} <= columns.keys():
+                columns.setdefault("label", "label")
+            if columns.keys() in _COLUMNS.values():
+                return columns
+        raise ValueError(
+            "give text, or prompt and answer, or prompt, choices and label, and no more; "
+            f"got {', '.join(given) or 'none of them'}"
+        )
+
+    @property
+    def form(self) -> Form:
+        """Which of the three forms the data have."""
+        return next(form for form, names in _COLUMNS.items() if names == self.columns.keys())
+
+    def auto_model(self) -> Any:
+        """A decoder with its language-modelling head."""
+        return AutoModelForCausalLM
+
+    def towers(self) -> tuple[tuple[Tower, ...], ...]:
+        """Decoders alone."""
+        return (("decoder",),)
+
+    def load(self) -> LanguageModelling:
+        """Load all splits of the task."""
+        known = HUB.get(self.dataset or "")
+        tables = self.tables(default_splits=known.splits if known else None)
+        if known:
+            # limit counts examples, of which the rows that were read may hold several.
+            limits = {str(split): n for split, n in self.limit.items()}
+            tables = {split: known.prepared(table).head(limits.get(split)) for split, table in tables.items()}
+        return LanguageModelling(
+            form=self.form,
+            examples={split: self._examples(table) for split, table in tables.items()},
+            metrics=self.metrics or _DEFAULT_METRICS[self.form],
+            max_length=self.max_length,
+            predict_all=self.predict == "all",
+            separator=self.separator,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+    def _examples(self, table: Table) -> list[Example]:
+        columns = self.columns
+        if self.form == "text":
+            return [Example("", (text,)) for text in table.filled(columns["text"])]
+        prompts = table.filled(columns["prompt"])
+        if self.form == "answer":
+            answers = _answers(table, columns["answer"])
+            return [Example(prompt, several) for prompt, several in zip(prompts, answers, strict=True)]
+        choices = table.several_texts(columns["choices"], least=2)
+        labels = _right_ones(table, columns["label"], choices)
+        return [
+            Example(prompt, (endings[label],), endings, label)
+            for prompt, endings, label in zip(prompts, choices, labels, strict=True)
+        ]
+
+
+def _answers(table: Table, answer: str) -> list[tuple[str, ...]]:
+    """One answer or several an example: only a column can hold lists."""
+    if not is_template(answer) and any(isinstance(value, list | tuple) for value in table.column(answer)):
+        return table.several_texts(answer)
+    return [(text,) for text in table.filled(answer)]
+
+
+def _right_ones(table: Table, column: str, choices: Sequence[tuple[str, ...]]) -> list[int]:
+    right = []
+    for row, (label, endings) in enumerate(zip(table.labels(column), choices, strict=True), start=1):
+        number = int(str(label)) if str(label).isdecimal() else -1
+        if not 0 <= number < len(endings):
+            raise InputError(
+                f"{table.source}, example {row}: the label is {label!r}. Allowed are the numbers of its "
+                f"{len(endings)} choices, 0 to {len(endings) - 1}; repair or remove this example."
+            )
+        right.append(number)
+    return right

@@ -1,0 +1,138 @@
+"""Prompts and answers in tokens: where the one ends and the other begins, and what is cut where both are too long."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from kd_train.tasks.base import IGNORED, Feature
+from layerangles.errors import InputError
+
+# A tokenizer's answer is many times larger than the token ids that are kept of it.
+_TEXTS_AT_A_TIME = 256
+
+
+class Prompted(NamedTuple):
+    """A text in tokens, the first of which are given and the others predicted.
+
+    Attributes:
+        tokens: of the whole text, special tokens included.
+        n_given: how many of them are given, at least one.
+    """
+
+    tokens: list[int]
+    n_given: int
+
+    def feature(self, *, predict_all: bool = False) -> Feature:
+        """``input_ids`` and, in the same places, as ``labels`` the tokens that follow; ``IGNORED`` what is given."""
+        n_ignored = 0 if predict_all else self.n_given - 1
+        return {"input_ids": self.tokens[:-1], "labels": [IGNORED] * n_ignored + self.tokens[1 + n_ignored :]}
+
+
+def joined(prompt: str, answer: str, separator: str) -> tuple[str, str]:
+    """Prompt and answer so that one follows the other: the whitespace between them belongs to the answer.
+
+    Subword tokenizers write a word together with the space before it. A prompt that ended in that space would be
+    followed by a token that hardly ever follows it in running text.
+
+    Args:
+        prompt: whitespace at its end goes over to the answer.
+        answer: may bring whitespace of its own.
+        separator: stands between them where neither has whitespace there.
+    """
+    bare = prompt.rstrip()
+    space = prompt[len(bare) :]
+    if not space and not answer[:1].isspace():
+        space = separator
+    return bare, space + answer
+
+
+def plain(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Prompted]:
+    """Texts of which every token but the first is predicted, the first too where the tokenizer begins with BOS.
+
+    Raises:
+        InputError: of a text there is no token to predict.
+    """
+    begin = beginning(tokenizer)
+    encoded = [Prompted((begin + ids)[:max_length], 1) for ids in token_ids(texts, tokenizer)]
+    for number, (text, (tokens, _)) in enumerate(zip(texts, encoded, strict=True), start=1):
+        if len(tokens) < 2:
+            raise InputError(
+                f"example {number}: {text!r} is {len(tokens)} token long, so that there is none to predict from "
+                "another. Leave it out, or join it to another text."
+            )
+    return encoded
+
+
+def prompted(
+    pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int, *, end: bool
+) -> list[Prompted]:
+    """Prompts with their answers, tokenized apart, so that no token is of both.
+
+    What is too long loses the beginning of its prompt, but for BOS and one token; an answer that is too long by itself
+    then loses its end.
+
+    Args:
+        pairs: prompt and answer, from :func:`joined`.
+        tokenizer: of which BOS is put first, if it puts it there itself.
+        max_length: of both together, special tokens included.
+        end: whether EOS belongs to the answer.
+
+    Raises:
+        InputError: the tokenizer has no EOS, or makes no token of a text.
+    """
+    begin, last = beginning(tokenizer), [_end(tokenizer)] if end else []
+    prompts = token_ids([prompt for prompt, _ in pairs], tokenizer)
+    answers = token_ids([answer for _, answer in pairs], tokenizer)
+    encoded = []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
+        if not prompt or not answer:
+            raise InputError(
+                f"example {number}: of the {'answer' if prompt else 'prompt'} {pairs[number - 1][bool(prompt)]!r} this "
+                "tokenizer makes no token. Leave it out."
+            )
+        given = begin + left_cut(prompt, max_length - len(begin) - len(answer + last))
+        encoded.append(Prompted((given + answer + last)[:max_length], len(given)))
+    return encoded
+
+
+def left_cut(tokens: list[int], room: int) -> list[int]:
+    """The last ``room`` tokens, but never fewer than one."""
+    return tokens[-max(room, 1) :]
+
+
+def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens of texts, without special tokens and uncut."""
+    ids: list[list[int]] = []
+    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+        some = list(texts[start : start + _TEXTS_AT_A_TIME])
+        ids += tokenizer(some, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return ids
+
+
+def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """BOS, if the tokenizer begins its texts with it."""
+    begin = tokenizer("")["input_ids"][:1]
+    return list(begin) if tokenizer.bos_token_id is not None and begin == [tokenizer.bos_token_id] else []
+
+
+def left_padded(rows: Sequence[list[int]], fill: int) -> dict[str, Int[Tensor, "example position"]]:
+    """Prompts that end together, so that what is written next stands in one column."""
+    length = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[fill] * (length - len(row)) + row for row in rows]),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+    }
+
+
+def _end(tokenizer: PreTrainedTokenizerBase) -> int:
+    end = tokenizer.eos_token_id
+    if not isinstance(end, int):
+        raise InputError(
+            "this tokenizer has no end token, so that a model could not learn where an answer stops. Set eos_token in "
+            "its tokenizer_config.json."
+        )
+    return end

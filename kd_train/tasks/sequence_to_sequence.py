@@ -1,0 +1,252 @@
+"""Sequence to sequence: a source text becomes a target text, as in translation or in telling what a record says."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from accelerate import Accelerator
+from pydantic import Field, PositiveInt
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kd_train.evaluate import Metric, generate, over_batches, score
+from kd_train.tables import Table
+from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, token_labels
+from kd_train.text_metrics import TEXT_METRICS
+from layerangles.errors import InputError
+from layerangles.states import Tower, n_positions
+from layerangles.texts import Text, pad, target_ids
+
+_log = logging.getLogger(__name__)
+
+# Texts that are written at a time; a beam search writes as many times more as it has beams.
+_WRITTEN_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples: sources, and the targets of each, of which the first is trained on and all are references."""
+
+    sources: list[str]
+    targets: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every source with its first target."""
+        return [(source, targets[0]) for source, targets in zip(self.sources, self.targets, strict=True)]
+
+
+@dataclass(frozen=True)
+class SequenceToSequence(Task):
+    """A loaded task of two towers.
+
+    Attributes:
+        examples: the splits; sources with their prefix.
+        metrics: what is scored, the deciding one first.
+        max_length: of a source, in tokens.
+        max_target_length: of a target, in tokens.
+        max_new_tokens: the longest answer that is written.
+        beams: of the search; 1 is greedy.
+    """
+
+    examples: dict[str, Split]
+    metrics: tuple[str, ...]
+    max_length: int
+    max_target_length: int
+    max_new_tokens: int
+    beams: int
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return tuple(self.examples)
+
+    def texts(self, split: str) -> list[Text]:
+        """Pairs of a source, with its prefix, and its first target."""
+        return list(self.examples[split].pairs)
+
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[Feature]:
+        """Token ids of source and target.
+
+        The decoder reads ``decoder_input_ids``, the target shifted right behind the start token; ``labels`` are the
+        target itself, so that logits and labels of a position belong together.
+
+        Raises:
+            InputError: something is too long for the model, or nothing would tell it where to stop.
+        """
+        limit = n_positions(config)
+        if limit is not None and self.max_new_tokens > limit:
+            raise InputError(
+                f"max_new_tokens is {self.max_new_tokens}, more than the {limit} tokens that this model can write. "
+                f"Allowed are at most {limit}."
+            )
+        targets = [target for _, target in self.examples[split].pairs]
+        features = encode_texts(self.texts(split), tokenizer, config, self.max_length, self.max_target_length)
+        labels = target_ids(targets, tokenizer, max_length=self.max_target_length)
+        ends = _ends(config)
+        if ends and not any(target[-1] in ends for target in labels):
+            raise InputError(
+                f"this tokenizer ends no target with the model's end token ({ends}), so that no student would learn to "
+                "stop. Correct eos_token_id in the model's config.json, or the tokenizer."
+            )
+        names = ("input_ids", "decoder_input_ids")
+        return [{k: f[k] for k in names} | {"labels": target} for f, target in zip(features, labels, strict=True)]
+
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+        """One label a position of the decoder."""
+        encoder = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
+        decoder = pad(tokenizer, [{"input_ids": feature["decoder_input_ids"]} for feature in features])
+        counted: dict[Tower, Any] = {
+            "encoder": encoder["attention_mask"].bool(),
+            "decoder": decoder["attention_mask"].bool(),
+        }
+        inputs = encoder | {f"decoder_{name}": values for name, values in decoder.items()}
+        return Part(inputs, token_labels(features), counted)
+
+    def lengths(self, feature: Feature) -> tuple[int, ...]:
+        """The numbers of tokens of source and target."""
+        return (len(feature["input_ids"]), len(feature["labels"]))
+
+    def score(
+        self,
+        model: PreTrainedModel,
+        split: str,
+        features: Sequence[Feature],
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> dict[str, float]:
+        """Metrics of the texts that the model writes."""
+        answers = self.written(model, features, tokenizer, accelerator)
+        return score(self.examples[split].targets, answers, {name: TEXT_METRICS[name] for name in self.metrics})
+
+    def written(
+        self,
+        model: PreTrainedModel,
+        features: Sequence[Feature],
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> list[str]:
+        """The text that a model writes for each source, special tokens left out."""
+
+        def answer(rows: list[int]) -> list[str]:
+            inputs = pad(tokenizer, [{"input_ids": features[i]["input_ids"]} for i in rows])
+            written = generate(
+                model,
+                {name: values.to(accelerator.device) for name, values in inputs.items()},
+                max_new_tokens=self.max_new_tokens,
+                pad_token_id=_pad_token_id(tokenizer),
+                eos_token_id=_ends(model.config) or None,
+                beams=self.beams,
+            )
+            return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+        lengths = [len(feature["input_ids"]) for feature in features]
+        return over_batches(lengths, answer, model, accelerator, batch_size=max(1, _WRITTEN_AT_A_TIME // self.beams))
+
+
+def _ends(config: PretrainedConfig) -> list[int]:
+    """The tokens that end what a model writes."""
+    ends = config.eos_token_id
+    return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+
+
+def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    return tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+
+
+@dataclass(frozen=True)
+class _HubData:
+    """What is known of a data set: where its texts lie, and how columns are made of what is no text."""
+
+    subset: str | None = None
+    revision: str | None = None
+    source: str = "source"
+    target: str = "target"
+    prepared: Callable[[Table], Table] = lambda table: table
+
+
+def _without_empty_pairs(table: Table) -> Table:
+    """Translations without the pairs of which a side is blank: aligned corpora have such lines.
+
+    ``limit`` counts the lines, these among them.
+    """
+    pairs = table.column("translation")
+    kept = [pair for pair in pairs if all(isinstance(text, str) and text.strip() for text in pair.values())]
+    if len(kept) < len(pairs):
+        _log.info("%s: %d pairs with a blank side are left out", table.source, len(pairs) - len(kept))
+    return Table(table.source, {"translation": kept})
+
+
+def _with_triples_as_text(table: Table) -> Table:
+    """DART's sets of triples in one line each, ``subject : relation : object | …``, and all its references together.
+
+    The references of its training split are empty lists: one example is one of them there.
+    """
+    sources = [" | ".join(" : ".join(map(str, triple)) for triple in triples) for triples in table.column("tripleset")]
+    targets = [
+        list(dict.fromkeys([target, *(references or ())]))
+        for target, references in zip(table.column("target"), table.column("references"), strict=True)
+    ]
+    return table.with_columns({"source": sources, "target": targets})
+
+
+# Columns, subsets and splits are those of the data sets' cards; without the hub, none of this could be run on the data
+# themselves. The paper translates from English. GEM/dart is a loading script, which datasets no longer runs; the hub
+# keeps the same data as Parquet files on a branch of its own making.
+HUB: Mapping[str, _HubData] = {
+    "wmt/wmt16": _HubData(
+        subset="ro-en", source="translation.en", target="translation.ro", prepared=_without_empty_pairs
+    ),
+    "GEM/dart": _HubData(revision="refs/convert/parquet", prepared=_with_triples_as_text),
+}
+
+
+class SequenceToSequenceTask(TaskSpec):
+    """The study's ``task``: texts, each with the text that is to be made of it."""
+
+    all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
+
+    kind: Literal["sequence_to_sequence"] = "sequence_to_sequence"
+    source: str | None = Field(
+        default=None, description='the column of the source, or a path such as translation.en; "source" by default'
+    )
+    target: str | None = Field(
+        default=None, description='the column of the target, or of a list of references; "target" by default'
+    )
+    source_prefix: str = Field(default="", description="put before every source, as T5 wants it")
+    max_target_length: int | None = Field(default=None, ge=4, description="in tokens; max_length by default")
+    beams: PositiveInt = Field(default=1, description="of the search when answers are scored; 1 is greedy")
+    max_new_tokens: PositiveInt | None = Field(
+        default=None, description="the longest answer that is scored; max_target_length by default"
+    )
+
+    def auto_model(self) -> Any:
+        """A model of two towers with the decoder's head."""
+        return AutoModelForSeq2SeqLM
+
+    def towers(self) -> tuple[tuple[Tower, ...], ...]:
+        """Encoder-decoders alone."""
+        return (("encoder", "decoder"),)
+
+    def load(self) -> SequenceToSequence:
+        """Load all splits of the task."""
+        known = HUB.get(self.dataset or "", _HubData())
+        spec = self if self.subset else self.model_copy(update={"subset": known.subset})
+        tables = {split: known.prepared(table) for split, table in spec.tables(hub_revision=known.revision).items()}
+        examples = {split: self._split(table, known) for split, table in tables.items()}
+        max_target_length = self.max_target_length or self.max_length
+        return SequenceToSequence(
+            examples=examples,
+            metrics=self.metrics or ("bleu",),
+            max_length=self.max_length,
+            max_target_length=max_target_length,
+            max_new_tokens=self.max_new_tokens or max_target_length,
+            beams=self.beams,
+        )
+
+    def _split(self, table: Table, known: _HubData) -> Split:
+        sources = [self.source_prefix + str(source) for source in table.texts(self.source or known.source)]
+        return Split(sources, table.several_texts(self.target or known.target))
