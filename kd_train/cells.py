@@ -17,7 +17,7 @@ from submitit.helpers import DelayedSubmission
 
 from kd_train import train
 from kd_train.study import Study, read_study
-from layerangles.errors import InputError
+from layerangles.errors import InputError, RunError
 from layerangles.files import replacing
 
 Executor = Literal["local", "slurm"]
@@ -265,6 +265,10 @@ def ask_slurm(jobs: Sequence[str]) -> dict[str, str]:
     """``queued``, ``running`` or how it ended, for each of the jobs that Slurm remembers.
 
     squeue forgets a job some minutes after its end; sacct does not, but many clusters do not keep accounts.
+
+    Raises:
+        InputError: there is no Slurm here.
+        RunError: it does not answer.
     """
     if not jobs:
         return {}
@@ -282,7 +286,7 @@ def ask_slurm(jobs: Sequence[str]) -> dict[str, str]:
         states = {job: state.split()[0] for job, _, state in told if state and state.split()[0] in _ENDED}
     said = _said(["squeue", "--noheader", "--states=all", "--format=%i|%T|%r", "--jobs", ids])
     if said.returncode and "Invalid job id" not in said.stderr:
-        raise InputError(f"Slurm does not say where its jobs are, so none is given away: {said.stderr.strip()}")
+        raise RunError(f"Slurm does not say where its jobs are, so none is submitted: {said.stderr.strip()}")
     for line in said.stdout.splitlines():
         job, state, reason = line.split("|", 2)
         if state in _ENDED:

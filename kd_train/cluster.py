@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,8 +38,9 @@ from kd_train.cells import (
     sole_command,
     write_record,
 )
-from kd_train.plan import plan_study
+from kd_train.plan import plan_study, teacher_path
 from kd_train.study import Study
+from layerangles.checkpoints import check_weights
 from layerangles.errors import InputError
 
 Report = Callable[[CellStatus], None]
@@ -115,21 +117,24 @@ def submit(
         InputError: a study that cannot be trained, no Slurm, or cells that are at work elsewhere; before any work.
     """
     options = options or ClusterOptions()
-    _check(studies, executor)
+    _check(studies, executor, device)
     cells = Cell.all_of(studies)
     if dry_run:
         return list(look(cells).values())
+    inputs = [_fetch(study) for study in studies]
     with ExitStack() as stack:
         for study in studies if overwrite else ():
             refuse_active_jobs_in(study)
-        for study in studies:
-            train.claim_study(study, resume=not overwrite, overwrite=overwrite)
+        for study, base in zip(studies, inputs, strict=True):
+            train.claim_study(study, resume=not overwrite, overwrite=overwrite, inputs=[base])
             stack.enter_context(sole_command(study))
         run = _submit_to_slurm if executor == "slurm" else _run_here
         return run(look(cells), device, options, report)
 
 
-def _check(studies: Sequence[Study], executor: Executor) -> None:
+def _check(studies: Sequence[Study], executor: Executor, device: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device is {device!r}; training takes auto (the best present) or cpu.")
     folders = [study.folder.resolve() for study in studies]
     for study, folder in zip(studies, folders, strict=True):
         if folders.count(folder) > 1:
@@ -141,6 +146,14 @@ def _check(studies: Sequence[Study], executor: Executor) -> None:
         )
     for study in studies:
         plan_study(study)
+
+
+def _fetch(study: Study) -> Path:
+    """See to it that model and data are there and right: many a cluster's nodes reach no network. The model's path."""
+    base = teacher_path(study.teacher)
+    check_weights(base)
+    study.task.load()
+    return base
 
 
 # ---- in local processes --------------------------------------------------------------------------------------------
@@ -275,6 +288,7 @@ def _submit_cell(cell: Cell, device: str, options: ClusterOptions, number: int, 
         gpus_per_node=options.gpus,
         partition=options.partition,
         account=options.account,
+        wckey=None,
         dependency=",".join(depends) or None,
         stderr_to_stdout=True,
         # Since Slurm 22.05 srun does not take this over from sbatch.

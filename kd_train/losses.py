@@ -4,6 +4,7 @@ A batch is computed in parts of like length (see :mod:`kd_train.bank`). So that 
 batch, every loss here is a sum, and is divided by what the *whole* batch counts.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -208,7 +209,7 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _jensen_shannon(ours: Tensor, theirs: Tensor) -> Tensor:
-    mixture = torch.logaddexp(ours, theirs) - torch.log(torch.tensor(2.0, device=ours.device))
+    mixture = torch.logaddexp(ours, theirs) - math.log(2)
     return (_kl(ours, mixture) + _kl(theirs, mixture)) / 2
 
 

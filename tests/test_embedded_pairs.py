@@ -100,13 +100,13 @@ def test_letters_and_phonemes_are_a_token_each(bart: Path) -> None:
 
 def test_every_word_and_pronunciation_is_read_whole_and_fits(bart: Path, sounds: PairedData) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bart)
-    sources = tokenizer(text=[word for word, _ in examples(sounds)])["input_ids"]
-    targets = tokenizer(text_target=[spoken for _, spoken in examples(sounds)])["input_ids"]
-    assert max(map(len, sources + targets)) <= tokenizer.model_max_length
-    for ids, (word, _) in zip(sources[::50], examples(sounds)[::50], strict=True):
-        assert "".join(tokenizer.convert_ids_to_tokens(ids)) == word + "</s>"
-    some = [spoken for _, spoken in examples(sounds)[::50]]
-    assert tokenizer.batch_decode(targets[::50], skip_special_tokens=True) == some
+    pairs = examples(sounds)
+    assert max(len(word) + 1 for word, _ in pairs) <= tokenizer.model_max_length
+    assert max(len(spoken.split()) + 1 for _, spoken in pairs) <= tokenizer.model_max_length
+    words, spoken = zip(*pairs[::50], strict=True)
+    sources, targets = tokenizer(text=list(words))["input_ids"], tokenizer(text_target=list(spoken))["input_ids"]
+    assert ["".join(tokenizer.convert_ids_to_tokens(ids)) for ids in sources] == [word + "</s>" for word in words]
+    assert tuple(tokenizer.batch_decode(targets, skip_special_tokens=True)) == spoken
 
 
 def test_pairs_become_features_of_both_towers(bart: Path) -> None:
@@ -392,7 +392,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Debian:
 def test_the_catalogues_come_through_apt_once(world: Debian) -> None:
     data = embedded.load_dataset("embedded/english-romanian")
     assert sorted(examples(data)) == sorted(sentences(number) for number in range(6000))
-    assert {split: len(part.sources) for split, part in data.splits.items()} == {"train": 5265, "dev": 361, "test": 374}
+    assert {split: len(part.sources) for split, part in data.splits.items()} == {"train": 5250, "dev": 368, "test": 382}
     assert embedded.english_romanian() == data
     assert world.asked == [" ".join(debian.PACKAGES)]
     folder = world.cache / "datasets" / "english-romanian"
@@ -480,12 +480,16 @@ def test_packages_are_read_however_they_are_packed(tmp_path: Path, member: str, 
         (lambda content: content[:-40], "data.tar.xz is cut short"),
         (lambda content: content[:100], "it has no data.tar"),
         (lambda content: content.replace(b"data.tar.xz ", b"data.tar.zst"), "compressed with Zstandard"),
-        (lambda content: content[: content.index(b"\xfd7zXZ")] + b"?" * 10_000, "Replace or remove it"),
+        (lambda content: content.replace(b"\xfd7zXZ", b"?????"), "file could not be opened successfully"),
+        (
+            lambda content: content[:20_000] + bytes(9) + content[20_009:],
+            r"Corrupt input data\. Replace or remove it\.",
+        ),
     ],
 )
 def test_a_damaged_package_is_named(tmp_path: Path, damage: object, reason: str) -> None:
     path = tmp_path / "gimp-data_1_all.deb"
-    deb(path, {"usr/share/locale/ro/LC_MESSAGES/gimp.mo": b"x" * 1000})
+    deb(path, {"usr/share/locale/ro/LC_MESSAGES/gimp.mo": hashlib.shake_256(b"").digest(60_000)})
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=rf"gimp-data_1_all\.deb cannot be read as a Debian package: .*{reason}"):
         list(debian._catalogues(path))
@@ -496,6 +500,8 @@ def test_the_real_packages_hold_what_is_said() -> None:
     try:
         data = embedded.english_romanian()
     except InputError as error:
+        if "could not be fetched" not in str(error):
+            raise
         pytest.skip(f"apt has no network or no lists here: {error}")
     pairs = examples(data)
     assert len(pairs) > 10_000

@@ -1,4 +1,4 @@
-"""Metrics against their definitions, and a model's answers one by one."""
+"""Metrics of labels against their definitions, and answers that are asked for in batches."""
 
 import math
 
@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from toys import toy_bert, toy_tokenizer
-from toys_training import toy_features
+from toys import toy_bert
 
-from kd_train.evaluate import METRICS, answers, score
+from kd_train.evaluate import LABEL_METRICS, Metric, accuracy, over_batches, score
+
+
+def _only(name: str) -> dict[str, Metric]:
+    return {name: LABEL_METRICS[name]}
 
 
 def _counts(labels: list[int], given: list[int], label: int) -> tuple[int, int, int, int]:
@@ -36,7 +39,7 @@ def test_metrics_are_their_definitions(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels, given = rng.integers(0, 2, (2, 30))
     y, a = labels.tolist(), given.tolist()
-    assert score(y, given, list(METRICS)) == pytest.approx(
+    assert score(y, a, LABEL_METRICS) == pytest.approx(
         {
             "accuracy": sum(p == q for p, q in zip(y, a, strict=True)) / 30,
             "f1": _f1(y, a, 1),
@@ -49,32 +52,46 @@ def test_metrics_are_their_definitions(seed: int) -> None:
 def test_f1_macro_of_three_labels() -> None:
     labels, given = [0, 1, 2, 2, 1, 0], [0, 2, 2, 1, 1, 0]
     expected = sum(_f1(labels, given, label) for label in range(3)) / 3
-    assert score(labels, np.array(given), ["f1_macro"]) == {"f1_macro": pytest.approx(expected)}
+    assert score(labels, given, _only("f1_macro")) == {"f1_macro": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize("constant", [0, 1])
 def test_a_constant_answer_has_a_score(constant: int) -> None:
-    given = np.full(4, constant)
-    scores = score([0, 1, 1, 0], given, list(METRICS))
+    given = [constant] * 4
+    scores = score([0, 1, 1, 0], given, LABEL_METRICS)
     assert scores["accuracy"] == 0.5
     assert scores["matthews_correlation"] == 0
     assert scores["f1"] == pytest.approx(constant * 2 / 3)
-    assert score([0, 0], np.zeros(2, dtype=np.int64), ["f1"]) == {"f1": 0.0}
+    assert score([0, 0], [0, 0], _only("f1")) == {"f1": 0.0}
+
+
+def test_accuracy_compares_whatever_there_is() -> None:
+    assert accuracy(["a", 1, (2, 3)], ["a", 2, (2, 3)]) == pytest.approx(2 / 3)
+    assert Metric(accuracy).higher_is_better
+    assert all(metric.higher_is_better for metric in LABEL_METRICS.values())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("training", [True, False])
 def test_answers_stand_in_the_order_of_the_examples(batch_size: int, training: bool) -> None:
-    features, _ = toy_features(17)
-    assert len({len(feature["input_ids"]) for feature in features}) > 5
-    model = toy_bert(layers=2, seed=2).train(training)
-    given = answers(model, features, toy_tokenizer(), Accelerator(cpu=True), batch_size=batch_size)
+    lengths = [5, 1, 4, 1, 3, 2, 6]
+    model = toy_bert(layers=1).train(training)
+    asked: list[list[int]] = []
+
+    def answer(rows: list[int]) -> list[str]:
+        assert not model.training
+        assert torch.is_inference_mode_enabled()
+        asked.append(rows)
+        return [f"answer {row}" for row in rows]
+
+    given = over_batches(lengths, answer, model, Accelerator(cpu=True), batch_size=batch_size)
+    assert given == [f"answer {row}" for row in range(7)]
     assert model.training == training
-    model.eval()
-    with torch.no_grad():
-        one_by_one = [
-            int(model(**{name: torch.tensor([ids]) for name, ids in feature.items()}).logits.argmax())
-            for feature in features
-        ]
-    assert given.tolist() == one_by_one
-    assert len(set(one_by_one)) == 2
+    assert [len(rows) for rows in asked] == {1: [1] * 7, 3: [3, 3, 1], 64: [7]}[batch_size]
+    in_order = [lengths[row] for rows in asked for row in rows]
+    assert in_order == sorted(lengths)  # of like length in a batch
+
+
+def test_too_few_answers_are_noticed() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        over_batches([1, 2], lambda rows: [0], toy_bert(layers=1), Accelerator(cpu=True))

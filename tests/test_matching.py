@@ -92,9 +92,62 @@ def test_in_order_random_that_is_impossible_names_the_depths() -> None:
         layer_pairs(Strategy(kind="in_order_random"), 4, 4)
 
 
-def test_none_and_last() -> None:
+def test_maps_of_one_pair_or_none_say_themselves_what_is_matched() -> None:
     assert layer_pairs(Strategy(kind="none"), 3, 12) == ()
+    assert layer_pairs(Strategy(kind="first"), 3, 12) == ((1, 1),)
     assert layer_pairs(Strategy(kind="last"), 3, 12) == ((3, 12),)
+    assert layer_pairs(Strategy(kind="one_to_one", student_layer=2, teacher_layer=7), 3, 12) == ((2, 7),)
+    assert layer_pairs(Strategy(kind="one_to_one", student_layer=0, teacher_layer=0), 3, 12) == ((0, 0),)
+    with pytest.raises(InputError, match=r"the pair \[4, 7\] names a layer that does not exist"):
+        layer_pairs(Strategy(kind="one_to_one", student_layer=4, teacher_layer=7), 3, 12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "student", "teacher", "expected"),
+    [
+        # Sun et al. (2019): of 12 layers, 6 are matched to {2, 4, 6, 8, 10} or to {7, 8, 9, 10, 11}.
+        ("patient_skip", 6, 12, (2, 4, 6, 8, 10)),
+        ("patient_last", 6, 12, (7, 8, 9, 10, 11)),
+        ("patient_skip", 3, 12, (4, 8)),
+        ("patient_last", 3, 12, (9, 10)),
+        ("patient_skip", 5, 12, (2, 4, 6, 8)),  # every second: 12 / 5 does not divide
+        ("patient_skip", 2, 2, (1,)),
+    ],
+)
+def test_patient_maps_leave_the_last_student_layer_out(
+    kind: str, student: int, teacher: int, expected: tuple[int, ...]
+) -> None:
+    assert layer_pairs(Strategy.model_validate(kind), student, teacher) == tuple(enumerate(expected, start=1))
+
+
+@pytest.mark.parametrize("kind", ["patient_skip", "patient_last"])
+def test_patient_maps_need_two_layers(kind: str) -> None:
+    with pytest.raises(InputError, match="leaves the last student layer unmatched, so a student of 1 layer has none"):
+        layer_pairs(Strategy.model_validate(kind), 1, 12)
+
+
+def test_attention_weighs_all_pairs_and_dynamic_starts_from_forward() -> None:
+    assert layer_pairs(Strategy(kind="attention"), 2, 3) == ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3))
+    assert layer_pairs(Strategy(kind="dynamic"), 3, 12) == ((0, 0), (1, 4), (2, 8), (3, 12))
+
+
+@pytest.mark.parametrize("kind", ["random", "in_order_random"])
+def test_every_draw_and_every_tower_is_a_draw_of_its_own(kind: str) -> None:
+    strategy = Strategy(kind=kind, mapping_seed=1)
+    drawn = [
+        layer_pairs(strategy, 6, 12, tower=tower, draw=draw) for tower in ("encoder", "decoder") for draw in range(5)
+    ]
+    assert len(set(drawn)) == 10
+    assert drawn[0] == layer_pairs(strategy, 6, 12)
+    assert drawn[7] == layer_pairs(strategy, 6, 12, tower="decoder", draw=2)
+
+
+def test_explicit_pairs_may_differ_by_tower() -> None:
+    strategy = Strategy(kind="explicit", pairs={"encoder": ((1, 2),), "decoder": ((2, 4), (1, 3))})
+    assert layer_pairs(strategy, 2, 4, tower="encoder") == ((1, 2),)
+    assert layer_pairs(strategy, 2, 4, tower="decoder") == ((1, 3), (2, 4))
+    only = Strategy(kind="explicit", pairs={"decoder": ((1, 1),)})
+    assert layer_pairs(only, 2, 4, tower="encoder") == ()
 
 
 @pytest.mark.parametrize("kind", ["forward", "reverse", "random", "in_order_random"])
@@ -126,7 +179,8 @@ def test_an_explicit_pair_written_twice() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("student", "teacher"), [(5, 4), (0, 4)])
 def test_impossible_depths_are_named(kind: str, student: int, teacher: int) -> None:
-    strategy = Strategy(kind="explicit", pairs=((1, 1),)) if kind == "explicit" else Strategy.model_validate(kind)
+    parameters = {"explicit": {"pairs": ((1, 1),)}, "one_to_one": {"student_layer": 1, "teacher_layer": 1}}
+    strategy = Strategy(kind=kind, **parameters.get(kind, {}))
     with pytest.raises(InputError, match=rf"a student of {student} layers cannot be matched to a teacher of {teacher}"):
         layer_pairs(strategy, student, teacher)
 
@@ -134,13 +188,17 @@ def test_impossible_depths_are_named(kind: str, student: int, teacher: int) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"kind": "forward", "teacher_layer": 3}, "teacher_layer belongs to all_to_one, not to forward"),
+        ({"kind": "forward", "teacher_layer": 3}, "teacher_layer belongs to all_to_one and one_to_one, not to fo"),
         ({"kind": "reverse", "mapping_seed": 0}, "mapping_seed belongs to random and in_order_random, not to reverse"),
         ({"kind": "last", "pairs": [[1, 1]]}, "pairs belongs to explicit, not to last"),
+        ({"kind": "forward", "redraw": "epoch"}, "redraw belongs to random and in_order_random, not to forward"),
+        ({"kind": "last", "student_layer": 1}, "student_layer belongs to one_to_one, not to last"),
+        ({"kind": "one_to_one", "student_layer": 1}, "one_to_one needs student_layer and teacher_layer"),
+        ({"kind": "random", "redraw": 0}, "greater than 0"),
         ({"kind": "explicit"}, "explicit needs pairs"),
         ({"kind": "explicit", "pairs": []}, "explicit needs pairs"),
         ({"kind": "random", "mapping_seed": -1}, "greater than or equal to 0"),
-        ({"kind": "all_to_one", "teacher_layer": 0}, "greater than or equal to 1"),
+        ({"kind": "all_to_one", "teacher_layer": 0}, "all_to_one needs a teacher_layer from 1; 0 is the embedding"),
         ({"kind": "forward", "name": "a/b"}, "String should match pattern"),
         ({"kind": "forward", "layer": 3}, "Extra inputs are not permitted"),
         ("forwards", "Input should be 'none', 'forward'"),
@@ -160,7 +218,17 @@ def test_what_does_not_belong_to_a_kind_is_refused(content: object, message: str
         ({"kind": "random", "mapping_seed": 5}, "random-draw5"),
         ({"kind": "in_order_random", "mapping_seed": 2}, "in_order_random-draw2"),
         ({"kind": "random", "mapping_seed": 5, "name": "mine"}, "mine"),
+        ({"kind": "random", "redraw": "epoch"}, "random-every-epoch"),
+        ({"kind": "random", "mapping_seed": 5, "redraw": 100}, "random-draw5-every-100"),
     ],
 )
 def test_labels(content: object, label: str) -> None:
     assert Strategy.model_validate(content).label == label
+
+
+def test_which_maps_change() -> None:
+    fixed = {kind for kind in KINDS if kind not in ("explicit", "one_to_one") and not Strategy(kind=kind).changes}
+    assert set(KINDS) - fixed == {"attention", "dynamic", "explicit", "one_to_one"}
+    assert not Strategy(kind="explicit", pairs=((1, 1),)).changes
+    assert Strategy(kind="random", redraw="epoch").changes
+    assert Strategy(kind="in_order_random", redraw=3).changes

@@ -1,5 +1,7 @@
 """The metrics file: appended to, cut off by a kill, and gone on with."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,54 @@ def test_the_best_is_the_highest_on_dev_and_the_earliest_of_equals(log: MetricsL
     assert log.best("a", "accuracy") == _dev("a", 2, 0.75)
     assert log.best("a", "f1") == _dev("a", 3, 0.9, metric="f1")
     assert log.best("c", "accuracy") is None
+
+
+def test_the_best_may_be_the_lowest(log: MetricsLog) -> None:
+    log.append([_dev("a", 1, 0.5), _dev("a", 2, 0.25), _dev("a", 3, 0.25), _dev("a", 4, 0.75)])
+    assert log.best("a", "accuracy", higher_is_better=False) == _dev("a", 2, 0.25)
+
+
+def test_what_is_no_number_is_never_the_best(log: MetricsLog) -> None:
+    log.append([_dev("a", 1, float("nan")), _dev("a", 3, 0.25), _dev("a", 2, 0.5), _dev("b", 1, float("nan"))])
+    assert log.dev("a", "accuracy") == [_dev("a", 2, 0.5), _dev("a", 3, 0.25)]
+    assert log.best("a", "accuracy") == _dev("a", 2, 0.5)
+    assert log.best("a", "accuracy", higher_is_better=False) == _dev("a", 3, 0.25)
+    assert log.best("b", "accuracy") is None
+
+
+def test_what_was_written_before_is_known_to_the_next(log: MetricsLog, tmp_path: Path) -> None:
+    log.append([_dev("a", 2, 0.75)])
+    again = MetricsLog(tmp_path)
+    assert again.best("a", "accuracy") == _dev("a", 2, 0.75)
+    again.forget_after(1, ["a"])
+    assert again.best("a", "accuracy") is None
+
+
+def test_of_several_processes_one_writes_and_all_know(log: MetricsLog, tmp_path: Path) -> None:
+    silent = MetricsLog(tmp_path, writes=False)
+    silent.append([_dev("a", 1, 0.5)])
+    assert silent.best("a", "accuracy") == _dev("a", 1, 0.5)
+    assert not (tmp_path / METRICS_FILE).exists()
+    log.append([_dev("a", 2, 0.25)])
+    silent.forget_after(-1, ["a"])
+    assert silent.dev("a", "accuracy") == []
+    assert log.read() == [_dev("a", 2, 0.25)]
+
+
+def test_jobs_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each appends its own students' lines, and drops some of them, as jobs of one study do."""
+    script = """
+import sys
+from pathlib import Path
+from kd_train.metrics import Measurement, MetricsLog
+log = MetricsLog(Path(sys.argv[1]))
+for step in range(40):
+    log.append([Measurement(sys.argv[2], step, "dev", "accuracy", 0.5)])
+    if step % 10 == 9:
+        log.forget_after(step - 1, [sys.argv[2]])
+"""
+    jobs = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in ("a", "b")]
+    assert [job.wait() for job in jobs] == [0, 0]
+    lines = MetricsLog(tmp_path).read()
+    for name in ("a", "b"):
+        assert [m.step for m in lines if m.student == name] == [step for step in range(40) if step % 10 != 9]

@@ -1,18 +1,16 @@
 """Sequence to sequence: data of every kind, what encoder and decoder read, and what a model writes."""
 
-import json
-import logging
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, DatasetDict
+from torch import Tensor
+from torch.nn import functional
 from toys import INITIALIZER_RANGE, N_TOKENS_IN_VOCABULARY, toy_texts, toy_tokenizer
+from toys_tasks import silence, teach
 from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
@@ -23,11 +21,9 @@ from transformers import (
     T5Config,
 )
 
-from kd_train import embedded, tables
 from kd_train.evaluate import score
-from kd_train.tables import read_file
 from kd_train.tasks.base import IGNORED, Feature
-from kd_train.tasks.sequence_to_sequence import SequenceToSequence, SequenceToSequenceTask, Split
+from kd_train.tasks.sequence_to_sequence import SequenceToSequence, Split
 from kd_train.text_metrics import TEXT_METRICS
 from layerangles import InputError
 from layerangles.states import forward_with_states
@@ -47,162 +43,44 @@ CONFIGS: dict[str, PretrainedConfig] = {
 CPU = Accelerator(cpu=True)
 
 
-def _model(kind: str, *, seed: int = 0) -> PreTrainedModel:
-    torch.manual_seed(seed)
+def _model(kind: str) -> PreTrainedModel:
+    torch.manual_seed(0)
     return AutoModelForSeq2SeqLM.from_config(CONFIGS[kind]).eval()
+
+
+@cache
+def _taught_weights(kind: str, steps: int) -> dict[str, Tensor]:
+    model, data = _model(kind), _data()
+    part = data.collate(_encoded(data, kind), toy_tokenizer())
+    teach(model, part, steps=steps)
+    return model.state_dict()
+
+
+def _taught(kind: str, *, steps: int = 25) -> PreTrainedModel:
+    """A model that has begun to learn its targets: what it writes depends on the source, and ends somewhere."""
+    model = _model(kind)
+    model.load_state_dict(_taught_weights(kind, steps))
+    # By default the configurations of BART and Marian force a last token when there is room for no more.
+    model.generation_config.forced_eos_token_id = None
+    return model
 
 
 def _data(n: int = 12, **options: Any) -> SequenceToSequence:
     sources, targets = toy_texts(n, seed=1), toy_texts(n, seed=2)
     examples = {"dev": Split(sources, [(target, "a b c") for target in targets])}
-    defaults = {"max_length": 64, "max_target_length": 64, "max_new_tokens": 10, "beams": 1, "metrics": ("bleu",)}
-    return SequenceToSequence(examples=examples, **{**defaults, **options})
+    defaults = {
+        "examples": examples,
+        "max_length": 64,
+        "max_target_length": 64,
+        "max_new_tokens": 10,
+        "beams": 1,
+        "metrics": ("bleu",),
+    }
+    return SequenceToSequence(**{**defaults, **options})
 
 
 def _encoded(data: SequenceToSequence, kind: str) -> list[Feature]:
     return data.encode("dev", toy_tokenizer(), CONFIGS[kind])
-
-
-def _task(folder: Path, rows: list[dict[str, Any]], **task: Any) -> SequenceToSequenceTask:
-    file = folder / "data.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return SequenceToSequenceTask.model_validate({"files": {"train": str(file), "dev": str(file)}} | task)
-
-
-# ---- the data ------------------------------------------------------------------------------------------------------
-
-
-def test_files_with_one_target_or_several(tmp_path: Path) -> None:
-    rows = [{"source": "a b", "target": "c"}, {"source": "d", "target": ["e", "f g"]}]
-    data = _task(tmp_path, rows).load()
-    assert data.examples["dev"] == Split(["a b", "d"], [("c",), ("e", "f g")])
-    assert data.splits == ("train", "dev")
-    assert data.texts("train") == [("a b", "c"), ("d", "e")]
-    assert data.metrics == ("bleu",)
-
-
-def test_columns_within_columns_and_a_prefix(tmp_path: Path) -> None:
-    rows = [{"translation": {"en": "a b", "ro": ["c", "d"]}, "id": 1}, {"translation": {"en": "x", "ro": "y"}, "id": 2}]
-    task = _task(tmp_path, rows, source="translation.en", target="translation.ro", source_prefix="translate: ")
-    data = task.load()
-    assert data.examples["train"] == Split(["translate: a b", "translate: x"], [("c", "d"), ("y",)])
-    assert data.texts("train") == [("translate: a b", "c"), ("translate: x", "y")]
-
-
-def test_nested_columns_survive_a_parquet_file(tmp_path: Path) -> None:
-    columns = {"pair": [{"source": "a", "target": ["b", "c"]}], "turns": [[{"q": "x"}, {"q": "y"}]]}
-    Dataset.from_dict(columns).to_parquet(tmp_path / "data.parquet")
-    table = read_file(tmp_path / "data.parquet")
-    assert table.column("pair.source") == ["a"]
-    assert table.several_texts("pair.target") == [("b", "c")]
-    assert table.column("turns.q") == [["x", "y"]]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"source": "a"}, r'no column "target"; its columns are source'),
-        ({"source": " ", "target": "b"}, r"example 1: the text is ' '\. Every text must be a string with content"),
-        ({"source": "a", "target": []}, r'example 1: "target" is \[\]\. Allowed is a string with content, or a list'),
-        ({"source": "a", "target": ["b", ""]}, r"""example 1: "target" is \['b', ''\]"""),
-        ({"source": "a", "target": None}, r'example 1: "target" is None'),
-        ({"source": "a", "target": 3}, r'example 1: "target" is 3'),
-    ],
-)
-def test_examples_that_cannot_be_used(tmp_path: Path, row: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        _task(tmp_path, [row]).load()
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (
-            {"pair": {"ro": "b"}},
-            r'example 1: there is no "pair\.en"; where "en" should be, there is the keys ro\. Name',
-        ),
-        ({"pair": "b"}, r"""where "en" should be, there is 'b'\. Name the right column"""),
-        ({"other": "b"}, r'no column "pair\.en"; its columns are other'),
-    ],
-)
-def test_a_path_that_leads_nowhere(tmp_path: Path, row: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        _task(tmp_path, [row], source="pair.en", target="pair.ro").load()
-
-
-def test_lengths_follow_one_another(tmp_path: Path) -> None:
-    rows = [{"source": "a", "target": "b"}]
-    data = _task(tmp_path, rows, max_length=20).load()
-    assert (data.max_target_length, data.max_new_tokens, data.beams) == (20, 20, 1)
-    data = _task(tmp_path, rows, max_length=20, max_target_length=9, beams=4).load()
-    assert (data.max_length, data.max_target_length, data.max_new_tokens, data.beams) == (20, 9, 9, 4)
-    assert _task(tmp_path, rows, max_target_length=9, max_new_tokens=5).load().max_new_tokens == 5
-
-
-def test_settings_are_checked(tmp_path: Path) -> None:
-    allowed = "bleu, chrf, ter, rouge1, rouge2, rougeL, exact_match, token_error_rate"
-    with pytest.raises(ValueError, match=f"unknown metric f1; allowed are {allowed}"):
-        _task(tmp_path, [], metrics=["f1"])
-    with pytest.raises(ValueError, match="greater than 0"):
-        _task(tmp_path, [], beams=0)
-    task = _task(tmp_path, [{"source": "a", "target": "b"}])
-    assert task.towers() == (("encoder", "decoder"),)
-    assert task.auto_model() is AutoModelForSeq2SeqLM
-    assert not task.all_metrics["ter"].higher_is_better
-
-
-def test_embedded_pairs_become_sources_and_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    part = embedded.PairedTexts(("w o r d", "a b"), ("W ER1 D", "AE1 B"))
-    data = embedded.PairedData({"train": part, "dev": part})
-    monkeypatch.setattr(tables.embedded, "load_dataset", lambda name: data)
-    loaded = SequenceToSequenceTask(dataset="embedded/letters-to-sounds").load()
-    assert loaded.examples["dev"] == Split(["w o r d", "a b"], [("W ER1 D",), ("AE1 B",)])
-
-
-# ---- the hub -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str | None, str | None], DatasetDict]:
-    """A hub of our own: data sets by name, configuration and revision."""
-    holdings: dict[tuple[str, str | None, str | None], DatasetDict] = {}
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, subset, revision=None: holdings[name, subset, revision])
-    return holdings
-
-
-def test_wmt16_translates_into_romanian_without_blank_lines(
-    hub: dict[tuple[str, str | None, str | None], DatasetDict], caplog: pytest.LogCaptureFixture
-) -> None:
-    train = Dataset.from_dict({"translation": [{"en": "a", "ro": "b"}, {"en": "", "ro": "c"}, {"en": "d", "ro": "e"}]})
-    held_out = Dataset.from_dict({"translation": [{"en": "x", "ro": "y"}]})
-    hub["wmt/wmt16", "ro-en", None] = DatasetDict(train=train, validation=held_out, test=held_out)
-    with caplog.at_level(logging.INFO):
-        data = SequenceToSequenceTask(dataset="wmt/wmt16").load()
-    assert "wmt/wmt16 (train): 1 pairs with a blank side are left out" in caplog.text
-    assert data.examples["train"] == Split(["a", "d"], [("b",), ("e",)])
-    assert data.splits == ("train", "dev", "test")
-    back = SequenceToSequenceTask(dataset="wmt/wmt16", source="translation.ro", target="translation.en")
-    assert back.load().texts("dev") == [("y", "x")]
-
-
-def test_dart_tells_what_its_triples_say(hub: dict[tuple[str, str | None, str | None], DatasetDict]) -> None:
-    triples = [["Mars Hill College", "JOINED", "1973"], ["Mars Hill College", "LOCATION", "Mars Hill"]]
-    columns = {"tripleset": [triples], "target": ["first"]}
-    train = Dataset.from_dict({**columns, "references": [[]]})
-    held_out = Dataset.from_dict({**columns, "references": [["first", "second"]]})
-    hub["GEM/dart", None, "refs/convert/parquet"] = DatasetDict(train=train, validation=held_out)
-    data = SequenceToSequenceTask(dataset="GEM/dart").load()
-    source = "Mars Hill College : JOINED : 1973 | Mars Hill College : LOCATION : Mars Hill"
-    assert data.examples == {"train": Split([source], [("first",)]), "dev": Split([source], [("first", "second")])}
-
-
-def test_a_loading_script_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("Dataset scripts are no longer supported, but found x.py")
-
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(InputError, match=r'"some/x" cannot be had from the hub: Dataset scripts are no longer'):
-        SequenceToSequenceTask(dataset="some/x").load()
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------------
@@ -230,7 +108,7 @@ def test_the_labels_are_those_of_transformers_own_loss(kind: str) -> None:
     with torch.no_grad():
         logits = model(**part.inputs).logits
         theirs = model(part.inputs["input_ids"], part.inputs["attention_mask"], labels=part.labels).loss
-    ours = torch.nn.functional.cross_entropy(logits.flatten(0, 1), part.labels.flatten(), ignore_index=IGNORED)
+    ours = functional.cross_entropy(logits.flatten(0, 1), part.labels.flatten(), ignore_index=IGNORED)
     assert torch.allclose(ours, theirs, rtol=1e-5)
     assert logits.shape[:2] == part.labels.shape
     assert torch.equal(part.labels != IGNORED, part.counted["decoder"])
@@ -299,15 +177,9 @@ def test_a_model_that_would_never_learn_to_stop() -> None:
 
 
 @pytest.fixture
-def no_complaints(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Neither warnings nor log messages of transformers."""
-    logger = logging.getLogger("transformers")
-    logger.addHandler(caplog.handler)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+def no_complaints() -> Iterator[None]:
+    with silence():
         yield
-    logger.removeHandler(caplog.handler)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def _one_by_one(model: PreTrainedModel, data: SequenceToSequence, features: list[Feature]) -> list[str]:
@@ -329,7 +201,7 @@ def _one_by_one(model: PreTrainedModel, data: SequenceToSequence, features: list
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_batches_write_what_every_source_alone_writes(kind: str, beams: int) -> None:
-    model, data = _model(kind, seed=3), _data(beams=beams)
+    model, data = _taught(kind), _data(beams=beams)
     features = _encoded(data, kind)
     written = data.written(model, features, toy_tokenizer(), CPU)
     assert written == _one_by_one(model, data, features)
@@ -338,18 +210,25 @@ def test_batches_write_what_every_source_alone_writes(kind: str, beams: int) -> 
 
 
 def test_a_search_of_more_beams_finds_likelier_texts() -> None:
-    """T5 and BART alike: log-likelihoods under the model itself, a few examples apart."""
-    model = _model("t5", seed=3)
-    found = {beams: _data(40, beams=beams, max_new_tokens=6) for beams in (1, 5)}
-    features = _encoded(found[1], "t5")
-    texts = {beams: data.written(model, features, toy_tokenizer(), CPU) for beams, data in found.items()}
-    assert texts[1] != texts[5]
+    """By the likelihood of a token, which is what the search compares."""
+    model, searches = _taught("t5"), {beams: _data(beams=beams) for beams in (1, 4)}
+    features = _encoded(searches[1], "t5")
+    likelihoods = {}
+    for beams, data in searches.items():
+        texts = data.written(model, features, toy_tokenizer(), CPU)
+        pairs = zip(data.examples["dev"].sources, [(text,) for text in texts], strict=True)
+        sources, targets = zip(*[pair for pair in pairs if pair[1] != ("",)], strict=True)
+        as_targets = _data(examples={"dev": Split(list(sources), list(targets))})
+        part = as_targets.collate(_encoded(as_targets, "t5"), toy_tokenizer())
+        with torch.no_grad():
+            likelihoods[beams] = -float(model(**part.inputs, labels=part.labels).loss)
+    assert likelihoods[4] > likelihoods[1]
 
 
 @pytest.mark.usefixtures("no_complaints")
 def test_a_models_own_generation_config_is_left_aside_and_kept() -> None:
     """Teacher and students are decoded alike, whatever their files say about sampling and penalties."""
-    model, data = _model("bart", seed=3), _data(beams=3)
+    model, data = _taught("bart"), _data(beams=3)
     features = _encoded(data, "bart")
     expected = data.written(model, features, toy_tokenizer(), CPU)
     theirs = GenerationConfig(
@@ -382,7 +261,7 @@ def test_a_models_generation_config_is_kept_when_generation_fails() -> None:
 @pytest.mark.usefixtures("no_complaints")
 @pytest.mark.parametrize("training", [True, False])
 def test_scores_are_those_of_the_texts_against_all_references(training: bool) -> None:
-    model, data = _model("marian", seed=3), _data(metrics=tuple(TEXT_METRICS), beams=2)
+    model, data = _taught("marian"), _data(metrics=tuple(TEXT_METRICS), beams=2)
     features = _encoded(data, "marian")
     written = _one_by_one(model, data, features)
     model.train(training)
@@ -397,26 +276,18 @@ def test_scores_are_those_of_the_texts_against_all_references(training: bool) ->
 @pytest.mark.usefixtures("no_complaints")
 def test_a_model_with_adapters_writes() -> None:
     peft = pytest.importorskip("peft")
-    model, data = _model("t5", seed=3), _data(beams=2)
+    model, data = _taught("t5"), _data(beams=2)
     features = _encoded(data, "t5")
     expected = data.written(model, features, toy_tokenizer(), CPU)
     peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["q", "v"]), model)
     assert data.written(model, features, toy_tokenizer(), CPU) == expected  # new adapters change nothing
 
 
-def test_a_model_that_has_learnt_its_targets_scores_100() -> None:
-    """The whole way: what is learnt from parts comes back out of generation."""
-    model, data = _model("bart"), _data(4, beams=2, max_new_tokens=16)
-    features = _encoded(data, "bart")
-    part = data.collate(features, toy_tokenizer())
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    model.train()
-    for _ in range(150):
-        logits = model(**part.inputs).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), part.labels.flatten(), ignore_index=IGNORED)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_model_that_has_learnt_its_targets_scores_100(kind: str) -> None:
+    """The whole way: what is learnt from labels comes back out of generation."""
+    model, data = _taught(kind, steps=150), _data(beams=2, max_new_tokens=16)
     firsts = [target for _, target in data.texts("dev")]
+    features = _encoded(data, kind)
     assert data.written(model, features, toy_tokenizer(), CPU) == firsts
     assert data.score(model, "dev", features, toy_tokenizer(), CPU) == {"bleu": pytest.approx(100)}

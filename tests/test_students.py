@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys_training import FAMILIES, FORWARD, differing, toy_family, toy_plan, toy_teacher
-from transformers import PreTrainedModel
+from toys_training import FAMILIES, differing, toy_family, toy_plan, toy_teacher
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from kd_train.costs import estimate
 from kd_train.losses import LossSpec
+from kd_train.maps import build_maps
 from kd_train.plan import plan_study
-from kd_train.students import StudentSpec, build_maps, build_student, plan_student, stored_maps, student_config
+from kd_train.students import StudentPlan, StudentSpec, build_student, plan_student, student_config
 from kd_train.study import parse_study
 from layerangles import InputError
 from layerangles.states import blocks, forward_with_states
@@ -23,6 +25,10 @@ def _inputs() -> dict[str, Tensor]:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.state_dict())
+
+
+def _student(teacher: PreTrainedModel, plan: StudentPlan, *, seed: int = 0) -> PreTrainedModel:
+    return build_student(teacher, plan, auto_model=AutoModelForSequenceClassification, seed=seed)
 
 
 def _n_parameters(model: nn.Module) -> int:
@@ -38,7 +44,7 @@ def teacher() -> PreTrainedModel:
 def test_copied_blocks_are_the_listed_ones_and_no_others(
     teacher: PreTrainedModel, copied: tuple[int, ...] | None
 ) -> None:
-    student = build_student(teacher, toy_plan(teacher, copied_layers=copied), seed=0)
+    student = _student(teacher, toy_plan(teacher, copied_layers=copied))
     ours, theirs = blocks(student), blocks(teacher)
     assert len(ours) == 2
     for block, source in zip(ours, copied or (2, 4), strict=True):  # ceil(j · 4 / 2)
@@ -47,20 +53,20 @@ def test_copied_blocks_are_the_listed_ones_and_no_others(
 
 
 def test_what_is_copied_is_a_copy(teacher: PreTrainedModel) -> None:
-    student = build_student(teacher, toy_plan(teacher), seed=0)
+    student = _student(teacher, toy_plan(teacher))
     shared = {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in student.parameters()}
     assert not shared
 
 
 def test_embeddings_are_copied_and_the_head_is_new(teacher: PreTrainedModel) -> None:
-    student = build_student(teacher, toy_plan(teacher), seed=0)
+    student = _student(teacher, toy_plan(teacher))
     assert not differing(_tensors(student.base_model.embeddings), _tensors(teacher.base_model.embeddings))
     assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert not torch.equal(student.base_model.pooler.dense.weight, teacher.base_model.pooler.dense.weight)
 
 
 def test_a_random_student_has_nothing_of_its_teacher(teacher: PreTrainedModel) -> None:
-    student = build_student(teacher, toy_plan(teacher, init="random", embeddings="random"), seed=0)
+    student = _student(teacher, toy_plan(teacher, init="random", embeddings="random"))
     for block in blocks(student):
         for theirs in blocks(teacher):
             assert not torch.equal(block.attention.self.query.weight, theirs.attention.self.query.weight)
@@ -72,7 +78,7 @@ def test_random_blocks_may_stand_on_copied_embeddings(
     teacher: PreTrainedModel, embeddings: str | None, copied: bool
 ) -> None:
     plan = toy_plan(teacher, init="random", embeddings=embeddings)
-    student = build_student(teacher, plan, seed=0)
+    student = _student(teacher, plan)
     assert plan.embeddings == ("copied" if copied else "random")
     assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight) == copied
 
@@ -81,10 +87,10 @@ def test_random_blocks_may_stand_on_copied_embeddings(
 def test_a_student_follows_from_its_seed(teacher: PreTrainedModel, init: str) -> None:
     plan = toy_plan(teacher, init=init)
     torch.manual_seed(1)
-    first = _tensors(build_student(teacher, plan, seed=5))
+    first = _tensors(_student(teacher, plan, seed=5))
     torch.manual_seed(2)
-    assert not differing(first, _tensors(build_student(teacher, plan, seed=5)))
-    other = differing(first, _tensors(build_student(teacher, plan, seed=6)))
+    assert not differing(first, _tensors(_student(teacher, plan, seed=5)))
+    other = differing(first, _tensors(_student(teacher, plan, seed=6)))
     assert "classifier.weight" in other
     assert ("bert.encoder.layer.0.attention.self.query.weight" in other) == (init == "random")
 
@@ -94,8 +100,8 @@ def test_building_leaves_the_random_numbers_alone(teacher: PreTrainedModel) -> N
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    build_student(teacher, plan, seed=0)
-    build_maps(plan, 32, FORWARD, tower="encoder", seed=0)
+    _student(teacher, plan)
+    build_maps(plan, 32, {"encoder": range(3)}, seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -103,7 +109,7 @@ def test_building_leaves_the_random_numbers_alone(teacher: PreTrainedModel) -> N
 def test_every_family_of_encoders_gives_students(family: str) -> None:
     teacher = toy_family(family)
     plan = plan_student(StudentSpec(layers=2), teacher.config)
-    student = build_student(teacher, plan, seed=0)
+    student = _student(teacher, plan)
     output, by_tower = forward_with_states(student, _inputs())
     states = by_tower["encoder"]
     assert output.logits.shape == (3, 2)
@@ -118,7 +124,7 @@ def test_every_family_of_encoders_gives_students(family: str) -> None:
 def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
     """What the blocks share, such as MPNet's position biases, is copied with them."""
     teacher = toy_family(family)
-    student = build_student(teacher, plan_student(StudentSpec(layers=4), teacher.config), seed=0).eval()
+    student = _student(teacher, plan_student(StudentSpec(layers=4), teacher.config)).eval()
     ours, theirs = (forward_with_states(model, _inputs())[1]["encoder"] for model in (student, teacher))
     for layer, (state, target) in enumerate(zip(ours, theirs, strict=True)):
         assert torch.equal(state, target), f"layer {layer}"
@@ -128,8 +134,8 @@ def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
 def test_every_family_gives_narrower_students(family: str) -> None:
     teacher = toy_family(family)
     plan = plan_student(StudentSpec(layers=2, width=24, init="random"), teacher.config)
-    assert (plan.map, plan.embeddings, plan.copied_layers) == ("learned", "random", ())
-    student = build_student(teacher, plan, seed=0)
+    assert (plan.map, plan.embeddings, plan.copied_layers) == ("learned", "random", {"encoder": ()})
+    student = _student(teacher, plan)
     assert student.config.num_attention_heads == 3  # heads keep their 8 dimensions
     if family == "electra-of-one-width":  # as its teacher's, its embeddings need no projection
         assert student.config.embedding_size == 24
@@ -153,9 +159,11 @@ def test_the_plan_counts_the_parameters_that_are_built(family: str, tmp_path: An
         }
     )
     plan = plan_study(study)
-    assert plan.teacher_parameters == _n_parameters(teacher)
-    assert plan.student_parameters == _n_parameters(build_student(teacher, plan.student, seed=0))
-    assert plan.pairs == {"forward": ((0, 0), (1, 2), (2, 3), (3, 4))}
+    member = plan.members["forward"]
+    cost = estimate(plan)
+    assert cost.teacher.parameters == _n_parameters(teacher)
+    assert cost.students["forward"].parameters == _n_parameters(_student(teacher, member.student))
+    assert member.pairs == {"encoder": ((0, 0), (1, 2), (2, 3), (3, 4))}
 
 
 def test_the_teachers_configuration_stays_as_it_is(teacher: PreTrainedModel) -> None:
@@ -164,56 +172,11 @@ def test_the_teachers_configuration_stays_as_it_is(teacher: PreTrainedModel) -> 
     assert teacher.config.to_dict() == before
 
 
-def test_equal_widths_need_no_map(teacher: PreTrainedModel) -> None:
-    plan = toy_plan(teacher)
-    assert plan.map == "identity"
-    assert len(build_maps(plan, 32, FORWARD, tower="encoder", seed=0)) == 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "layers"),
-    [("learned", {"0", "2"}), ("frozen", {"0", "1", "2"}), ("orthogonal", {"0", "1", "2"})],
-)
-@pytest.mark.parametrize("width", [24, 32])
-def test_maps_lead_into_teacher_space(teacher: PreTrainedModel, kind: str, layers: set[str], width: int) -> None:
-    plan = toy_plan(teacher, width=width, init="random", map=kind)
-    maps = build_maps(plan, 32, ((0, 0), (2, 4)), tower="encoder", seed=0)
-    assert set(maps) == layers  # learned: the matched ones alone
-    for linear in maps.values():
-        assert linear.weight.shape == (32, width)
-        assert linear.bias is None
-        assert linear.weight.requires_grad == (kind == "learned")
-        gram = linear.weight.detach().T @ linear.weight.detach()
-        assert torch.allclose(gram, torch.eye(width), atol=1e-5) == (kind == "orthogonal")
-    assert not torch.equal(maps["0"].weight, maps["2"].weight)
-
-
-def test_a_map_follows_from_seed_and_layer_alone(teacher: PreTrainedModel) -> None:
-    plan = toy_plan(teacher, width=24, init="random")
-    some = build_maps(plan, 32, ((2, 4),), tower="encoder", seed=0)
-    more = build_maps(plan, 32, ((0, 0), (1, 1), (2, 2)), tower="encoder", seed=0)
-    other = build_maps(plan, 32, ((2, 4),), tower="encoder", seed=1)
-    assert torch.equal(some["2"].weight, more["2"].weight)
-    assert not torch.equal(some["2"].weight, other["2"].weight)
-
-
-def test_maps_are_stored_beside_the_student_and_not_in_it(teacher: PreTrainedModel) -> None:
-    plan = toy_plan(teacher, width=24, init="random")
-    maps = build_maps(plan, 32, FORWARD, tower="encoder", seed=0)
-    stored = stored_maps(maps, tower="encoder").by_layer
-    assert set(stored) == {("encoder", 0), ("encoder", 1), ("encoder", 2)}
-    assert torch.equal(stored["encoder", 1].weight, maps["1"].weight)
-    assert stored["encoder", 1].bias is None
-    # The student's own state dict has the same names as that of a student without maps.
-    plain = build_student(teacher, toy_plan(teacher), seed=0)
-    assert set(build_student(teacher, plan, seed=0).state_dict()) == set(plain.state_dict())
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ({"layers": 5}, r"a student of 5 layers is deeper than its teacher of 4\. Set student.layers to at most 4"),
-        ({"layers": 2, "width": 30}, "width 30 does not fit heads of 8 dimensions.*a multiple of 8"),
+        ({"layers": 2, "width": 30}, r"width 30 would have 3\.75 heads \(num_attention_heads\).*has 4\. Set student.width to a multiple of 8"),
         ({"layers": 2, "width": 24}, "blocks of width 32 cannot be copied into a student of width 24.*init to random"),
         (
             {"layers": 2, "width": 24, "init": "random", "embeddings": "copied"},
@@ -221,7 +184,7 @@ def test_maps_are_stored_beside_the_student_and_not_in_it(teacher: PreTrainedMod
         ),
         (
             {"layers": 2, "width": 24, "init": "random", "map": "identity"},
-            "identity map cannot lead from width 24 to 32.*learned, frozen or orthogonal",
+            "identity map cannot lead from width 24 to 32.*learned, frozen, orthogonal or pca",
         ),
         (
             {"layers": 2, "width": 40, "init": "random", "map": "orthogonal"},
@@ -240,5 +203,5 @@ def test_what_is_not_possible_with_this_teacher(teacher: PreTrainedModel, spec: 
 
 def test_the_default_student_is_the_papers(teacher: PreTrainedModel) -> None:
     plan = plan_student(StudentSpec(layers=2), teacher.config)
-    assert (plan.width, plan.copied_layers, plan.embeddings, plan.map) == (32, (2, 4), "copied", "identity")
+    assert (plan.width, plan.copied_layers, plan.embeddings, plan.map) == (32, {"encoder": (2, 4)}, "copied", "identity")
     assert LossSpec().hidden == "mse"

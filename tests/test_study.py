@@ -118,18 +118,20 @@ def test_all_mistakes_are_told_at_once() -> None:
         teacher={},
     )
     assert sorted(_mistakes(content)) == [
-        "seed: unknown key; did you mean seeds? valid here: embedding_pair, loss, name, output, precision, "
-        "schema_version, seeds, strategies, student, task, teacher, training",
-        "strategies.0.kind: Input should be 'none', 'forward', 'reverse', 'all_to_one', 'random', 'in_order_random', "
-        "'last' or 'explicit'; did you mean forward? (got 'fowrard')",
-        "strategies.1: teacher_layer belongs to all_to_one, not to random",
+        "seed: unknown key; did you mean seeds? valid here: compile, embedding_pair, loss, name, output, precision, "
+        "report_to, schema_version, seeds, strategies, student, task, teacher, towers, training",
+        "strategies.0: Input should be 'none', 'forward', 'reverse', 'all_to_one', 'random', 'in_order_random', "
+        "'first', 'last', 'one_to_one', 'patient_skip', 'patient_last', 'attention', 'dynamic' or 'explicit'; "
+        "did you mean forward? (got 'fowrard')",
+        "strategies.1: teacher_layer belongs to all_to_one and one_to_one, not to random",
         "student.layers: Input should be greater than or equal to 1 (got 0)",
-        "student.widht: unknown key; did you mean width? valid here: copied_layers, embeddings, init, layers, map, "
-        "width",
+        "student.widht: unknown key; did you mean width? valid here: copied_decoder_layers, copied_layers, "
+        "decoder_layers, embeddings, freeze_embeddings, init, layers, map, share_map, width",
         "teacher.model: missing",
         "training.batch_size: Input should be a valid integer, unable to parse string as an integer (got 'many')",
         "training.learning_rte: unknown key; did you mean learning_rate? valid here: batch_size, checkpoints, epochs, "
-        "evaluate_every, learning_rate, max_grad_norm, max_steps, parts, resume_every, schedule, warmup, weight_decay",
+        "evaluate_every, keep, learning_rate, lora, max_grad_norm, max_steps, min_parts, optimizer, parts, patience, "
+        "resume_every, schedule, warmup, weight_decay",
     ]
 
 
@@ -138,7 +140,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         ({"teacher": {"model": "x", "finetune": {"max_step": 1}}}, "teacher.finetune.max_step: unknown key; did you"),
         ({"strategies": [{"kind": "all_to_one", "layer": 1}]}, "strategies.0.layer: unknown key; did you mean teacher"),
-        ({"student": {"layers": 2, "xyzzy": 1}}, "student.xyzzy: unknown key; valid here: copied_layers"),
+        ({"student": {"layers": 2, "xyzzy": 1}}, "student.xyzzy: unknown key; valid here: copied_decoder_layers"),
         ({"seeds": [1, 2, 1]}, "study: the seed 1 occurs twice"),
         ({"seeds": []}, "seeds: Tuple should have at least 1 item"),
         ({"strategies": []}, "strategies: Tuple should have at least 1 item"),
@@ -149,6 +151,28 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         ({"training": {"epochs": 1, "max_steps": 3}}, "training: give either epochs or max_steps"),
         ({"training": {"checkpoints": [0.5, 2]}}, "training: checkpoints are shares of all steps, from 0 to 1"),
+        ({"training": {"min_parts": 7}}, "training: min_parts is 7, more than parts, 6"),
+        (
+            {"loss": {"hidden": "paper_t5"}},
+            "study: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like length: "
+            "set training.parts to 1 (it is 6)",
+        ),
+        (
+            {
+                "loss": {"hidden": "paper_qwen"},
+                "training": {"parts": 1},
+                "strategies": [{"kind": "forward", "targets": "gaussian"}],
+            },
+            "study: the targets gaussian are made for valid tokens, and loss.hidden paper_qwen counts PAD",
+        ),
+        (
+            {"training": {"batch_size": 1}, "strategies": [{"kind": "last", "targets": "other_text"}]},
+            "study: the targets other_text need another text: set training.batch_size to 2 or more",
+        ),
+        (
+            {"strategies": [{"kind": "none", "targets": "gaussian"}]},
+            "strategies.0: targets is gaussian, but the kind none matches no states",
+        ),
         ({"name": "a/b"}, "name: String should match pattern"),
         ({"schema_version": 2}, "schema_version: Input should be 1 (got 2)"),
         ({"student": 3}, "student: Input should be a valid dictionary"),
@@ -167,6 +191,28 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_one_mistake(changes: dict[str, Any], mistake: str) -> None:
     (told,) = _mistakes(_content(**changes))
     assert told.startswith(mistake)
+
+
+def test_what_a_strategy_says_is_laid_over_what_the_study_says() -> None:
+    wider = {"kind": "forward", "name": "wider", "student": {"width": 64, "init": "random"}, "learning_rate": 1e-3}
+    cosine = {"kind": "last", "loss": {"hidden": "cosine"}, "targets": "gaussian"}
+    study = parse_study(
+        _content(
+            student={"layers": 3, "freeze_embeddings": True},
+            loss={"temperature": 2.0, "hidden": "unit"},
+            strategies=["forward", wider, cosine],
+        )
+    )
+    plain, first, second = study.strategies
+    assert (plain.student, plain.loss, plain.learning_rate, plain.targets) == (None, None, None, "teacher")
+    assert first.student is not None
+    assert first.student.model_dump(exclude_defaults=True) == {
+        "layers": 3, "freeze_embeddings": True, "width": 64, "init": "random",
+    }  # fmt: skip
+    assert first.loss is None
+    assert second.loss is not None
+    assert second.loss.model_dump(exclude_defaults=True) == {"temperature": 2.0, "hidden": "cosine"}
+    assert [strategy.label for strategy in study.strategies] == ["forward", "wider", "last-gaussian"]
 
 
 def test_two_of_a_kind_with_names_of_their_own() -> None:
@@ -203,7 +249,7 @@ def test_the_resolved_study_is_the_study(tmp_path: Path) -> None:
     study = read_study(_write(tmp_path), overrides=["strategies=[none, {kind: explicit, pairs: [[1, 4], [2, 1]]}]"])
     folder = tmp_path / "runs"
     write_resolved(study, folder)
-    assert read_study(folder) == study
+    assert read_study(folder) == study.model_copy(update={"output": str(folder)})  # where it is now
     assert read_study(folder / RESOLVED_FILE) == study
     written = yaml.safe_load((folder / RESOLVED_FILE).read_text(encoding="utf-8"))
     assert set(written) == set(Study.model_fields)  # every default is on record
@@ -217,7 +263,8 @@ def test_the_study_of_a_student(tmp_path: Path) -> None:
     checkpoint.mkdir(parents=True)
     assert study_of(student) is None
     write_resolved(study, tmp_path / "runs")
-    assert study_of(student) == study_of(checkpoint) == study
+    here = study.model_copy(update={"output": str((tmp_path / "runs").resolve())})
+    assert study_of(student) == study_of(checkpoint) == here
 
 
 @pytest.mark.parametrize(

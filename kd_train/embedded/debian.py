@@ -1,11 +1,13 @@
 """English messages and their Romanian translations: the gettext catalogues of Debian packages, fetched through apt."""
 
 import io
+import lzma
 import re
 import struct
 import subprocess
 import tarfile
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -188,8 +190,9 @@ def _catalogues(path: Path) -> Iterator[tuple[str, bytes]]:
                 match = _CATALOGUE.search(member.name)
                 if match and member.isfile() and (content := tar.extractfile(member)) is not None:
                     yield match[1], content.read()
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a Debian package: {error}. Replace or remove it.") from error
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as a Debian package: {reason}. Replace or remove it.") from error
 
 
 def _data_member(package: bytes) -> bytes:

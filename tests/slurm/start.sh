@@ -2,7 +2,7 @@
 # A Slurm of one node in one directory, for the tests: start.sh DIRECTORY
 #
 # Needs Debian's slurmctld, slurmd, slurm-client and munge; neither systemd nor cgroups, nor root. All state is in the
-# directory and the ports are free ones, so that nothing else on the machine is touched. Returns when the node is idle;
+# directory and the ports are free ones, so that nothing else on the machine is touched. Returns when the node is up;
 # then `SLURM_CONF=DIRECTORY/slurm.conf sbatch …`. Stop it with stop.sh DIRECTORY.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,6 +29,7 @@ PYTHON
 sed -e "s|@DIR@|$dir|g" -e "s|@HOST@|$(hostname -s)|g" -e "s|@USER@|$(id -un)|g" -e "s|@CPUS@|$(nproc)|g" \
     -e "s|@CONTROLLER_PORT@|${ports% *}|g" -e "s|@NODE_PORT@|${ports#* }|g" \
     "$here/slurm.conf.in" >"$dir/slurm.conf"
+# slurmd loads a cgroup plugin even where nothing uses one, as here; that of v1 does not look for its mount then.
 printf "CgroupPlugin=cgroup/v1\nCgroupMountpoint=%s/cgroup\n" "$dir" >"$dir/cgroup.conf"
 
 SLURM_CONF=$dir/slurm.conf
@@ -40,7 +41,7 @@ seconds=30
 until scontrol show node 2>/dev/null | grep -q "SlurmdStartTime=[0-9]"; do
     seconds=$((seconds - 1))
     if [ "$seconds" -eq 0 ]; then
-        echo "The node did not become idle. The ends of the logs in $dir:" >&2
+        echo "The node did not come up. The ends of the logs in $dir:" >&2
         tail -n 5 "$dir"/slurmctld.out "$dir"/slurmd.out "$dir"/*.log "$dir/munge/log" >&2
         exit 1
     fi

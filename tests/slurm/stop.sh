@@ -1,0 +1,15 @@
+#!/bin/sh
+# Stop the Slurm that start.sh began in a directory, with its jobs: stop.sh DIRECTORY
+set -u
+dir=$1
+SLURM_CONF=$dir/slurm.conf
+export SLURM_CONF
+scancel --user="$(id -un)" 2>/dev/null
+seconds=15
+while [ -n "$(squeue --noheader 2>/dev/null)" ] && [ "$seconds" -gt 0 ]; do
+    seconds=$((seconds - 1))
+    sleep 1
+done
+for pid in "$dir/slurmd.pid" "$dir/slurmctld.pid" "$dir/munge/pid"; do
+    [ ! -f "$pid" ] || kill "$(cat "$pid")" 2>/dev/null
+done
