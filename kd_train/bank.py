@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from kd_train.assignment import Assignment
 from kd_train.batches import shared_out
 from kd_train.controls import TargetKind
+from kd_train.forward import Call, chosen_tokens, labelled
 from kd_train.losses import (
     BatchCounts,
     LossSpec,
@@ -33,10 +34,11 @@ from kd_train.losses import (
 )
 from kd_train.maps import name_of
 from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
+from kd_train.packing import can_be_packed
 from kd_train.randomness import seeded
-from kd_train.targets import Targets, TeacherPass, Wanted, chosen_tokens, labelled
+from kd_train.targets import Targets, TeacherPass, Wanted
 from kd_train.tasks.base import IGNORED, Part
-from layerangles.states import Tower, blocks, counted_states, forward_with_states, towers_of
+from layerangles.states import Tower, blocks, first_position, towers_of
 
 # On a GPU, work is queued: to know whose time it was, the queue must be emptied. Done in every so many steps only.
 _TIMED_EVERY = 16
@@ -113,10 +115,10 @@ class _Words:
     leaf: Float[Tensor, "word dim"]
 
     @classmethod
-    def look_up(cls, model: PreTrainedModel, parts: Sequence[Part]) -> "_Words | None":
-        if towers_of(model.config) != ("encoder",) or not parts:
+    def look_up(cls, model: PreTrainedModel, calls: Sequence[Call]) -> "_Words | None":
+        if towers_of(model.config) != ("encoder",) or not calls:
             return None
-        tokens = torch.cat([part.inputs["input_ids"].flatten() for part in parts])
+        tokens = torch.cat([call.inputs["input_ids"].flatten() for call in calls])
         vocabulary: Tensor = tokens.unique()  # type: ignore[no-untyped-call]
         looked_up = model.get_input_embeddings()(vocabulary)
         return cls(vocabulary, looked_up, looked_up.detach().requires_grad_(looked_up.requires_grad))
@@ -158,6 +160,9 @@ class Bank:
     """Students, each with its optimizer, trained together on the targets of one teacher.
 
     Without a teacher the members learn from the labels alone: that is how a teacher itself is fine-tuned.
+
+    Attributes:
+        packs: whether no padding is computed (:mod:`kd_train.packing`); a batch need not be cut then.
     """
 
     def __init__(
@@ -188,6 +193,10 @@ class Bank:
             for member in members
         }
         self._rate_factor = rate_factor(optimizer, total_steps)
+        models = [member.model for member in members] + (list(self._teacher.models.values()) if self._teacher else [])
+        counts_pad = any(member.matched and member.loss.matched_tokens == "all" for member in members)
+        self.packs = not counts_pad and all(can_be_packed(model) for model in models)
+        self._first_position = first_position(members[0].model.config)
 
     @property
     def active(self) -> list[Member]:
@@ -208,21 +217,23 @@ class Bank:
         """
         batch, members = _Batch(parts), self.active
         own = shared_out(parts, self.accelerator.num_processes)[self.accelerator.process_index]
-        on_device = [self._on_device(part) for part in parts]
+        calls = [
+            Call(part, self.accelerator.device, pack=self.packs, first_position=self._first_position) for part in parts
+        ]
         sums = {member.name: dict.fromkeys(self._terms_of(member), 0.0) for member in members}
         totals: dict[str, dict[str, Tensor]] = {name: {} for name in sums}
-        words = {member.name: _Words.look_up(member.model, [on_device[i] for i in own]) for member in members}
+        words = {member.name: _Words.look_up(member.model, [calls[i] for i in own]) for member in members}
         seconds = dict.fromkeys(sums, 0.0)
-        for number, targets in zip(own, self._targets(on_device, own, members, step), strict=True):
-            part = on_device[number]
+        for number, targets in zip(own, self._targets(calls, own, members, step), strict=True):
+            call = calls[number]
             # One student after the other, so that the activations of only one are in memory.
             for member in members:
                 start = self._clock(step)
                 member.model.train()
                 looked_up = words[member.name]
-                inputs = looked_up.embedded(part.inputs) if looked_up else part.inputs
+                inputs = looked_up.embedded(call.inputs) if looked_up else call.inputs
                 with seeded(self.seed, "dropout", step, number):
-                    terms = self._terms(member, inputs, part, targets, batch, step)
+                    terms = self._terms(member, inputs, call, targets, batch, step)
                 self.accelerator.backward(terms["total"])
                 for name, value in terms.items():
                     so_far = totals[member.name].get(name)
@@ -250,28 +261,20 @@ class Bank:
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    def _on_device(self, part: Part) -> Part:
-        device = self.accelerator.device
-        return Part(
-            {name: value.to(device) for name, value in part.inputs.items()},
-            part.labels.to(device),
-            {tower: mask.to(device) for tower, mask in part.counted.items()},
-        )
-
-    def _targets(self, parts: Sequence[Part], own: Sequence[int], members: Sequence[Member], step: int) -> Any:
+    def _targets(self, calls: Sequence[Call], own: Sequence[int], members: Sequence[Member], step: int) -> Any:
         if self._teacher is None:
             return [None for _ in own]
         wanted: dict[Wanted, set[int]] = {}
         for member in members:
             for key, layers in member.wanted(step).items():
                 wanted.setdefault(key, set()).update(layers)
-        return self._teacher.targets(parts, own, wanted, step)
+        return self._teacher.targets(calls, own, wanted, step)
 
     def _terms(
         self,
         member: Member,
         inputs: Mapping[str, Tensor],
-        part: Part,
+        call: Call,
         targets: Targets | None,
         batch: _Batch,
         step: int,
@@ -279,18 +282,15 @@ class Bank:
         loss = member.loss
         is_matched = targets is not None and bool(member.wanted(step))
         with self.accelerator.autocast():
-            if is_matched:
-                output, states = forward_with_states(member.model, inputs)
-            else:
-                output, states = member.model(**inputs), {}
-        predictions, labels = labelled(output.logits, part.labels)
+            output, states = call.run(member.model, inputs, with_states=is_matched)
+        predictions, labels = labelled(output.logits, call.part.labels)
         terms = {"ce": label_loss(predictions, labels, batch.counts)}
         total = loss.ce_weight * terms["ce"]
         if targets is not None:
             terms["kl"] = prediction_divergence(predictions, targets.predictions, loss, batch.counts)
             total = total + loss.kl_weight * terms["kl"]
         if targets is not None and is_matched:
-            terms["hidden"] = self._hidden(member, states, part, targets, batch, step)
+            terms["hidden"] = self._hidden(member, states, call, targets, batch, step)
             total = total + loss.hidden_weight * terms["hidden"]
         return terms | {"total": total}
 
@@ -298,7 +298,7 @@ class Bank:
         self,
         member: Member,
         states: Mapping[str, Sequence[Tensor]],
-        part: Part,
+        call: Call,
         targets: Targets,
         batch: _Batch,
         step: int,
@@ -308,8 +308,7 @@ class Bank:
         for key in member.wanted(step):
             assignment = member.assignments[key.tower]
             layers = assignment.student_layers(step)
-            at = chosen_tokens(part, key.tower, key.tokens)
-            chosen = counted_states([states[key.tower][layer] for layer in layers], at).float()
+            chosen = call.states([states[key.tower][layer] for layer in layers], key.tower, key.tokens)
             mapped = {
                 layer: member.maps[name](state) if (name := name_of(key.tower, layer)) in member.maps else state
                 for layer, state in zip(layers, chosen, strict=True)
@@ -321,7 +320,7 @@ class Bank:
                     teacher,
                     n_tokens=batch.n_tokens(key.tower, loss.averaged_tokens),
                     n_examples=batch.counts.examples,
-                    valid=part.counted[key.tower].flatten() if key.tokens == "all" else None,
+                    valid=call.part.counted[key.tower].flatten() if key.tokens == "all" else None,
                 )
                 for student, teacher in assignment.matched(step, mapped, targets.states[key])
             ]

@@ -23,6 +23,7 @@ def control_targets(
     states: Sequence[Float[Tensor, "layer _token dim"]],
     examples: Sequence[Int[Tensor, " _token"]],
     *,
+    layers: Sequence[int],
     seed: int,
     step: int,
 ) -> list[Float[Tensor, "layer _token dim"]]:
@@ -36,13 +37,19 @@ def control_targets(
         kind: one of ``MADE_OF_STATES``.
         states: by part of the batch, the teacher's layers at the valid tokens.
         examples: by part, the number of each token's example within the batch, ascending.
+        layers: the numbers of these layers. A layer's targets do not depend on which others are asked for.
         seed: of the run.
         step: of the run; with the seed it decides all that is random.
     """
     sizes = [part.shape[1] for part in states]
     whole, example = torch.cat(list(states), dim=1), torch.cat(list(examples))
-    with seeded(seed, "control", kind, step):
-        return list(torch.split(_CONTROLS[kind](whole, example), sizes, dim=1))
+    made = []
+    for layer, of_layer in zip(layers, whole, strict=True):
+        # Tokens change places in all layers alike; noise is each layer's own.
+        own = (layer,) if kind == "gaussian" else ()
+        with seeded(seed, "control", kind, step, *own):
+            made.append(_CONTROLS[kind](of_layer, example))
+    return list(torch.split(torch.stack(made), sizes, dim=1))
 
 
 def _other_text(states: Tensor, example: Tensor) -> Tensor:
@@ -50,13 +57,13 @@ def _other_text(states: Tensor, example: Tensor) -> Tensor:
     starts = counts.cumsum(0) - counts
     position = torch.arange(len(example), device=example.device) - starts[example]
     other = (example + 1) % len(counts)
-    return states[:, starts[other] + position % counts[other]]
+    return states[starts[other] + position % counts[other]]
 
 
 def _shuffled_tokens(states: Tensor, example: Tensor) -> Tensor:
     # Random keys, sorted within each example: an example's block stays where it is.
     keys = example + torch.rand(len(example), device="cpu").to(example.device)
-    return states[:, keys.argsort()]
+    return states[keys.argsort()]
 
 
 def _gaussian(states: Tensor, _example: Tensor) -> Tensor:

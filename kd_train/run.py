@@ -116,7 +116,8 @@ class Run:
                 if not bank.active:
                     break
                 rows = [features[i] for i in order.batch(step)]
-                parts = cut_by_length(rows, shop.task, shop.tokenizer, spec.parts, min_parts=spec.min_parts)
+                most = spec.min_parts if bank.packs else spec.parts
+                parts = cut_by_length(rows, shop.task, shop.tokenizer, most, min_parts=spec.min_parts)
                 losses = bank.train_step(parts, step)
                 done = step + 1
                 bar.update()

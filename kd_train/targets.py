@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kd_train.controls import MADE_OF_STATES, TargetKind, control_targets
+from kd_train.forward import Call, labelled
 from kd_train.losses import Tokens
-from kd_train.tasks.base import IGNORED, Part
-from layerangles.states import Tower, counted_states, forward_with_states
+from layerangles.states import Tower
 
 
 class Wanted(NamedTuple):
@@ -35,46 +35,26 @@ class Targets(NamedTuple):
     states: dict[Wanted, dict[int, Float[Tensor, "token dim"]]]
 
 
-def labelled(
-    logits: Float[Tensor, "*where label"], labels: Shaped[Tensor, "*where"]
-) -> tuple[Float[Tensor, "prediction label"], Shaped[Tensor, " prediction"]]:
-    """The logits and the labels of an example each, or of the positions at which something is predicted."""
-    if labels.ndim == 1:
-        return logits.float(), labels
-    index = (labels.flatten() != IGNORED).nonzero().squeeze(1)
-    return logits.flatten(0, 1).index_select(0, index).float(), labels.flatten()[index]
-
-
-def chosen_tokens(part: Part, tower: Tower, tokens: Tokens) -> Bool[Tensor, "example position"]:
-    """Where the matched tokens of a part are: all that are no PAD, the first of each example, or PAD as well."""
-    counted = part.counted[tower]
-    if tokens == "all":
-        return torch.ones_like(counted)
-    if tokens == "first":
-        return counted & (counted.cumsum(dim=1) == 1)
-    return counted
-
-
 class TeacherPass:
     """A teacher, and beside it the same architecture with random weights if a control asks for it."""
 
     def __init__(
         self, teacher: PreTrainedModel, random_teacher: PreTrainedModel | None, accelerator: Accelerator, seed: int
     ) -> None:
-        self._models: dict[TargetKind, PreTrainedModel] = {"teacher": teacher}
+        self.models: dict[TargetKind, PreTrainedModel] = {"teacher": teacher}
         if random_teacher is not None:
-            self._models["random_teacher"] = random_teacher
+            self.models["random_teacher"] = random_teacher
         self._accelerator, self._seed = accelerator, seed
-        for model in self._models.values():
+        for model in self.models.values():
             torch.nn.Module.to(model, accelerator.device).train(False)
 
     def targets(
-        self, parts: Sequence[Part], own: Sequence[int], wanted: Mapping[Wanted, Iterable[int]], step: int
+        self, calls: Sequence[Call], own: Sequence[int], wanted: Mapping[Wanted, Iterable[int]], step: int
     ) -> Iterator[Targets]:
         """The targets of some parts of a batch, one after the other.
 
         Args:
-            parts: the whole batch.
+            calls: the whole batch, part by part.
             own: the numbers of the parts that are asked for.
             wanted: the states, and which teacher layers of each.
             step: decides what is random in controls.
@@ -83,53 +63,47 @@ class TeacherPass:
         made = [key for key in layers if key.kind in MADE_OF_STATES]
         if not made:
             for number in own:
-                yield self._on(parts[number], layers)
+                yield self._on(calls[number], layers)
             return
         # Controls mix the texts of the batch: all of it is needed first.
         needed = {key: set(of) for key, of in layers.items() if key not in made}
         for key in made:
             needed.setdefault(Wanted("teacher", key.tower, "valid"), set()).update(layers[key])
-        whole = [self._on(part, {key: sorted(of) for key, of in needed.items()}) for part in parts]
+        whole = [self._on(call, {key: sorted(of) for key, of in needed.items()}) for call in calls]
         for key in made:
-            self._control(key, layers[key], parts, whole, step)
+            self._control(key, layers[key], calls, whole, step)
         for number in own:
             yield whole[number]
 
     def _control(
-        self, key: Wanted, layers: Sequence[int], parts: Sequence[Part], whole: Sequence[Targets], step: int
+        self, key: Wanted, layers: Sequence[int], calls: Sequence[Call], whole: Sequence[Targets], step: int
     ) -> None:
         """Add a control's targets to those of all parts."""
         source = Wanted("teacher", key.tower, "valid")
         states = [torch.stack([targets.states[source][layer] for layer in layers]) for targets in whole]
         examples, first = [], 0
-        for part in parts:
-            examples.append(part.counted[key.tower].nonzero()[:, 0] + first)
-            first += len(part.labels)
-        made = control_targets(key.kind, states, examples, seed=self._seed, step=step)
-        for part, targets, of_part in zip(parts, whole, made, strict=True):
-            at = chosen_tokens(part, key.tower, key.tokens)[part.counted[key.tower]]
-            targets.states[key] = dict(zip(layers, of_part[:, at], strict=True))
+        for call in calls:
+            examples.append(call.part.counted[key.tower].nonzero()[:, 0] + first)
+            first += len(call.part.labels)
+        made = control_targets(key.kind, states, examples, layers=layers, seed=self._seed, step=step)
+        for call, targets, of_part in zip(calls, whole, made, strict=True):
+            at_tokens = of_part if key.tokens == "valid" else of_part[:, call.first_of_valid(key.tower)]
+            targets.states[key] = dict(zip(layers, at_tokens, strict=True))
 
-    def _on(self, part: Part, layers: Mapping[Wanted, Sequence[int]]) -> Targets:
-        kinds = {key.kind for key in layers}
+    def _on(self, call: Call, layers: Mapping[Wanted, Sequence[int]]) -> Targets:
         states: dict[Wanted, dict[int, Tensor]] = {}
-        by_tower: dict[str, tuple[Tensor, ...]] = {}
         predictions: Tensor | None = None
         with torch.no_grad(), self._accelerator.autocast():
-            for kind, model in self._models.items():
-                if kind not in kinds and kind != "teacher":
+            for kind, model in self.models.items():
+                of_kind = {key: of for key, of in layers.items() if key.kind == kind}
+                if not of_kind and kind != "teacher":
                     continue
-                if kind not in kinds:
-                    output = model(**part.inputs)
-                else:
-                    output, by_tower = forward_with_states(model, part.inputs)
+                output, by_tower = call.run(model, call.inputs, with_states=bool(of_kind))
                 if kind == "teacher":
-                    predictions, _ = labelled(output.logits, part.labels)
-                for key, of in layers.items():
-                    if key.kind == kind:
-                        at = chosen_tokens(part, key.tower, key.tokens)
-                        found = counted_states([by_tower[key.tower][layer] for layer in of], at).float()
-                        states[key] = dict(zip(of, found, strict=True))
+                    predictions, _ = labelled(output.logits, call.part.labels)
+                for key, of in of_kind.items():
+                    found = call.states([by_tower[key.tower][layer] for layer in of], key.tower, key.tokens)
+                    states[key] = dict(zip(of, found, strict=True))
         if predictions is None:
             raise AssertionError("the teacher is always among the models")
         return Targets(predictions, states)

@@ -86,8 +86,13 @@ def n_positions(config: PretrainedConfig) -> int | None:
     """How many tokens a model can take; None if its configuration sets no limit, as where positions are relative."""
     n: int | None = getattr(config, "max_position_embeddings", None)
     if n is not None and config.model_type in _POSITIONS_AFTER_PAD:
-        return n - (config.pad_token_id or 0) - 1
+        return n - first_position(config)
     return n
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """The number of a text's first position: 0, but for models that count from one after PAD's id."""
+    return (config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PAD else 0
 
 
 def _check_tower(config: PretrainedConfig, tower: Tower) -> None:
@@ -127,7 +132,7 @@ def blocks(model: PreTrainedModel, tower: Tower | None = None) -> nn.ModuleList:
 
 
 def forward_with_states(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], *, final_norm: FinalNorm = "pre"
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], *, final_norm: FinalNorm = "pre", **options: Any
 ) -> tuple[Any, dict[str, tuple[Float[Tensor, "example position dim"], ...]]]:
     """Run a model and return its output and, by tower, its states: the embedding output, then one state a block.
 
@@ -136,12 +141,12 @@ def forward_with_states(
     transformers gives. For post-norm models such as BERT the two are the same tensor.
 
     Inputs that a model does not know are not given to it: a BERT's tokenizer writes ``token_type_ids``, which a
-    DistilBERT does without.
+    DistilBERT does without. ``options`` are given to it whether its signature names them or not.
     """
     towers = towers_of(model.config)
-    known = inspect.signature(model.forward).parameters
-    given = {name: value for name, value in inputs.items() if name in known}
-    no_cache = {"use_cache": False} if "use_cache" in known else {}  # one as large as the states, for nothing
+    given = known_inputs(model, inputs)
+    # A cache would be as large as the states, for nothing.
+    no_cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     last: dict[str, Tensor] = {}
 
     def keep(tower: Tower) -> Callable[[nn.Module, Any, Any], None]:
@@ -153,12 +158,18 @@ def forward_with_states(
     with ExitStack() as hooks:
         for tower in towers if final_norm == "pre" else ():
             hooks.callback(blocks(model, tower)[-1].register_forward_hook(keep(tower)).remove)
-        output = model(**given, **no_cache, output_hidden_states=True)
+        output = model(**given, **no_cache, **options, output_hidden_states=True)
     states: dict[str, tuple[Tensor, ...]] = {}
     for tower in towers:
         theirs = output[f"{tower}_hidden_states" if len(towers) > 1 else "hidden_states"]
         states[tower] = tuple(theirs) if final_norm == "post" else (*theirs[:-1], last[tower])
     return output, states
+
+
+def known_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the inputs that a model's signature names."""
+    known = inspect.signature(model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in known}
 
 
 def counted_states(

@@ -1,55 +1,106 @@
 """The bank: a student in company is the student alone, its updates are those of the definition, a state resumes."""
 
-from itertools import combinations, pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toys import toy_bert, toy_tokenizer
+from torch import Tensor
+from toys import toy_bert
 from toys_training import (
     FAMILIES,
     FORWARD,
     REVERSE,
     differing,
     parameters_of,
+    toy_adapted,
     toy_bank,
     toy_family,
-    toy_features,
     toy_member,
     toy_parts,
     toy_teacher,
     train,
 )
 from transformers import PreTrainedModel, get_scheduler
+from transformers.optimization import Adafactor
 
-from kd_train.bank import DataOrder, Member, OptimizerSpec, _least_padding, split_by_length
-from kd_train.losses import HiddenLoss
-from kd_train.randomness import derive_seed, seeded
+from kd_train.assignment import Attention, Nearest, Redrawn
+from kd_train.bank import Member
+from kd_train.losses import HiddenLoss, LossSpec
+from kd_train.maps import principal_directions, second_moments, set_principal
+from kd_train.optimizers import OptimizerSpec
+from kd_train.randomness import seeded
+from kd_train.tasks.base import Part
+from layerangles.checkpoints import LayerPair
 
-HIDDEN_WEIGHT = 3.0
-
-
-def _company(teacher: PreTrainedModel) -> list[Member]:
-    """Students of several strategies, widths and maps."""
-    return [
-        toy_member(teacher, "none", ()),
-        toy_member(teacher, "forward", FORWARD),
-        toy_member(teacher, "learned", REVERSE, width=24, init="random"),
-        toy_member(teacher, "last", ((2, 4),)),
-    ]
+# A map that is drawn anew: which pairs each draw has.
+DRAWS = (FORWARD, REVERSE, ((0, 0), (1, 1), (2, 3)), ((0, 0), (1, 3), (2, 1)))
 
 
-@pytest.mark.parametrize("name", ["none", "forward", "learned", "last"])
-def test_a_student_in_a_bank_is_the_student_alone_to_the_bit(name: str) -> None:
+def _redrawn() -> Redrawn:
+    return Redrawn(lambda number: DRAWS[number % len(DRAWS)], 2)
+
+
+def _random_teacher() -> PreTrainedModel:
+    return toy_bert(layers=4, seed=7)
+
+
+# ---- company -------------------------------------------------------------------------------------------------------
+
+_COMPANY: dict[str, Callable[[PreTrainedModel], Member]] = {
+    "none": lambda t: toy_member(t, "none", ()),
+    "forward": lambda t: toy_member(t, "forward", FORWARD),
+    "learned": lambda t: toy_member(t, "learned", REVERSE, width=24, init="random"),
+    "shared": lambda t: toy_member(t, "shared", REVERSE, width=24, init="random", share_map=True),
+    "last": lambda t: toy_member(t, "last", ((2, 4),)),
+    "deeper": lambda t: toy_member(t, "deeper", ((0, 0), (1, 2), (2, 3), (3, 4)), layers=3),
+    "cosine": lambda t: toy_member(t, "cosine", FORWARD, loss=LossSpec(hidden="cosine", temperature=2.0)),
+    "first-token": lambda t: toy_member(t, "first-token", FORWARD, loss=LossSpec(hidden="patient")),
+    "faster": lambda t: replace(toy_member(t, "faster", FORWARD), learning_rate=3e-3),
+    "frozen-embeddings": lambda t: toy_member(t, "frozen-embeddings", FORWARD, freeze_embeddings=True),
+    "attention": lambda t: toy_member(t, "attention", Attention(2, 4)),
+    "dynamic": lambda t: toy_member(t, "dynamic", Nearest(2, 4, embedding_pair=True)),
+    "redrawn": lambda t: toy_member(t, "redrawn", _redrawn()),
+    "adapters": lambda t: toy_adapted(toy_member(t, "adapters", FORWARD), dropout=0.1),
+    "random_teacher": lambda t: toy_member(t, "random_teacher", ((1, 2), (2, 4)), targets="random_teacher"),
+    "other_text": lambda t: toy_member(t, "other_text", ((1, 3),), targets="other_text"),
+    "other_text-first": lambda t: toy_member(
+        t, "other_text-first", ((1, 3),), targets="other_text", loss=LossSpec(tokens="first")
+    ),
+    "shuffled_tokens": lambda t: toy_member(t, "shuffled_tokens", ((1, 2),), targets="shuffled_tokens"),
+    "gaussian": lambda t: toy_member(t, "gaussian", ((1, 2), (2, 4)), targets="gaussian"),
+    "gaussian-last": lambda t: toy_member(t, "gaussian-last", ((2, 4),), targets="gaussian"),
+}
+_Trained = tuple[dict[str, Tensor], list[dict[str, float]]]
+
+
+def _trained(names: Sequence[str], n_steps: int = 3, **optimizer: Any) -> dict[str, _Trained]:
+    """The parameters and the losses of some of the company after a few steps together."""
     teacher = toy_teacher(dropout=0.1)
-    together = _company(teacher)
-    in_company = train(toy_bank(teacher, together), range(5))
-    (alone,) = (member for member in _company(teacher) if member.name == name)
-    by_itself = train(toy_bank(toy_teacher(dropout=0.1), [alone]), range(5))
-    (same,) = (member for member in together if member.name == name)
-    assert differing(parameters_of(alone), parameters_of(same)) == set()
-    assert [losses[name] for losses in in_company] == [losses[name] for losses in by_itself]
+    members = [_COMPANY[name](teacher) for name in names]
+    bank = toy_bank(teacher, members, random_teacher=_random_teacher(), **optimizer)
+    losses = train(bank, range(n_steps), n_parts=2)
+    return {m.name: (parameters_of(m), [of_step[m.name] for of_step in losses]) for m in members}
+
+
+@pytest.fixture(scope="module")
+def company() -> dict[str, _Trained]:
+    return _trained(list(_COMPANY))
+
+
+@pytest.mark.parametrize("name", _COMPANY)
+def test_a_student_in_a_bank_is_the_student_alone_to_the_bit(name: str, company: dict[str, _Trained]) -> None:
+    parameters, losses = _trained([name])[name]
+    assert differing(parameters, company[name][0]) == set()
+    assert losses == company[name][1]
+
+
+def test_the_company_is_mixed(company: dict[str, _Trained]) -> None:
+    after = [company[name][1][-1]["total"] for name in _COMPANY]
+    assert len(set(after)) == len(after)
 
 
 def test_all_students_of_a_seed_see_the_same_dropout() -> None:
@@ -86,144 +137,368 @@ def test_every_step_and_every_part_has_a_dropout_of_its_own() -> None:
     assert loss(0, n_repeated=2) != pytest.approx(loss(0), rel=1e-4)  # else the mean of a part and itself
 
 
-def _naive_update(
-    teacher: PreTrainedModel, member: Member, kind: HiddenLoss, steps: int, spec: OptimizerSpec
-) -> list[float]:
-    """Train a member the plain way: one padded batch, the loss from its definition, torch's own AdamW."""
-    trained = [p for p in [*member.model.parameters(), *member.maps.parameters()] if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
+# ---- the definition ------------------------------------------------------------------------------------------------
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / vector.norm()
+
+
+def _standardized(values: Tensor) -> Tensor:
+    return (values - values.mean()) / (values.var(unbiased=False) + 1e-5).sqrt()
+
+
+_NAIVE_ERRORS: dict[HiddenLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": lambda s, t: ((s - t) ** 2).mean(),
+    "layer_norm": lambda s, t: ((_standardized(s) - _standardized(t)) ** 2).mean(),
+    "unit": lambda s, t: ((_unit(s) - _unit(t)) ** 2).sum(),
+    "cosine": lambda s, t: 1 - s @ t / s.norm() / t.norm(),
+    "patient": lambda s, t: ((_unit(s) - _unit(t)) ** 2).sum(),
+    "paper_bert": lambda s, t: ((s - t) ** 2).sum(),
+    "paper_bart": lambda s, t: ((s - t) ** 2).mean(),
+    "paper_qwen": lambda s, t: ((_unit(s) - _unit(t)) ** 2).sum(),
+}
+_ADDED = ("patient", "paper_bart", "paper_t5")
+
+
+@dataclass
+class _Naive:
+    """One student, trained the plain way: one padded batch, token by token, the losses from their definitions."""
+
+    teacher: PreTrainedModel
+    member: Member
+    loss: LossSpec
+    strategy: str = "fixed"
+    pairs: tuple[LayerPair, ...] = FORWARD
+    seed: int = 0
+    weights: list[Tensor] = field(default_factory=list)  # attention's: [student layer, teacher layer], by step
+    chosen: list[tuple[int, ...]] = field(default_factory=list)  # dynamic's, by step
+
+    def step(self, batch: Part, step: int) -> Tensor:
+        """The whole loss of one batch."""
+        n, lengths = len(batch.labels), batch.inputs["attention_mask"].sum(dim=1).tolist()
+        with torch.no_grad():
+            theirs = self.teacher.eval()(**batch.inputs, output_hidden_states=True)
+        ours = self.member.model(**batch.inputs, output_hidden_states=True)
+        log_s = (ours.logits / self.loss.temperature).log_softmax(-1)
+        log_t = (theirs.logits / self.loss.temperature).log_softmax(-1)
+        log_m = ((log_s.exp() + log_t.exp()) / 2).log()
+        of_each = {
+            "forward_kl": log_t.exp() * (log_t - log_s),
+            "reverse_kl": log_s.exp() * (log_s - log_t),
+            "jensen_shannon": (log_t.exp() * (log_t - log_m) + log_s.exp() * (log_s - log_m)) / 2,
+        }[self.loss.divergence]
+        divergence = self.loss.temperature**2 * of_each.sum() / n
+        cross_entropy = -sum(ours.logits.log_softmax(-1)[i, batch.labels[i]] for i in range(n)) / n
+        hidden = self._hidden(ours.hidden_states, self._targets(batch, theirs.hidden_states, step), lengths)
+        return self.loss.ce_weight * cross_entropy + self.loss.kl_weight * divergence + self.loss.hidden_weight * hidden
+
+    def _targets(self, batch: Part, theirs: Sequence[Tensor], step: int) -> Callable[[int, int, int], Tensor]:
+        """What layer, example and position are matched to."""
+        lengths = batch.inputs["attention_mask"].sum(dim=1).tolist()
+        kind = self.member.targets
+        if kind == "random_teacher":
+            with torch.no_grad():
+                theirs = _random_teacher()(**batch.inputs, output_hidden_states=True).hidden_states
+        if kind == "other_text":
+
+            def other(layer: int, example: int, position: int) -> Tensor:
+                there = (example + 1) % len(lengths)
+                return theirs[layer][there, position % lengths[there]]
+
+            return other
+        if kind == "shuffled_tokens":
+            with seeded(self.seed, "control", kind, step):
+                keys = torch.rand(sum(lengths)).split(lengths)
+            order = [sorted(range(len(of)), key=of.tolist().__getitem__) for of in keys]
+            return lambda layer, example, position: theirs[layer][example, order[example][position]]
+        return lambda layer, example, position: theirs[layer][example, position]
+
+    def _mapped(self, state: Tensor, layer: int) -> Tensor:
+        name = f"encoder_{layer}"
+        return self.member.maps[name].weight @ state if name in self.member.maps else state
+
+    def _hidden(self, ours: Sequence[Tensor], target: Callable[[int, int, int], Tensor], lengths: list[int]) -> Tensor:
+        kind, longest = self.loss.hidden, ours[0].shape[1]
+        places = [(i, p) for i, length in enumerate(lengths) for p in range(length)]
+        if kind in ("paper_t5", "paper_qwen"):
+            places = [(i, p) for i in range(len(lengths)) for p in range(longest)]
+        if kind == "patient" or self.loss.tokens == "first":
+            places = [(i, 0) for i in range(len(lengths))]
+
+        def of_pair(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+            if kind == "paper_t5":
+                s, t = (_standardized(torch.stack(list(states))) for states in (student, teacher))
+                valid = torch.tensor([p < lengths[i] for i, p in places])
+                return ((s - t)[valid] ** 2).mean()
+            errors = [_NAIVE_ERRORS[kind](s, t) for s, t in zip(student, teacher, strict=True)]
+            mean = torch.stack(errors).mean()
+            return mean / len(lengths) if kind == "paper_bert" else mean
+
+        def student_states(layer: int) -> list[Tensor]:
+            return [self._mapped(ours[layer][place], layer) for place in places]
+
+        def teacher_states(layer: int) -> list[Tensor]:
+            return [target(layer, *place) for place in places]
+
+        if self.strategy == "attention":
+            matched, seen = [], torch.zeros(2, 4)
+            for layer in (1, 2):
+                mixtures = []
+                for place, state in zip(places, student_states(layer), strict=True):
+                    candidates = [target(i, *place) for i in (1, 2, 3, 4)]
+                    scores = torch.stack([state @ candidate for candidate in candidates])
+                    weights = scores.exp() / scores.exp().sum()
+                    seen[layer - 1] += weights.detach()
+                    mixtures.append(sum(w * c for w, c in zip(weights, candidates, strict=True)))
+                matched.append((student_states(layer), mixtures))
+            self.weights.append(seen)
+        else:
+            matched = [(student_states(s), teacher_states(t)) for s, t in self.pairs]
+        losses = torch.stack([of_pair(*pair) for pair in matched])
+        if self.strategy == "dynamic":
+            self._choose(
+                {
+                    (s, t): float(self._mse(student_states(s), teacher_states(t)).detach())
+                    for s in (1, 2)
+                    for t in (2, 4)
+                }
+            )
+        return losses.sum() if kind in _ADDED else losses.mean()
+
+    @staticmethod
+    def _mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        return torch.stack([_NAIVE_ERRORS["mse"](s, t) for s, t in zip(student, teacher, strict=True)]).mean()
+
+    def _choose(self, errors: dict[tuple[int, int], float]) -> None:
+        """The next step's map: of all that are monotone, the one of least error on this batch."""
+        every = combinations_with_replacement((1, 2), 2)
+        self.chosen.append(tuple(s for s, _ in self.pairs if s))
+        best = min(every, key=lambda layers: sum(errors[s, t] for s, t in zip(layers, (2, 4), strict=True)))
+        self.pairs = ((0, 0), *zip(best, (2, 4), strict=True))
+
+    def train(self, steps: int, spec: OptimizerSpec) -> list[float]:
+        """All steps; the losses before each."""
+        trained = [p for p in [*self.member.model.parameters(), *self.member.maps.parameters()] if p.requires_grad]
+        groups = [
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=spec.learning_rate,
-        foreach=False,
+        ]
+        if spec.optimizer == "adafactor":
+            optimizer: torch.optim.Optimizer = Adafactor(
+                groups, lr=spec.learning_rate, scale_parameter=False, relative_step=False, warmup_init=False
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, foreach=False)
+        warmup, losses = spec.warmup * steps, []
+        for step in range(steps):
+            if self.strategy == "redrawn":
+                self.pairs = DRAWS[step // 2]
+            (batch,) = toy_parts(step, n_parts=1)
+            loss = self.step(batch, step)
+            optimizer.zero_grad()
+            loss.backward()
+            gradients = [p.grad for p in trained if p.grad is not None]
+            norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+            for gradient in gradients:
+                gradient.mul_(min(1.0, spec.max_grad_norm / float(norm)))
+            share = step / warmup if step < warmup else (steps - step) / (steps - warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = spec.learning_rate * share
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        return losses
+
+
+_NARROW = {"width": 24, "init": "random"}
+_KINDS = {**{kind: {"hidden": kind} for kind in _NAIVE_ERRORS}, "paper_t5": {"hidden": "paper_t5"}}
+_DEFINITIONS: dict[str, dict[str, Any]] = {
+    **{name: {"loss": loss} for name, loss in _KINDS.items()},
+    "first token": {"loss": {"tokens": "first"}},
+    "reverse_kl": {"loss": {"divergence": "reverse_kl", "temperature": 2.0}},
+    "jensen_shannon": {"loss": {"divergence": "jensen_shannon", "kl_weight": 2.0}},
+    "weights": {"loss": {"ce_weight": 0.5, "kl_weight": 2.0, "hidden_weight": 1.0, "temperature": 2.0}},
+    "learned": {"student": _NARROW},
+    "shared": {"student": _NARROW | {"share_map": True}},
+    "frozen": {"student": _NARROW | {"map": "frozen"}},
+    "orthogonal": {"student": _NARROW | {"map": "orthogonal"}},
+    "pca": {"student": _NARROW | {"map": "pca"}},
+    "learned of one width": {"student": {"map": "learned"}, "loss": {"hidden": "layer_norm"}},
+    "frozen embeddings": {"student": {"freeze_embeddings": True}},
+    "attention": {"strategy": "attention"},
+    "attention with maps": {"strategy": "attention", "student": _NARROW},
+    "dynamic": {"strategy": "dynamic", "student": {"copied_layers": (4, 1)}},
+    "dynamic with maps": {"strategy": "dynamic", "student": _NARROW},
+    "redrawn": {"strategy": "redrawn"},
+    "other_text": {"targets": "other_text"},
+    "shuffled_tokens": {"targets": "shuffled_tokens"},
+    "random_teacher": {"targets": "random_teacher"},
+    "adafactor": {"optimizer": "adafactor", "student": _NARROW},
+}
+
+
+def _toy_assignment(strategy: str) -> Any:
+    made = {"attention": Attention(2, 4), "dynamic": Nearest(2, 4, embedding_pair=True), "redrawn": _redrawn()}
+    return made.get(strategy, FORWARD)
+
+
+def _is_moved_by_chance(name: str) -> bool:
+    # Adam divides by the gradient's size: where there is none but rounding, its sign is a matter of chance.
+    return name.endswith("key.bias")
+
+
+@pytest.mark.parametrize("name", _DEFINITIONS)
+def test_training_is_that_of_the_definition(name: str) -> None:
+    given = _DEFINITIONS[name]
+    teacher, steps = toy_teacher(dropout=0), 5
+    spec = OptimizerSpec(learning_rate=1e-3, warmup=0.4, optimizer=given.get("optimizer", "adamw"))
+    loss, strategy = LossSpec(**given.get("loss", {})), given.get("strategy", "fixed")
+    plain, banked = (
+        toy_member(
+            teacher,
+            "student",
+            _toy_assignment(strategy),
+            loss=loss,
+            targets=given.get("targets", "teacher"),
+            **given.get("student", {}),
+        )
+        for _ in range(2)
     )
-    warmup, losses = spec.warmup * steps, []
-    for step in range(steps):
-        (batch,) = toy_parts(step, n_parts=1)
-        with torch.no_grad():
-            theirs = teacher.eval()(**batch.inputs, output_hidden_states=True)
-        ours = member.model(**batch.inputs, output_hidden_states=True)
-        n = len(batch.labels)
-        log_s, log_t = ours.logits.log_softmax(-1), theirs.logits.log_softmax(-1)
-        cross_entropy = -sum(log_s[i, batch.labels[i]] for i in range(n)) / n
-        divergence = sum((log_t[i].exp() * (log_t[i] - log_s[i])).sum() for i in range(n)) / n
-        of_pairs = []
-        for student_layer, teacher_layer in member.pairs:
-            terms = []
-            for i, length in enumerate(batch.inputs["attention_mask"].sum(dim=1).tolist()):
-                for position in range(length):
-                    s = ours.hidden_states[student_layer][i, position]
-                    t = theirs.hidden_states[teacher_layer][i, position]
-                    if str(student_layer) in member.maps:
-                        s = member.maps[str(student_layer)].weight @ s
-                    squared = ((s - t) ** 2).sum()
-                    terms.append(squared / len(t) if kind == "mse" else squared)
-            mean = torch.stack(terms).mean()
-            of_pairs.append(mean / n if kind == "paper_bert" else mean)
-        loss = cross_entropy + divergence + HIDDEN_WEIGHT * sum(of_pairs) / len(of_pairs)
-        optimizer.zero_grad()
-        loss.backward()
-        gradients = [p.grad for p in trained if p.grad is not None]
-        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
-        for gradient in gradients:
-            gradient.mul_(min(1.0, spec.max_grad_norm / float(norm)))
-        share = step / warmup if step < warmup else (steps - step) / (steps - warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = spec.learning_rate * share
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
-@pytest.mark.parametrize(
-    ("kind", "student"),
-    [("mse", {}), ("paper_bert", {}), ("mse", {"width": 24, "init": "random"})],
-)
-def test_training_is_that_of_the_definition(kind: HiddenLoss, student: dict[str, Any]) -> None:
-    teacher, steps = toy_teacher(dropout=0), 8
-    spec = OptimizerSpec(learning_rate=1e-3, warmup=0.25)
-    naive, banked = (toy_member(teacher, "forward", FORWARD, **student) for _ in range(2))
+    if name == "pca":
+        moments = second_moments(teacher, toy_parts(0), {"encoder": [0, 2, 4]}, torch.device("cpu"))
+        for member in (plain, banked):
+            principal = {f"encoder_{s}": principal_directions([moments["encoder", t]], 24) for s, t in FORWARD}
+            set_principal(member.maps, principal)
     start = parameters_of(banked)
-    expected = _naive_update(teacher, naive, kind, steps, spec)
-    bank = toy_bank(teacher, [banked], total_steps=steps, hidden=kind, **spec.model_dump())
-    got = train(bank, range(steps), n_parts=3)
-    assert [losses["forward"]["total"] for losses in got] == pytest.approx(expected, rel=1e-4)
+    naive = _Naive(teacher, plain, loss, strategy)
+    expected = naive.train(steps, spec)
+    bank = toy_bank(teacher, [banked], total_steps=steps, random_teacher=_random_teacher(), **spec.model_dump())
+    got = train(bank, range(steps), n_parts=1 if loss.matched_tokens == "all" else 3)
+    assert [losses["student"]["total"] for losses in got] == pytest.approx(expected, rel=1e-4)
     for losses in got:
-        terms = losses["forward"]
-        assert terms["total"] == pytest.approx(terms["ce"] + terms["kl"] + HIDDEN_WEIGHT * terms["hidden"], rel=1e-5)
-    reference = parameters_of(naive)
-    for name, parameter in parameters_of(banked).items():
-        # Adam divides by the gradient's size: where there is none but rounding, its sign is a matter of chance.
-        if not name.endswith("key.bias"):
-            torch.testing.assert_close(parameter, reference[name], rtol=1e-3, atol=2e-5, msg=lambda m, n=name: n + m)
-            assert (parameter - start[name]).abs().max() > 1e-4, name
+        terms = losses["student"]
+        total = sum(getattr(loss, f"{term}_weight") * terms[term] for term in ("ce", "kl", "hidden"))
+        assert terms["total"] == pytest.approx(total, rel=1e-5)
+    reference = parameters_of(plain)
+    unmoved = set()
+    for key, parameter in parameters_of(banked).items():
+        if not _is_moved_by_chance(key):
+            torch.testing.assert_close(parameter, reference[key], rtol=1e-3, atol=2e-5, msg=lambda m, k=key: k + m)
+            if (parameter - start[key]).abs().max() <= 1e-4:
+                unmoved.add(key)
+    maps_stay = name in ("frozen", "orthogonal", "pca")
+    assert {key for key in unmoved if key.startswith("map.")} == {key for key in start if "map." in key and maps_stay}
+    words = {key for key in unmoved if "word_embeddings" in key}
+    assert words == ({"bert.embeddings.word_embeddings.weight"} if name == "frozen embeddings" else set())
+    assert {key for key in unmoved if "map." not in key} == words
+    record = banked.assignments["encoder"].record(steps)
+    if strategy == "attention":
+        weights = torch.stack(naive.weights).sum(dim=0)
+        torch.testing.assert_close(
+            torch.tensor(record["mean_weights"]), weights / weights.sum(dim=1, keepdim=True), rtol=1e-3, atol=1e-5
+        )
+    if strategy == "dynamic":
+        counts = [[sum(c[column] == row for c in naive.chosen) for column in (0, 1)] for row in (1, 2)]
+        assert record == {"kind": "dynamic", "teacher_layers": [2, 4], "steps": counts}
+        if name == "dynamic":
+            assert len(set(naive.chosen)) > 1  # else it would have been forward
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_of_encoders_learns_by_the_definition(family: str) -> None:
+def test_every_family_of_encoders_learns_by_the_definition(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The losses and the gradients of one batch, against a plain call of student and teacher without dropout."""
     teacher = toy_family(family)
     for name, value in teacher.config.to_dict().items():
         if "dropout" in name and value:
             setattr(teacher.config, name, 0.0)
-    plain, banked = (toy_member(teacher, "a", ((1, 2), (2, 4))) for _ in range(2))
+    pairs = ((1, 2), (2, 4))
+    plain, banked = (toy_member(teacher, "a", pairs) for _ in range(2))
     (batch,) = toy_parts(0, n_parts=1)
     inputs = {k: v for k, v in batch.inputs.items() if k != "token_type_ids"}
     ours, theirs = (model(**inputs, output_hidden_states=True) for model in (plain.model, teacher.eval()))
     valid = inputs["attention_mask"].bool()
-    squared = [(ours.hidden_states[s][valid] - theirs.hidden_states[t][valid].detach()) ** 2 for s, t in plain.pairs]
+    squared = [(ours.hidden_states[s][valid] - theirs.hidden_states[t][valid].detach()) ** 2 for s, t in pairs]
     log_s, log_t = ours.logits.log_softmax(-1), theirs.logits.log_softmax(-1).detach()
     expected = {
         "ce": -log_s[range(len(batch.labels)), batch.labels].mean(),
         "kl": (log_t.exp() * (log_t - log_s)).sum(dim=-1).mean(),
         "hidden": (squared[0].mean() + squared[1].mean()) / 2,
     }
-    (expected["ce"] + expected["kl"] + HIDDEN_WEIGHT * expected["hidden"]).backward()
+    (expected["ce"] + expected["kl"] + 3 * expected["hidden"]).backward()
 
     parts = [
         part._replace(inputs={k: v for k, v in part.inputs.items() if k != "token_type_ids"}) for part in toy_parts(0)
     ]
-    gradients: dict[str, torch.Tensor] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "kd_train.bank.Bank._update",
-            lambda _self, member, _step: gradients.update(
-                {n: p.grad.clone() for n, p in member.model.named_parameters() if p.grad is not None}
-            ),
-        )
-        got = toy_bank(teacher, [banked]).train_step(parts, 0)["a"]
+    gradients = _gradients(monkeypatch)
+    got = toy_bank(teacher, [banked]).train_step(parts, 0)["a"]
     assert got == pytest.approx({k: float(v.detach()) for k, v in expected.items()} | {"total": got["total"]}, rel=1e-4)
     for name, parameter in plain.model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(
-                gradients[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: n + m
+                gradients[0][name], parameter.grad, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: n + m
             )
 
 
-@pytest.mark.parametrize("kind", ["mse", "paper_bert", "unit", "cosine"])
+def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """What each step of each member collects in place of being updated, from now on."""
+    gradients: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(
+        "kd_train.bank.Bank._update",
+        lambda _self, member, _step, _loss: gradients.append(
+            {n: p.grad.clone() for n, p in member.model.named_parameters() if p.grad is not None}
+        ),
+    )
+    return gradients
+
+
+@pytest.mark.parametrize("kind", ["mse", "layer_norm", "patient", "paper_bert", "paper_bart", "unit", "cosine"])
 def test_the_number_of_parts_changes_nothing_but_rounding(kind: HiddenLoss) -> None:
     teacher = toy_teacher(dropout=0)
-    members = {n_parts: toy_member(teacher, "forward", FORWARD) for n_parts in (1, 4, 8)}
+    spec = LossSpec(hidden=kind)
     losses = {
-        n_parts: train(toy_bank(teacher, [member], hidden=kind), range(3), n_parts=n_parts)[-1]["forward"]
-        for n_parts, member in members.items()
+        n_parts: train(
+            toy_bank(teacher, [toy_member(teacher, "forward", FORWARD, loss=spec)]), range(3), n_parts=n_parts
+        )[-1]["forward"]
+        for n_parts in (1, 4, 8)
     }
     assert losses[4] == pytest.approx(losses[1], rel=1e-5)
     assert losses[8] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("targets", ["other_text", "shuffled_tokens", "gaussian", "random_teacher"])
+def test_controls_are_the_same_in_any_number_of_parts(targets: str) -> None:
+    teacher = toy_teacher(dropout=0)
+    losses = [
+        train(
+            toy_bank(teacher, [toy_member(teacher, "a", FORWARD, targets=targets)], random_teacher=_random_teacher()),
+            range(3),
+            n_parts=n_parts,
+        )[-1]["a"]
+        for n_parts in (1, 4, 8)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+    plain = train(toy_bank(teacher, [toy_member(teacher, "a", FORWARD)]), range(3))[-1]["a"]
+    assert losses[0]["hidden"] != pytest.approx(plain["hidden"], rel=1e-2)
+
+
+@pytest.mark.parametrize("targets", ["shuffled_tokens", "gaussian"])
+def test_random_controls_follow_from_seed_and_step(targets: str) -> None:
+    teacher = toy_teacher(dropout=0)
+
+    def hidden(seed: int, step: int, torch_seed: int) -> float:
+        torch.manual_seed(torch_seed)
+        bank = toy_bank(teacher, [toy_member(teacher, "a", ((1, 2),), targets=targets)], seed=seed)
+        return bank.train_step(toy_parts(0), step)["a"]["hidden"]
+
+    assert hidden(0, 3, 1) == hidden(0, 3, 2)
+    assert len({hidden(0, 3, 1), hidden(1, 3, 1), hidden(0, 4, 1)}) == 3
+
+
 @pytest.mark.parametrize("n_parts", [4, 8])
 def test_the_gradient_of_the_parts_is_the_gradient_of_the_batch(n_parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = toy_teacher(dropout=0)
-    gradients: list[dict[str, torch.Tensor]] = []
-    monkeypatch.setattr(
-        "kd_train.bank.Bank._update",
-        lambda _self, member, _step: gradients.append(
-            {n: p.grad.clone() for n, p in member.model.named_parameters() if p.grad is not None}
-        ),
-    )
+    gradients = _gradients(monkeypatch)
     for n in (1, n_parts):
         toy_bank(teacher, [toy_member(teacher, "forward", FORWARD)]).train_step(toy_parts(0, n_parts=n), 0)
     whole, summed = gradients
@@ -242,8 +517,30 @@ def test_everything_that_is_trained_moves_and_nothing_else(kind: str, moves: boo
     moved = differing(start, parameters_of(member))
     expected = {name for name in start if moves or not name.startswith("map.")}
     assert moved == expected
-    assert {"map.0.weight", "map.1.weight", "map.2.weight"} <= start.keys()
+    assert {f"map.encoder_{layer}.weight" for layer in range(3)} <= start.keys()
     assert differing(theirs, dict(teacher.state_dict())) == set()
+
+
+def test_of_a_student_with_adapters_only_these_and_the_head_move() -> None:
+    teacher = toy_teacher()
+    member = toy_adapted(toy_member(teacher, "a", FORWARD, map="learned"))
+    start = parameters_of(member)
+    train(toy_bank(teacher, [member]), range(3))
+    moved = differing(start, parameters_of(member))
+    adapters = {name for name in start if "lora_" in name}
+    head = {f"classifier.modules_to_save.default.{what}" for what in ("weight", "bias")}
+    maps = {f"map.encoder_{layer}.weight" for layer in range(3)}
+    assert moved == adapters | head | maps
+    assert len(adapters) == 2 * (2 * 6 + 1)  # A and B of six linear layers a block, and of the pooler
+
+
+def test_frozen_embeddings_stay_and_all_else_moves() -> None:
+    teacher = toy_teacher()
+    member = toy_member(teacher, "a", FORWARD, freeze_embeddings=True)
+    start = parameters_of(member)
+    train(toy_bank(teacher, [member], weight_decay=0.5), range(3))
+    unmoved = start.keys() - differing(start, parameters_of(member))
+    assert unmoved == {"bert.embeddings.word_embeddings.weight"}
 
 
 def test_matched_layers_come_nearer_to_their_targets() -> None:
@@ -252,6 +549,15 @@ def test_matched_layers_come_nearer_to_their_targets() -> None:
         member = toy_member(teacher, "student", pairs, init="random", embeddings="random")
         losses = train(toy_bank(teacher, [member], learning_rate=5e-3, total_steps=20), range(15))
         assert losses[-1]["student"]["hidden"] < 0.8 * losses[0]["student"]["hidden"]
+
+
+def test_without_a_hidden_weight_nothing_is_matched() -> None:
+    teacher = toy_teacher(dropout=0)
+    spec = LossSpec(hidden_weight=0.0)
+    members = [toy_member(teacher, "weightless", FORWARD, loss=spec), toy_member(teacher, "none", ())]
+    losses = train(toy_bank(teacher, members), range(3))
+    assert set(losses[0]["weightless"]) == {"ce", "kl", "total"}
+    assert differing(*(parameters_of(member) for member in members)) == set()
 
 
 def test_each_student_is_clipped_by_itself() -> None:
@@ -276,16 +582,16 @@ def test_each_student_is_clipped_by_itself() -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
 def test_the_learning_rate_is_transformers_own_step_by_step(schedule: str) -> None:
     teacher, total = toy_teacher(), 10
-    members = [toy_member(teacher, name, ()) for name in ("a", "b")]
+    members = [toy_member(teacher, "a", ()), replace(toy_member(teacher, "b", ()), learning_rate=5e-4)]
     bank = toy_bank(teacher, members, total_steps=total, schedule=schedule, warmup=0.3, learning_rate=1e-3)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     reference = get_scheduler(schedule, optimizer, num_warmup_steps=3, num_training_steps=total)
     parts = toy_parts(0, batch_size=2)
     for step in range(total):
         bank.train_step(parts, step)
-        for member in members:
+        for member, share in zip(members, (1.0, 0.5), strict=True):
             for group in bank._optimizers[member.name].param_groups:
-                assert group["lr"] == pytest.approx(reference.get_last_lr()[0], rel=1e-12)
+                assert group["lr"] == pytest.approx(share * reference.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         reference.step()
 
@@ -311,22 +617,110 @@ def test_without_a_teacher_the_labels_alone_teach() -> None:
     assert losses[0]["teacher"]["ce"] == losses[0]["teacher"]["total"]
 
 
-@pytest.mark.parametrize("stop", [0, 3])
-def test_a_saved_state_goes_on_as_if_nothing_had_been(tmp_path: Path, stop: int) -> None:
+def test_the_memory_is_that_of_all_its_tensors() -> None:
+    teacher = toy_teacher()
+    member = toy_member(teacher, "a", FORWARD, width=24, init="random", freeze_embeddings=True)
+    bank = toy_bank(teacher, [member])
+    train(bank, range(1))
+    parameters = [*member.model.parameters(), *member.maps.parameters()]
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    n_tensors = sum(p.requires_grad for p in parameters)
+    # Weights, and of what is trained a gradient and AdamW's two moments; AdamW counts each tensor's steps in 4 bytes.
+    assert bank.memory_bytes() == {"a": 4 * (sum(p.numel() for p in parameters) + 3 * trained + n_tensors)}
+
+
+# ---- divergence ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_a_student_that_diverges_stops_and_the_others_never_notice(n_parts: int) -> None:
     teacher = toy_teacher(dropout=0.1)
-    members = _company(teacher)
-    bank = toy_bank(teacher, members)
+    names = ["forward", "gaussian", "attention"]
+    members = [_COMPANY[name](teacher) for name in names]
+    wild = replace(toy_member(teacher, "wild", FORWARD), learning_rate=1e25)
+    bank = toy_bank(teacher, [members[0], wild, *members[1:]])
+    before, steps = parameters_of(wild), 0
+    for step in range(5):
+        before = parameters_of(wild) if wild.stopped is None else before
+        losses = bank.train_step(toy_parts(step, n_parts=n_parts), step)
+        steps += "wild" in losses
+    assert wild.stopped is not None
+    assert (wild.stopped.failed, wild.stopped.step) == (True, steps - 1)  # so many steps led to its weights
+    assert wild.stopped.reason.startswith("its loss was ")
+    assert wild.stopped.reason.endswith(f" in step {steps}")
+    assert 1 < steps < 5
+    assert differing(before, parameters_of(wild)) == set()  # those before the step that failed
+    assert all(parameter.isfinite().all() for parameter in before.values())
+    assert [member.name for member in bank.active] == names
+    alone = [_COMPANY[name](toy_teacher(dropout=0.1)) for name in names]
+    train(toy_bank(teacher, alone), range(5), n_parts=n_parts)
+    for member, same in zip(members, alone, strict=True):
+        assert differing(parameters_of(member), parameters_of(same)) == set()
+
+
+def test_a_gradient_that_is_no_number_stops_a_student() -> None:
+    teacher = toy_teacher()
+    member = toy_member(teacher, "a", FORWARD)
+    start = parameters_of(member)
+    member.model.classifier.bias.register_hook(lambda gradient: gradient * float("nan"))
+    losses = train(toy_bank(teacher, [member]), range(2))
+    assert member.stopped is not None
+    assert member.stopped.reason == "its gradient had the norm nan in step 1"
+    assert member.stopped.step == 0
+    assert losses[1] == {}
+    assert differing(start, parameters_of(member)) == set()
+
+
+# ---- states to resume from -----------------------------------------------------------------------------------------
+
+
+_RESUMED = (
+    "none", "learned", "shared", "frozen-embeddings", "attention", "dynamic", "redrawn", "adapters", "gaussian"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("stop", "optimizer"), [(0, "adamw"), (3, "adamw"), (3, "adafactor")])
+def test_a_saved_state_goes_on_as_if_nothing_had_been(tmp_path: Path, stop: int, optimizer: str) -> None:
+    def members(teacher: PreTrainedModel) -> list[Member]:
+        return [_COMPANY[name](teacher) for name in _RESUMED]
+
+    teacher = toy_teacher(dropout=0.1)
+    options: dict[str, Any] = {"optimizer": optimizer}
+    uninterrupted = members(teacher)
+    bank = toy_bank(teacher, uninterrupted, **options)
     train(bank, range(stop))
     bank.save(tmp_path / "state")
-    train(bank, range(stop, 6))
-    resumed = [
-        toy_member(teacher, m.name, m.pairs, seed=99, width=m.model.config.hidden_size, init="random") for m in members
-    ]
-    other = toy_bank(teacher, resumed)
+    train(bank, range(stop, 5))
+    resumed = members(teacher)
+    for member in resumed:  # what is loaded must not have been there already
+        for parameter in [*member.model.parameters(), *member.maps.parameters()]:
+            parameter.data.fill_(0.5)
+    other = toy_bank(teacher, resumed, **options)
     other.load(tmp_path / "state")
-    train(other, range(stop, 6))
-    for a, b in zip(members, resumed, strict=True):
-        assert differing(parameters_of(a), parameters_of(b)) == set()
+    train(other, range(stop, 5))
+    for a, b in zip(uninterrupted, resumed, strict=True):
+        assert differing(parameters_of(a), parameters_of(b)) == set(), a.name
+        assert a.assignments["encoder"].record(5) == b.assignments["encoder"].record(5), a.name
+        assert a.assignments["encoder"].pairs(5) == b.assignments["encoder"].pairs(5), a.name
+
+
+def test_who_is_stopped_stays_stopped(tmp_path: Path) -> None:
+    teacher = toy_teacher()
+
+    def members() -> list[Member]:
+        wild = replace(toy_member(teacher, "wild", FORWARD), learning_rate=1e25)
+        return [toy_member(teacher, "calm", FORWARD), wild]
+
+    calm, wild = members()
+    bank = toy_bank(teacher, [calm, wild])
+    train(bank, range(4))
+    bank.save(tmp_path / "state")
+    calm_again, wild_again = members()
+    other = toy_bank(teacher, [calm_again, wild_again])
+    other.load(tmp_path / "state")
+    assert wild_again.stopped == wild.stopped
+    assert calm_again.stopped is None
+    assert [member.name for member in other.active] == ["calm"]
 
 
 def test_a_frozen_map_is_part_of_the_state(tmp_path: Path) -> None:
@@ -337,72 +731,3 @@ def test_a_frozen_map_is_part_of_the_state(tmp_path: Path) -> None:
     toy_bank(teacher, [saved]).save(tmp_path / "state")
     toy_bank(teacher, [other]).load(tmp_path / "state")
     assert differing(parameters_of(saved), parameters_of(other)) == set()
-
-
-@pytest.mark.parametrize(("n_examples", "batch_size"), [(20, 8), (16, 8), (5, 8), (1, 1)])
-def test_every_example_comes_once_an_epoch(n_examples: int, batch_size: int) -> None:
-    order = DataOrder(n_examples, batch_size, seed=0)
-    assert order.steps_per_epoch == -(-n_examples // batch_size)
-    for epoch in range(3):
-        steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
-        batches = [order.batch(step) for step in steps]
-        assert sorted(row for batch in batches for row in batch) == list(range(n_examples))
-        assert all(len(batch) == batch_size for batch in batches[:-1])
-
-
-def test_the_order_is_a_function_of_seed_and_epoch() -> None:
-    order = DataOrder(50, 10, seed=0)
-    in_sequence = [order.batch(step) for step in range(20)]
-    assert [DataOrder(50, 10, seed=0).batch(step) for step in range(20)] == in_sequence
-    assert [order.batch(step) for step in reversed(range(20))] == in_sequence[::-1]
-    assert in_sequence[:5] != in_sequence[5:10]
-    assert in_sequence[:5] != [DataOrder(50, 10, seed=1).batch(step) for step in range(5)]
-
-
-@pytest.mark.parametrize("n_parts", [1, 3, 8, 50])
-def test_parts_hold_the_batch_and_sort_it_by_length(n_parts: int) -> None:
-    features, labels = toy_features(8)
-    parts = split_by_length(features, labels, toy_tokenizer(), n_parts)
-    assert len(parts) <= n_parts
-    rows = [
-        (inputs[mask.bool()].tolist(), int(label))
-        for part in parts
-        for inputs, mask, label in zip(
-            part.inputs["input_ids"], part.inputs["attention_mask"], part.labels, strict=True
-        )
-    ]
-    expected = [(feature["input_ids"], label) for feature, label in zip(features, labels, strict=True)]
-    assert sorted(rows) == sorted(expected)
-    assert [len(ids) for ids, _ in rows] == sorted(len(ids) for ids, _ in expected)
-    for part in parts:
-        assert part.inputs["attention_mask"].any(dim=0).all()  # no column of nothing but PAD
-
-
-@pytest.mark.parametrize("n_parts", [1, 2, 3, 5])
-def test_parts_are_cut_where_padding_is_least(n_parts: int) -> None:
-    lengths = sorted(torch.randint(3, 60, (9,), generator=torch.Generator().manual_seed(n_parts)).tolist())
-
-    def padded(ends: tuple[int, ...]) -> int:
-        return sum((end - start) * lengths[end - 1] for start, end in pairwise((0, *ends)))
-
-    every = [(*ends, 9) for k in range(n_parts) for ends in combinations(range(1, 9), k)]
-    ends = _least_padding(lengths, n_parts)
-    assert len(ends) <= n_parts
-    assert padded(ends) == min(map(padded, every))
-    assert _least_padding([7] * 9, n_parts) == (9,)  # nothing to save: one part
-
-
-def test_seeds_are_the_same_on_every_machine() -> None:
-    assert derive_seed(0, "dropout", 7) == 8459355141554307173  # sha256sum of 0/dropout/7, halved
-    assert len({derive_seed(*parts) for parts in ((0, "a"), (0, "b"), (1, "a"), ("0", "a", 0))}) == 4
-
-
-def test_random_numbers_are_given_back() -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(2)
-    torch.manual_seed(0)
-    with seeded(1, "x"):
-        inside = torch.rand(2)
-    assert torch.equal(torch.rand(2), expected)
-    with seeded(1, "x"):
-        assert torch.equal(torch.rand(2), inside)

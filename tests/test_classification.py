@@ -125,7 +125,10 @@ def test_labels_that_are_not_the_teachers(names: tuple[str, ...]) -> None:
     [
         (b"", r"train\.csv is empty\. Give a file with at least one example"),
         (b"text,label\n", r"train\.csv is empty: it holds no example for the train split"),
-        (b"words,label\na,b\n", r'has no column "text"; its columns are words, label\. Name .* with task\.text'),
+        (
+            b"words,label\na,b\n",
+            r'has no column "text"; its columns are words, label\. Name the right ones in the study',
+        ),
         (b"text,gold\na,b\n", r'has no column "label"; its columns are text, gold'),
         (b"text,label\na,x\n ,y\n", r"example 2: the text is ' '\. Every text must be a string with content"),
         (b"text,label\na,x\n,y\n", r"example 2: the text is ''"),

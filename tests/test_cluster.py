@@ -217,9 +217,7 @@ def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_ctrl_c_on_the_command_and_again(toys: Trained, tmp_path: Path) -> None:
     """Real jobs in real processes: interrupted while training, gone at once, and gone on with to the same study."""
-    study = toys.study(tmp_path / "study", seeds=[0, 1])
-    slow = study.training.model_copy(update={"max_steps": 600})
-    study = study.model_copy(update={"training": slow})
+    study = toys.longer_study(tmp_path / "study")
     file = tmp_path / "study.yaml"
     file.write_text(study.model_dump_json(), encoding="utf-8")
     command = [LAYERANGLES, "train", str(file), "--executor", "local", "--at-once", "2", "--device", "cpu"]

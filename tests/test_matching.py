@@ -109,7 +109,7 @@ def test_maps_of_one_pair_or_none_say_themselves_what_is_matched() -> None:
         ("patient_skip", 6, 12, (2, 4, 6, 8, 10)),
         ("patient_last", 6, 12, (7, 8, 9, 10, 11)),
         ("patient_skip", 3, 12, (4, 8)),
-        ("patient_last", 3, 12, (9, 10)),
+        ("patient_last", 3, 12, (10, 11)),
         ("patient_skip", 5, 12, (2, 4, 6, 8)),  # every second: 12 / 5 does not divide
         ("patient_skip", 2, 2, (1,)),
     ],

@@ -1,6 +1,7 @@
 """Prompts and answers in tokens: whose the whitespace is, what comes first and last, and what is cut."""
 
 import pytest
+from toys import toy_tokenizer
 from toys_tasks import BEGIN, END, byte_tokenizer
 
 from kd_train.tasks.prompts import joined, plain, prompted

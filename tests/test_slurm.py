@@ -293,9 +293,7 @@ def wait_until(is_so: Callable[[], bool], *, minutes: float) -> None:
 def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher that fails and its students with it; then the study, with a student's job preempted on its way."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    study = toys.study(tmp_path / "study", seeds=[0, 1])
-    slow = study.training.model_copy(update={"max_steps": 600})
-    study = study.model_copy(update={"training": slow})
+    study = toys.longer_study(tmp_path / "study")
     options = ClusterOptions(cpus=1, at_once=2, minutes=60)
 
     def now() -> dict[str, str]:

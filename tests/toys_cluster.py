@@ -84,6 +84,12 @@ class Trained:
     def study(self, folder: Path, **changes: Any) -> Study:
         return toy_study(folder, self.files, self.base, **changes)
 
+    def longer_study(self, folder: Path) -> Study:
+        """Of two seeds that train for some seconds, so that they can be interrupted."""
+        study = self.study(folder, seeds=[0, 1])
+        steps = {"max_steps": 400, "evaluate_every": 200, "resume_every": 20}
+        return study.model_copy(update={"training": study.training.model_copy(update=steps)})
+
 
 def trained(root: Path) -> Trained:
     made = Trained(write_task(root / "task"), write_model(root / "base", toy_teacher()), root / "study")

@@ -23,6 +23,7 @@ from transformers import (
 from kd_train.assignment import Assignment, Fixed
 from kd_train.bank import Bank, Member
 from kd_train.batches import DataOrder, cut_by_length
+from kd_train.lora import LoraSpec, add_adapters
 from kd_train.losses import LossSpec
 from kd_train.maps import build_maps
 from kd_train.optimizers import OptimizerSpec
@@ -128,7 +129,7 @@ def toy_teacher(*, dropout: float = 0.1) -> PreTrainedModel:
 
 
 def toy_plan(teacher: PreTrainedModel, **spec: Any) -> StudentPlan:
-    return plan_student(StudentSpec(layers=2, **spec), teacher.config)
+    return plan_student(StudentSpec(**{"layers": 2} | spec), teacher.config)
 
 
 def toy_member(
@@ -149,10 +150,17 @@ def toy_member(
     return Member(name, model, {"encoder": assignment}, maps, loss or LossSpec(), targets)
 
 
+def toy_adapted(member: Member, *, seed: int = 0, **lora: Any) -> Member:
+    """The member with adapters, which alone are trained of it, beside its head and its maps."""
+    spec = LoraSpec(**{"rank": 4, "alpha": 8} | lora)
+    member.adapters = add_adapters(member.model, spec, classifier=True, seed=seed)
+    return member
+
+
 def toy_bank(
     teacher: PreTrainedModel | None, members: Sequence[Member], *, total_steps: int = 8, seed: int = 0, **optimizer: Any
 ) -> Bank:
-    """A bank with the paper's weights of the loss."""
+    """A bank; ``random_teacher`` is the network that a control asks for."""
     random_teacher = optimizer.pop("random_teacher", None)
     spec = OptimizerSpec(**{"learning_rate": 1e-3} | optimizer)
     return Bank(

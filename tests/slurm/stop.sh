@@ -10,6 +10,14 @@ while [ -n "$(squeue --noheader 2>/dev/null)" ] && [ "$seconds" -gt 0 ]; do
     seconds=$((seconds - 1))
     sleep 1
 done
-for pid in "$dir/slurmd.pid" "$dir/slurmctld.pid" "$dir/munge/pid"; do
-    [ ! -f "$pid" ] || kill "$(cat "$pid")" 2>/dev/null
+for file in "$dir/slurmd.pid" "$dir/slurmctld.pid" "$dir/munge/pid"; do
+    [ -f "$file" ] || continue
+    pid=$(cat "$file")
+    kill "$pid" 2>/dev/null
+    # It writes its state to the directory until it ends; a process that nobody waits for stays as a zombie.
+    seconds=10
+    while [ "$seconds" -gt 0 ] && [ -d "/proc/$pid" ] && ! grep -q "^State:.Z" "/proc/$pid/status"; do
+        seconds=$((seconds - 1))
+        sleep 1
+    done
 done
