@@ -18,12 +18,15 @@ import torch
 from accelerate import Accelerator
 from common import alternate, arguments, ratio, report, review_lengths
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from kd_train.bank import Bank, DataOrder, Member, OptimizerSpec, split_by_length
-from kd_train.losses import LossSpec
+from kd_train.assignment import Fixed
+from kd_train.bank import Bank, Member
+from kd_train.batches import DataOrder, cut_by_length
 from kd_train.matching import Strategy, layer_pairs
+from kd_train.optimizers import OptimizerSpec
 from kd_train.students import StudentSpec, build_student, plan_student
+from kd_train.tasks.classification import Classification
 from layerangles.checkpoints import load_tokenizer
 
 STRATEGIES = ("none", "forward", "reverse", "all_to_one", "random", "in_order_random")
@@ -66,7 +69,7 @@ def padded(features: list[dict[str, list[int]]], length: int) -> dict[str, torch
 
 def main() -> None:
     """Print the comparison."""
-    chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12, parts=6)
+    chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12, parts=1)
     from kd_train import embedded
 
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
@@ -74,6 +77,7 @@ def main() -> None:
     torch.manual_seed(0)
     features = [{"input_ids": torch.randint(1000, 30000, (n,)).tolist(), "token_type_ids": [0] * n} for n in lengths]
     labels = torch.randint(0, 2, (len(features),)).tolist()
+    task = Classification(("0", "1"), {}, (), max_length=128)
     order = DataOrder(len(features), BATCH_SIZE, seed=0)
 
     config = BertConfig(
@@ -81,15 +85,14 @@ def main() -> None:
     )
     teacher = BertForSequenceClassification(config).eval()
     plan = plan_student(StudentSpec(layers=STUDENT_LAYERS), config)
-    first = build_student(teacher, plan, seed=0)
+    first = build_student(teacher, plan, auto_model=AutoModelForSequenceClassification, seed=0)
     pairs = {k: layer_pairs(Strategy(kind=k), STUDENT_LAYERS, chosen.teacher_layers) for k in STRATEGIES}
 
     def bank(kinds: Sequence[str]) -> Bank:
-        members = [Member(kind, copy.deepcopy(first), pairs[kind]) for kind in kinds]
+        members = [Member(kind, copy.deepcopy(first), {"encoder": Fixed(pairs[kind])}) for kind in kinds]
         return Bank(
             members,
             teacher,
-            loss=LossSpec(),
             optimizer=OptimizerSpec(learning_rate=1e-5),
             total_steps=1000,
             seed=0,
@@ -114,7 +117,8 @@ def main() -> None:
             plain_step(teacher, student, optimizer, pairs[kind], inputs, torch.tensor(chosen_labels))
 
     def banks(who: str, which: Sequence[Bank]) -> None:
-        parts = split_by_length(*next_batch(who), tokenizer, chosen.parts)
+        labelled = [feature | {"label": label} for feature, label in zip(*next_batch(who), strict=True)]
+        parts = cut_by_length(labelled, task, tokenizer, chosen.parts)
         for one in which:
             one.train_step(parts, step[who])
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from common import ratio, report
 from peers_workload import STRATEGY, Answer, Workload
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
 from kd_train import embedded
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 STRATEGIES = ("none", "forward", "reverse", "all_to_one", "random", "in_order_random")
 BATCH_SIZE, STUDENT_LAYERS = 32, 3
 PEERS = {"TextBrewer": "textbrewer", "Trainer": "trainer", "plain loop": "loop"}
-OWN = {"kd_train, one student": "one", "kd_train, one student, cut batches": "one_cut"}
+OWN = {"kd_train, one student": "one", "kd_train, one student, without padding": "one_packed"}
 SIX = "kd_train, six students"
 Times = dict[str, list[tuple[float, float]]]
 
@@ -49,7 +49,12 @@ def workload(teacher_layers: int, batches: int) -> Workload:
         hidden_size=384, num_hidden_layers=teacher_layers, num_attention_heads=12, intermediate_size=1536
     )
     teacher = BertForSequenceClassification(config).eval()
-    student = build_student(teacher, plan_student(StudentSpec(layers=STUDENT_LAYERS), config), seed=0)
+    student = build_student(
+        teacher,
+        plan_student(StudentSpec(layers=STUDENT_LAYERS), config),
+        auto_model=AutoModelForSequenceClassification,
+        seed=0,
+    )
     reviews = embedded.movie_reviews().splits["train"]
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
     ids = tokenizer(list(reviews.texts[: batches * BATCH_SIZE]), truncation=True, max_length=64)["input_ids"]

@@ -3,10 +3,10 @@
 One variant a process; benchmarks/peers.py starts the processes and tells them when to run.
 
 - ``one``: a bank of one student, batches padded as the peers' are.
-- ``one_cut``: the same, every batch cut into parts of like length, so that hardly any padding is computed.
-- ``six``: a bank of all six strategies, batches cut.
+- ``one_packed``: the same as the bank trains by itself, without padding.
+- ``six``: a bank of all six strategies, without padding.
 
-The bank pads and cuts its batches within the time that is taken; the peers are given theirs.
+The bank pads and packs its batches within the time that is taken; the peers are given theirs.
 
 Run by hand: python benchmarks/peers_own.py one --workload FOLDER, then type "run 3".
 """
@@ -20,20 +20,23 @@ from accelerate import Accelerator
 from peers_workload import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Gate, Workload, worker
 
 from kd_train import embedded
-from kd_train.bank import Bank, Member, OptimizerSpec, split_by_length
-from kd_train.losses import LossSpec
+from kd_train.assignment import Fixed
+from kd_train.bank import Bank, Member
+from kd_train.batches import cut_by_length
+from kd_train.optimizers import OptimizerSpec
+from kd_train.tasks.classification import Classification
 from layerangles.checkpoints import load_tokenizer
 
-PARTS = 6
 
-
-def own_step_function(workload: Workload, strategies: Sequence[str], parts: int) -> Callable[[int], dict[str, float]]:
+def own_step_function(workload: Workload, strategies: Sequence[str], pack: bool) -> Callable[[int], dict[str, float]]:
     """Train a bank of these strategies on the batch of a step; the total loss of each student."""
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
     bank = Bank(
-        [Member(kind, copy.deepcopy(workload.student), tuple(workload.pairs[kind])) for kind in strategies],
+        [
+            Member(kind, copy.deepcopy(workload.student), {"encoder": Fixed(tuple(workload.pairs[kind]))})
+            for kind in strategies
+        ],
         workload.teacher,
-        loss=LossSpec(),
         optimizer=OptimizerSpec(
             learning_rate=LEARNING_RATE,
             weight_decay=WEIGHT_DECAY,
@@ -46,26 +49,32 @@ def own_step_function(workload: Workload, strategies: Sequence[str], parts: int)
         accelerator=Accelerator(cpu=True),
     )
 
+    bank.packs = bank.packs and pack
+    task = Classification(("0", "1"), {}, (), max_length=128)
+
     def step(number: int) -> dict[str, float]:
         batch = number % len(workload.examples)
-        features = [{"input_ids": ids, "token_type_ids": [0] * len(ids)} for ids in workload.examples[batch]]
-        losses = bank.train_step(split_by_length(features, workload.labels[batch], tokenizer, parts), number)
+        features = [
+            {"input_ids": ids, "token_type_ids": [0] * len(ids), "label": label}
+            for ids, label in zip(workload.examples[batch], workload.labels[batch], strict=True)
+        ]
+        losses = bank.train_step(cut_by_length(features, task, tokenizer, 1), number)
         return {kind: terms["total"] for kind, terms in losses.items()}
 
     return step
 
 
-def run(workload: Workload, chosen: Namespace, gate: Gate, *, parts: int, together: bool = False) -> None:
+def run(workload: Workload, chosen: Namespace, gate: Gate, *, pack: bool, together: bool = False) -> None:
     """Train at the gate's word."""
-    step = own_step_function(workload, [*workload.pairs] if together else [chosen.strategy], parts)
+    step = own_step_function(workload, [*workload.pairs] if together else [chosen.strategy], pack)
     for number in gate.cycle(range(10**9)):
         gate.record(step(number)[chosen.strategy])
 
 
 VARIANTS = {
-    "one": partial(run, parts=1),
-    "one_cut": partial(run, parts=PARTS),
-    "six": partial(run, parts=PARTS, together=True),
+    "one": partial(run, pack=False),
+    "one_packed": partial(run, pack=True),
+    "six": partial(run, pack=True, together=True),
 }
 
 if __name__ == "__main__":

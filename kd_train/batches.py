@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -67,16 +68,31 @@ def _least_padding(lengths: Sequence[Sequence[int]], n_parts: int, min_parts: in
         size = np.arange(1, n - start + 1)
         longest = np.maximum.accumulate(sizes[start:], axis=0).sum(axis=1)
         cost[start, start + 1 :] = longest * size + 0.25 * (size / n) ** 2
-    tokens = np.append(0.0, cost[0, 1:])  # of the first so many examples, in one part
+    return cut_of_least_cost(cost, n_parts, min_parts, worth=0.5)
+
+
+def cut_of_least_cost(
+    cost: npt.NDArray[np.float64], n_parts: int, min_parts: int = 1, *, worth: float = 0.0
+) -> tuple[int, ...]:
+    """The ends of the parts into which a sequence is cut at least cost (dynamic programming).
+
+    Args:
+        cost: ``cost[start, end]`` of a part; infinite where ``end`` is not above ``start``.
+        n_parts: the most parts.
+        min_parts: the fewest, where there is as much to cut.
+        worth: what a further part must spare, and a little more.
+    """
+    n = len(cost)
+    least = np.append(0.0, cost[0, 1:])  # cost of the first so many, in one part
     begins: list[list[int]] = [[0] * (n + 1)]
     for number in range(2, n_parts + 1):
-        ways = tokens[:n, None] + cost
+        ways = least[:n, None] + cost
         ways[0] = np.inf  # a part before it must hold something
         begin = ways.argmin(axis=0)
         more = ways[begin, np.arange(n + 1)]
-        better = more < (tokens - 0.5 if number > min_parts else np.inf)
+        better = more < (least - worth if number > min_parts else np.inf)
         begins.append(np.where(better, begin, -1).tolist())
-        tokens = np.where(better, more, tokens)
+        least = np.where(better, more, least)
     ends: list[int] = []
     end = n
     for begin_of in reversed(begins):

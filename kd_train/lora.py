@@ -41,6 +41,8 @@ def add_adapters(model: PreTrainedModel, spec: LoraSpec, *, classifier: bool, se
     with seeded(seed, "adapters"), warnings.catch_warnings():
         # peft asks transformers for something under its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        # GPT-2 stores its weights transposed; peft sees that, sets what it needs, and says so.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         return get_peft_model(model, config)
 
 

@@ -4,21 +4,56 @@ Linear layers, norms and dropout work token by token, so they need no rectangle.
 keys and values are laid out in rectangles of texts of like length, and what comes out is packed again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from kd_train.batches import cut_of_least_cost
 from layerangles.states import blocks, first_position, towers_of
 
 _NAME = "layerangles_packed"
+# Into how many rectangles a batch is laid out at most: more spare little, and each is some calls a layer.
+_RECTANGLES = 4
+
+
+class _Rectangle(NamedTuple):
+    """Texts of like length that follow one another.
+
+    Attributes:
+        tokens: where their tokens are in the packed batch.
+        shape: how many texts, and the length of the longest.
+        places: the place of each token in the rectangle, row by row.
+        mask: which places hold tokens, ``[text, 1, 1, place]``; None if all do.
+    """
+
+    tokens: slice
+    shape: tuple[int, int]
+    places: Int[Tensor, " token"]
+    mask: Bool[Tensor, "text 1 1 place"] | None
+
+    @classmethod
+    def of(cls, counted: Bool[Tensor, "text place"], first_token: int) -> "_Rectangle":
+        places = counted.flatten().nonzero().squeeze(1)
+        mask = None if len(places) == counted.numel() else counted[:, None, None, :]
+        n_texts, longest = counted.shape
+        return cls(slice(first_token, first_token + len(places)), (n_texts, longest), places, mask)
+
+    def laid_out(self, tokens: Float[Tensor, "1 head token dim"]) -> Float[Tensor, "text head place dim"]:
+        """The packed tokens of these texts, with 0 where there is none."""
+        rows = tokens[0, :, self.tokens].transpose(0, 1)
+        padded: Tensor = _Pad.apply(rows, self.places, self.shape[0] * self.shape[1])  # type: ignore[no-untyped-call]
+        return padded.view(*self.shape, *rows.shape[1:]).transpose(1, 2)
 
 
 class Packing:
@@ -31,26 +66,35 @@ class Packing:
 
     def __init__(self, counted: Bool[Tensor, "example position"], first_position: int = 0) -> None:
         self._first_position = first_position
-        self.counted = counted
-        self.index = counted.flatten().nonzero().squeeze(1)
-        self.shape = (counted.shape[0], counted.shape[1])
-        self.mask = None if bool(counted.all()) else counted[:, None, None, :]
+        self._shape = (counted.shape[0], counted.shape[1])
+        self._whole = _Rectangle.of(counted, 0)
+        lengths = counted.sum(dim=1).tolist()
+        self.rectangles, token = [], 0
+        for start, end in pairwise((0, *cut_of_least_cost(_attention_costs(lengths), _RECTANGLES))):
+            rectangle = _Rectangle.of(counted[start:end, : max(lengths[start:end])], token)
+            self.rectangles.append(rectangle)
+            token = rectangle.tokens.stop
 
     def packed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a model, ``[1, token]``, without a mask but with every token's position in its text."""
-        positions = self._first_position + torch.arange(self.shape[1], device=self.index.device).expand(self.shape)
+        index = self._whole.places
+        positions = self._first_position + torch.arange(self._shape[1], device=index.device).expand(self._shape)
         rows = {name: value for name, value in inputs.items() if name != "attention_mask"} | {"position_ids": positions}
-        return {name: value.flatten(0, 1).index_select(0, self.index)[None] for name, value in rows.items()}
+        return {name: value.flatten(0, 1).index_select(0, index)[None] for name, value in rows.items()}
 
-    def pad(self, tokens: Float[Tensor, "token *rest"]) -> Float[Tensor, "example position *rest"]:
-        """A rectangle of these tokens, 0 where there is none."""
-        padded: Tensor = _Pad.apply(tokens, self.index, self.counted.numel())  # type: ignore[no-untyped-call]
-        return padded.view(*self.shape, *tokens.shape[1:])
+    def padded(self, tokens: Float[Tensor, "1 token dim"]) -> Float[Tensor, "example position dim"]:
+        """The packed tokens of all texts, with 0 where there is none."""
+        return self._whole.laid_out(tokens[None]).squeeze(1)
 
-    def unpad(self, padded: Float[Tensor, "example position *rest"]) -> Float[Tensor, "token *rest"]:
-        """The tokens of a rectangle."""
-        tokens: Tensor = _Unpad.apply(padded.flatten(0, 1), self.index)  # type: ignore[no-untyped-call]
-        return tokens
+
+def _attention_costs(lengths: Sequence[int]) -> npt.NDArray[np.float64]:
+    """What attention costs in a rectangle of the texts start … end - 1: their number times the longest squared."""
+    n = len(lengths)
+    costs = np.full((n, n + 1), np.inf)
+    for start in range(n):
+        longest = np.maximum.accumulate(np.asarray(lengths[start:], dtype=np.float64))
+        costs[start, start + 1 :] = np.arange(1, n - start + 1) * longest**2
+    return costs
 
 
 class _Pad(torch.autograd.Function):
@@ -90,9 +134,12 @@ def _attention(
     packing: Packing,
     **options: Any,
 ) -> tuple[Float[Tensor, "1 token head dim"], None]:
-    q, k, v = (packing.pad(tensor[0].transpose(0, 1)).transpose(1, 2) for tensor in (query, key, value))
-    out, _ = sdpa_attention_forward(module, q, k, v, packing.mask, **options)
-    return packing.unpad(out)[None], None
+    attended = []
+    for rectangle in packing.rectangles:
+        q, k, v = (rectangle.laid_out(tensor) for tensor in (query, key, value))
+        out, _ = sdpa_attention_forward(module, q, k, v, rectangle.mask, **options)
+        attended.append(_Unpad.apply(out.flatten(0, 1), rectangle.places))  # type: ignore[no-untyped-call]
+    return torch.cat(attended)[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
@@ -134,7 +181,7 @@ def attending_packed(model: PreTrainedModel, packing: Packing) -> Iterator[None]
     """Within the block, the model takes packed inputs; its head gets padded states, as it expects them."""
 
     def pad_again(_module: nn.Module, _args: Any, output: Any) -> Any:
-        output.last_hidden_state = packing.pad(output.last_hidden_state[0])
+        output.last_hidden_state = packing.padded(output.last_hidden_state)
         return output
 
     ours = blocks(model)

@@ -232,10 +232,10 @@ def _copy_blocks(teacher: PreTrainedModel, student: PreTrainedModel, tower: Towe
 
 
 def _beside_blocks(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
-    """The base model's tensors that are part of no block."""
+    """The base model's tensors that are part of no block, nor of a language model's head (T5's base holds it)."""
     base = model.base_model
-    lists = [blocks(model, tower) for tower in towers_of(model.config)]
-    prefixes = tuple(f"{name}." for name, module in base.named_modules() if any(module is of for of in lists))
+    others = [*(blocks(model, tower) for tower in towers_of(model.config)), model.get_output_embeddings()]  # type: ignore[no-untyped-call]
+    prefixes = tuple(f"{name}." for name, module in base.named_modules() if any(module is of for of in others))
     return {name: tensor for name, tensor in base.state_dict().items() if not name.startswith(prefixes)}
 
 

@@ -483,7 +483,7 @@ def test_packages_are_read_however_they_are_packed(tmp_path: Path, member: str, 
         (lambda content: content.replace(b"\xfd7zXZ", b"?????"), "file could not be opened successfully"),
         (
             lambda content: content[:20_000] + bytes(9) + content[20_009:],
-            r"Corrupt input data\. Replace or remove it\.",
+            "Corrupt input data",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_train.forward import chosen_tokens
 from kd_train.losses import (
     BatchCounts,
     Divergence,
@@ -18,7 +19,6 @@ from kd_train.losses import (
     over_pairs,
     prediction_divergence,
 )
-from kd_train.targets import chosen_tokens
 from kd_train.tasks.base import Part
 
 LENGTHS = (3, 1, 5, 2)

@@ -314,7 +314,9 @@ def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.Monk
     obstacle.unlink()
     assert set(submit_again().values()) == {"submitted"}
     wait_until(lambda: bool(list(study.folder.glob("resume/seed0/step-*"))), minutes=5)
-    assert submit_again() == {"teacher": "done", "seed0": "running", "seed1": "running"}
+    again = submit_again()
+    assert (again["teacher"], again["seed0"]) == ("done", "running")
+    assert again["seed1"] in ("queued", "running")
     (job,) = [s.job for s in submit([study], executor="slurm", dry_run=True) if s.cell == "seed0"]
     subprocess.run(["scancel", "--signal=USR2", str(job)], check=True)  # as Slurm does before a time limit
     wait_until(lambda: now()["seed0"] != "running", minutes=1)

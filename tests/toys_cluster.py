@@ -86,7 +86,7 @@ class Trained:
 
     def longer_study(self, folder: Path) -> Study:
         """Of two seeds that train for some seconds, so that they can be interrupted."""
-        study = self.study(folder, seeds=[0, 1])
+        study = self.study(folder, seeds=[0, 1], strategies=["forward"])
         steps = {"max_steps": 400, "evaluate_every": 200, "resume_every": 20}
         return study.model_copy(update={"training": study.training.model_copy(update=steps)})
 

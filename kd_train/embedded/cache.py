@@ -81,7 +81,7 @@ def manifest_faults(folder: Path, recipe: str) -> list[str]:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         made_by, files = manifest["recipe"], dict(manifest["files"])
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
     except (ValueError, KeyError, TypeError):
         return [f"{MANIFEST} cannot be read"]

@@ -203,7 +203,7 @@ def letters_to_sounds() -> PairedData:
 def english_romanian() -> PairedData:
     """Messages of computer programs, 4 to 30 words long, in English and in Romanian.
 
-    About 14,700 pairs; what is left out is said in :func:`kd_train.embedded.debian.clean_pairs`. A hash of the
+    About 14,650 pairs; what is left out is said in :func:`kd_train.embedded.debian.clean_pairs`. A hash of the
     English words decides about the split of a pair by itself, one in 16 for ``test`` and one for ``dev``, so that it
     is the same whatever else there is; messages that differ in capitals or signs only are one.
 
