@@ -1,5 +1,6 @@
 # make demo       the whole of it on a small real model
-# make test       every test
+# make test       every test but the long ones
+# make test-long  the long ones: real studies, a real Slurm; half an hour
 # make test-fast  every test but those that take minutes
 # make lint       ruff and mypy
 # make setup      only what the others do first: install into .venv
@@ -13,7 +14,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-fast lint clean
+.PHONY: help setup demo test test-fast test-long lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,13 +23,16 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/layerangles demo $(ARGS)
 
-test test-fast: export HF_HUB_OFFLINE = 1
+test test-fast test-long: export HF_HUB_OFFLINE = 1
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not long" $(ARGS)
 
 # All three are run, so that one failure does not hide the others.
 lint: $(INSTALLED)
