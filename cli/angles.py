@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import print_json, print_table, print_written
+from .output import is_main_process, print_json, print_table, print_written
 
 if TYPE_CHECKING:
     from layerangles import AngleResult
@@ -139,7 +139,7 @@ def angles(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    if not _is_main_process():
+    if not is_main_process():
         return
     shown = result.nulls[0] if result.nulls and "N1" not in result.nulls else "N1" if result.nulls else None
     written = [result.save(output, overwrite=overwrite)]
@@ -189,13 +189,6 @@ def _shard(given: str) -> tuple[int, int]:
 
 def _have_checkpoints(students: list[Path]) -> bool:
     return any(any(student.glob("checkpoints/step-*/matching.json")) for student in students)
-
-
-def _is_main_process() -> bool:
-    """Whether this process is the one to write and to print, under accelerate launch."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
 
 
 def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[str, object]]:

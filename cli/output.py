@@ -64,3 +64,10 @@ def _without_nan(content: Any) -> Any:
             return None
         case _:
             return content
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one to write and to print, under accelerate launch or torchrun."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)

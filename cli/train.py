@@ -1,12 +1,13 @@
 """``layerangles train``: train everything that studies ask for, here or on a cluster."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import print_json, print_table, print_written
+from .output import is_main_process, print_json, print_table, print_written
 
 if TYPE_CHECKING:
     from kd_train.cells import CellStatus
@@ -79,7 +80,8 @@ def train(
         for study in checked:
             plan_study(study)
     folders = [train_study(study, resume=resume, overwrite=overwrite, device=device) for study in checked]
-    _print_scores(folders, as_json=as_json)
+    if is_main_process():
+        _print_scores(folders, as_json=as_json)
 
 
 def _read(files: Sequence[Path], overrides: Sequence[str], output: Path | None) -> "list[Study]":
@@ -208,20 +210,37 @@ def _print_scores(folders: Sequence[Path], *, as_json: bool) -> None:
         print_json(content[0] if len(content) == 1 else content)
         return
     for folder in folders:
+        for place, reason in _stopped(folder):
+            typer.echo(f"{place} was stopped, and the others went on: {reason}", err=True)
         where = "" if len(folders) == 1 else f" of {folder}"
         print_table(score_rows(folder), title=f"Scores at the last step{where}")
         print_written(folder)
 
 
 def score_rows(folder: Path) -> list[dict[str, object]]:
-    """One row for the teacher and each student: its last step, and its scores there."""
+    """One row for the teacher and each student: its last step, its scores there, and what a step of it cost."""
     from kd_train.metrics import MetricsLog
 
     rows: dict[str, dict[str, object]] = {}
-    for m in MetricsLog(folder).read():
-        if m.split == "train":
-            continue
-        row = rows.setdefault(m.student, {"student": m.student, "step": m.step})
-        row["step"] = m.step
-        row[f"{m.split} {m.metric}"] = m.value
-    return list(rows.values())
+    costs: dict[str, dict[str, object]] = {}
+    for m in MetricsLog(folder, writes=False).read():
+        if m.split != "train":
+            row = rows.setdefault(m.student, {"student": m.student, "step": m.step})
+            row["step"] = m.step
+            row[f"{m.split} {m.metric}"] = m.value
+        elif m.metric in _COSTS:
+            costs.setdefault(m.student, {})[_COSTS[m.metric]] = m.value
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    return [
+        {name: row.get(name) for name in names} | {name: costs.get(student, {}).get(name) for name in _COSTS.values()}
+        for student, row in rows.items()
+    ]
+
+
+_COSTS = {"seconds_per_step": "s a step", "memory_mib": "MiB"}
+
+
+def _stopped(folder: Path) -> list[tuple[Path, str]]:
+    """The students that failed, and why."""
+    files = sorted(folder.glob("students/*/stopped.json"))
+    return [(file.parent, str(json.loads(file.read_text(encoding="utf-8"))["reason"])) for file in files]

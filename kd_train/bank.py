@@ -195,7 +195,8 @@ class Bank:
         self._rate_factor = rate_factor(optimizer, total_steps)
         models = [member.model for member in members] + (list(self._teacher.models.values()) if self._teacher else [])
         counts_pad = any(member.matched and member.loss.matched_tokens == "all" for member in members)
-        self.packs = not counts_pad and all(can_be_packed(model) for model in models)
+        # A compiled block would be compiled anew for every packing.
+        self.packs = not (counts_pad or compiled) and all(can_be_packed(model) for model in models)
         self._first_position = first_position(members[0].model.config)
 
     @property
@@ -361,12 +362,16 @@ class Bank:
                 assignment.end_step(self._summed(assignment.observed).cpu())
 
     def _add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum the gradients of all processes, in one message; a process without parts has none."""
+        """Sum the gradients of all processes, in one message; a process without parts has none.
+
+        What no process has a gradient of stays without one: an optimizer does not touch it then.
+        """
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        summed = self._summed(torch.cat([gradient.flatten() for gradient in gradients]))
-        pieces = torch.split(summed, [gradient.numel() for gradient in gradients])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
+        had = torch.tensor([float(p.grad is not None) for p in parameters], device=gradients[0].device)
+        summed = self._summed(torch.cat([had, *(gradient.flatten() for gradient in gradients)]))
+        had, *pieces = torch.split(summed, [len(had), *(gradient.numel() for gradient in gradients)])
+        for parameter, piece, times in zip(parameters, pieces, had.tolist(), strict=True):
+            parameter.grad = piece.view_as(parameter) if times else None
 
     def memory_bytes(self) -> dict[str, int]:
         """By member: weights, gradients and optimizer; see :meth:`Member.memory_bytes`."""
@@ -401,7 +406,10 @@ class Bank:
 
 
 def _compile(model: PreTrainedModel) -> None:
-    """Compile the blocks, in place: they are where the time goes, and the weights keep their names."""
+    """Compile the blocks, in place: they are where the time goes, and the weights keep their names.
+
+    Dropout then draws from the compiler's own generator: other masks than without, still a function of the seed.
+    """
     for tower in towers_of(model.config):
         for block in blocks(model, tower):
             block.compile(dynamic=True)

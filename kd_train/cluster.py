@@ -121,12 +121,16 @@ def submit(
     cells = Cell.all_of(studies)
     if dry_run:
         return list(look(cells).values())
-    inputs = [_fetch(study) for study in studies]
+    claims: list[dict[str, Any]] = [
+        {"resume": not overwrite, "overwrite": overwrite, "inputs": [_fetch(study)]} for study in studies
+    ]
+    for study, how in zip(studies, claims, strict=True):  # all, before the first is deleted
+        train.check_claim(study, **how)
     with ExitStack() as stack:
         for study in studies if overwrite else ():
             refuse_active_jobs_in(study)
-        for study, base in zip(studies, inputs, strict=True):
-            train.claim_study(study, resume=not overwrite, overwrite=overwrite, inputs=[base])
+        for study, how in zip(studies, claims, strict=True):
+            train.claim_study(study, **how)
             stack.enter_context(sole_command(study))
         run = _submit_to_slurm if executor == "slurm" else _run_here
         return run(look(cells), device, options, report)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -185,6 +186,8 @@ class Run:
         self.shop.accelerator.wait_for_everyone()
         if self.shop.is_main:
             shutil.rmtree(self._states, ignore_errors=True)
+            with suppress(OSError):  # another run's states are still in it
+                self._states.parent.rmdir()
 
 
 def _newest_state(states: Path) -> int:

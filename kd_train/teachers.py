@@ -48,10 +48,9 @@ def random_teacher(shop: Workshop, seed: int) -> PreTrainedModel:
 
 
 def score_as_it_is(shop: Workshop, base: Path, teacher: PreTrainedModel) -> TeacherReference:
-    """Score a teacher that needs no fine-tuning; what students say of it."""
+    """Score a teacher that needs no fine-tuning, unless it is scored; what students say of it."""
     study = shop.study
-    shop.log.forget_after(-1, [TEACHER])
-    shop.evaluate(Member(TEACHER, teacher), 0, shop.held_out)
+    _score(shop, teacher, 0)
     is_local = embedded.is_embedded(study.teacher.model) or Path(study.teacher.model).is_dir()
     path = str(base.resolve()) if is_local else study.teacher.model
     return TeacherReference(path=path, revision=study.teacher.revision, weights_sha256=weights_sha256(base))
@@ -74,11 +73,16 @@ def tuned_teacher(
                 _copy(place, cached)
         shop.accelerator.wait_for_everyone()
     teacher = load_teacher(place, shop.study)
-    scored = {(m.split, m.metric) for m in shop.log.read() if (m.student, m.step) == (TEACHER, total_steps)}
-    if not {(split, metric) for split in shop.held_out for metric in shop.task.metrics} <= scored:
-        shop.log.forget_after(total_steps - 1, [TEACHER], splits=shop.held_out)
-        shop.evaluate(Member(TEACHER, teacher), total_steps, shop.held_out)
+    _score(shop, teacher, total_steps)
     return teacher, TeacherReference(path=TEACHER, weights_sha256=weights_sha256(place))
+
+
+def _score(shop: Workshop, teacher: PreTrainedModel, step: int) -> None:
+    """Score the teacher on what it is not scored on yet."""
+    scored = {(m.split, m.metric) for m in shop.log.read() if (m.student, m.step) == (TEACHER, step)}
+    if not {(split, metric) for split in shop.held_out for metric in shop.task.metrics} <= scored:
+        shop.log.forget_after(step - 1, [TEACHER], splits=shop.held_out)
+        shop.evaluate(Member(TEACHER, teacher), step, shop.held_out)
 
 
 def _finetune(shop: Workshop, base: Path, spec: FinetuneSpec, total_steps: int) -> None:

@@ -104,8 +104,10 @@ def is_done(study: Study, seed: int) -> bool:
 
 
 def teacher_is_done(study: Study) -> bool:
-    """Whether the teacher needs no more work."""
-    return study.teacher.finetune is None or (study.folder / TEACHER).exists()
+    """Whether the teacher is there, and scored."""
+    is_there = study.teacher.finetune is None or (study.folder / TEACHER).exists()
+    log = MetricsLog(study.folder, writes=False).read() if is_there else []
+    return any(m.student == TEACHER and m.split == "dev" for m in log)
 
 
 def check_claim(study: Study, *, resume: bool, overwrite: bool, inputs: Iterable[Path] = ()) -> None:

@@ -98,6 +98,18 @@ def test_a_student_in_a_bank_is_the_student_alone_to_the_bit(name: str, company:
     assert losses == company[name][1]
 
 
+@pytest.mark.xfail(strict=True, reason="a student that counts PAD keeps all others from being packed")
+def test_a_student_is_the_same_beside_one_that_counts_pad() -> None:
+    after = []
+    for others in ((), (LossSpec(hidden="paper_qwen"),)):
+        teacher = toy_teacher(dropout=0.1)
+        member = toy_member(teacher, "a", FORWARD)
+        bank = toy_bank(teacher, [member, *(toy_member(teacher, "pad", FORWARD, loss=loss) for loss in others)])
+        train(bank, range(2), n_parts=1)
+        after.append(parameters_of(member))
+    assert differing(*after) == set()
+
+
 def test_the_company_is_mixed(company: dict[str, _Trained]) -> None:
     after = [company[name][1][-1]["total"] for name in _COMPANY]
     assert len(set(after)) == len(after)
@@ -314,14 +326,19 @@ _NARROW = {"width": 24, "init": "random"}
 _KINDS = {**{kind: {"hidden": kind} for kind in _NAIVE_ERRORS}, "paper_t5": {"hidden": "paper_t5"}}
 _DEFINITIONS: dict[str, dict[str, Any]] = {
     **{name: {"loss": loss} for name, loss in _KINDS.items()},
-    "first token": {"loss": {"tokens": "first"}},
-    "reverse_kl": {"loss": {"divergence": "reverse_kl", "temperature": 2.0}},
-    "jensen_shannon": {"loss": {"divergence": "jensen_shannon", "kl_weight": 2.0}},
-    "weights": {"loss": {"ce_weight": 0.5, "kl_weight": 2.0, "hidden_weight": 1.0, "temperature": 2.0}},
+    "first token": {"loss": {"tokens": "first", "divergence": "reverse_kl", "temperature": 2.0}},
+    "weights": {
+        "loss": {
+            "ce_weight": 0.5,
+            "kl_weight": 2.0,
+            "hidden_weight": 1.0,
+            "temperature": 2.0,
+            "divergence": "jensen_shannon",
+        }
+    },  # fmt: skip
     "learned": {"student": _NARROW},
     "shared": {"student": _NARROW | {"share_map": True}},
     "frozen": {"student": _NARROW | {"map": "frozen"}},
-    "orthogonal": {"student": _NARROW | {"map": "orthogonal"}},
     "pca": {"student": _NARROW | {"map": "pca"}},
     "learned of one width": {"student": {"map": "learned"}, "loss": {"hidden": "layer_norm"}},
     "frozen embeddings": {"student": {"freeze_embeddings": True}},
@@ -350,8 +367,8 @@ def _is_moved_by_chance(name: str) -> bool:
 @pytest.mark.parametrize("name", _DEFINITIONS)
 def test_training_is_that_of_the_definition(name: str) -> None:
     given = _DEFINITIONS[name]
-    teacher, steps = toy_teacher(dropout=0), 5
-    spec = OptimizerSpec(learning_rate=1e-3, warmup=0.4, optimizer=given.get("optimizer", "adamw"))
+    teacher, steps = toy_teacher(dropout=0), 4
+    spec = OptimizerSpec(learning_rate=1e-3, warmup=0.5, optimizer=given.get("optimizer", "adamw"))
     loss, strategy = LossSpec(**given.get("loss", {})), given.get("strategy", "fixed")
     plain, banked = (
         toy_member(
@@ -386,7 +403,7 @@ def test_training_is_that_of_the_definition(name: str) -> None:
             torch.testing.assert_close(parameter, reference[key], rtol=1e-3, atol=2e-5, msg=lambda m, k=key: k + m)
             if (parameter - start[key]).abs().max() <= 1e-4:
                 unmoved.add(key)
-    maps_stay = name in ("frozen", "orthogonal", "pca")
+    maps_stay = name in ("frozen", "pca")
     assert {key for key in unmoved if key.startswith("map.")} == {key for key in start if "map." in key and maps_stay}
     words = {key for key in unmoved if "word_embeddings" in key}
     assert words == ({"bert.embeddings.word_embeddings.weight"} if name == "frozen embeddings" else set())
@@ -451,17 +468,16 @@ def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     return gradients
 
 
-@pytest.mark.parametrize("kind", ["mse", "layer_norm", "patient", "paper_bert", "paper_bart", "unit", "cosine"])
+@pytest.mark.parametrize("kind", ["mse", "patient", "paper_bert", "paper_bart"])
 def test_the_number_of_parts_changes_nothing_but_rounding(kind: HiddenLoss) -> None:
     teacher = toy_teacher(dropout=0)
     spec = LossSpec(hidden=kind)
     losses = {
         n_parts: train(
-            toy_bank(teacher, [toy_member(teacher, "forward", FORWARD, loss=spec)]), range(3), n_parts=n_parts
+            toy_bank(teacher, [toy_member(teacher, "forward", FORWARD, loss=spec)]), range(2), n_parts=n_parts
         )[-1]["forward"]
-        for n_parts in (1, 4, 8)
+        for n_parts in (1, 8)
     }
-    assert losses[4] == pytest.approx(losses[1], rel=1e-5)
     assert losses[8] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -471,14 +487,13 @@ def test_controls_are_the_same_in_any_number_of_parts(targets: str) -> None:
     losses = [
         train(
             toy_bank(teacher, [toy_member(teacher, "a", FORWARD, targets=targets)], random_teacher=_random_teacher()),
-            range(3),
+            range(2),
             n_parts=n_parts,
         )[-1]["a"]
-        for n_parts in (1, 4, 8)
+        for n_parts in (1, 8)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
-    plain = train(toy_bank(teacher, [toy_member(teacher, "a", FORWARD)]), range(3))[-1]["a"]
+    plain = train(toy_bank(teacher, [toy_member(teacher, "a", FORWARD)]), range(2))[-1]["a"]
     assert losses[0]["hidden"] != pytest.approx(plain["hidden"], rel=1e-2)
 
 
@@ -632,7 +647,7 @@ def test_the_memory_is_that_of_all_its_tensors() -> None:
 # ---- divergence ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_parts", [1, 3])
+@pytest.mark.parametrize("n_parts", [3])
 def test_a_student_that_diverges_stops_and_the_others_never_notice(n_parts: int) -> None:
     teacher = toy_teacher(dropout=0.1)
     names = ["forward", "gaussian", "attention"]
@@ -679,7 +694,7 @@ _RESUMED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("stop", "optimizer"), [(0, "adamw"), (3, "adamw"), (3, "adafactor")])
+@pytest.mark.parametrize(("stop", "optimizer"), [(0, "adamw"), (2, "adamw"), (2, "adafactor")])
 def test_a_saved_state_goes_on_as_if_nothing_had_been(tmp_path: Path, stop: int, optimizer: str) -> None:
     def members(teacher: PreTrainedModel) -> list[Member]:
         return [_COMPANY[name](teacher) for name in _RESUMED]
@@ -690,18 +705,18 @@ def test_a_saved_state_goes_on_as_if_nothing_had_been(tmp_path: Path, stop: int,
     bank = toy_bank(teacher, uninterrupted, **options)
     train(bank, range(stop))
     bank.save(tmp_path / "state")
-    train(bank, range(stop, 5))
+    train(bank, range(stop, 4))
     resumed = members(teacher)
     for member in resumed:  # what is loaded must not have been there already
         for parameter in [*member.model.parameters(), *member.maps.parameters()]:
             parameter.data.fill_(0.5)
     other = toy_bank(teacher, resumed, **options)
     other.load(tmp_path / "state")
-    train(other, range(stop, 5))
+    train(other, range(stop, 4))
     for a, b in zip(uninterrupted, resumed, strict=True):
         assert differing(parameters_of(a), parameters_of(b)) == set(), a.name
-        assert a.assignments["encoder"].record(5) == b.assignments["encoder"].record(5), a.name
-        assert a.assignments["encoder"].pairs(5) == b.assignments["encoder"].pairs(5), a.name
+        assert a.assignments["encoder"].record(4) == b.assignments["encoder"].record(4), a.name
+        assert a.assignments["encoder"].pairs(4) == b.assignments["encoder"].pairs(4), a.name
 
 
 def test_who_is_stopped_stays_stopped(tmp_path: Path) -> None:

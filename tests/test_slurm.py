@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -269,7 +270,7 @@ def real_slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if missing:
         pytest.skip(f"{', '.join(missing)} not found: apt-get install slurmctld slurmd slurm-client munge")
     # Under pytest's own folders a socket's path could become too long.
-    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    folder = Path(tempfile.mkdtemp())
     try:
         started = subprocess.run([SLURM_SCRIPTS / "start.sh", folder], capture_output=True, text=True, check=False)
         if started.returncode:
@@ -288,7 +289,7 @@ def wait_until(is_so: Callable[[], bool], *, minutes: float) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("real_slurm")
 def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher that fails and its students with it; then the study, with a student's job preempted on its way."""
@@ -316,7 +317,7 @@ def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.Monk
     wait_until(lambda: bool(list(study.folder.glob("resume/seed0/step-*"))), minutes=5)
     again = submit_again()
     assert (again["teacher"], again["seed0"]) == ("done", "running")
-    assert again["seed1"] in ("queued", "running")
+    assert again["seed1"] != "submitted"
     (job,) = [s.job for s in submit([study], executor="slurm", dry_run=True) if s.cell == "seed0"]
     subprocess.run(["scancel", "--signal=USR2", str(job)], check=True)  # as Slurm does before a time limit
     wait_until(lambda: now()["seed0"] != "running", minutes=1)

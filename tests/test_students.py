@@ -176,7 +176,10 @@ def test_the_teachers_configuration_stays_as_it_is(teacher: PreTrainedModel) -> 
     ("spec", "message"),
     [
         ({"layers": 5}, r"a student of 5 layers is deeper than its teacher of 4\. Set student.layers to at most 4"),
-        ({"layers": 2, "width": 30}, r"width 30 would have 3\.75 heads \(num_attention_heads\).*has 4\. Set student.width to a multiple of 8"),
+        (
+            {"layers": 2, "width": 30},
+            r"width 30 would have 3\.75 heads \(num_attention_heads\).*has 4\. Set student.width to a multiple of 8",
+        ),
         ({"layers": 2, "width": 24}, "blocks of width 32 cannot be copied into a student of width 24.*init to random"),
         (
             {"layers": 2, "width": 24, "init": "random", "embeddings": "copied"},
@@ -203,5 +206,10 @@ def test_what_is_not_possible_with_this_teacher(teacher: PreTrainedModel, spec: 
 
 def test_the_default_student_is_the_papers(teacher: PreTrainedModel) -> None:
     plan = plan_student(StudentSpec(layers=2), teacher.config)
-    assert (plan.width, plan.copied_layers, plan.embeddings, plan.map) == (32, {"encoder": (2, 4)}, "copied", "identity")
+    assert (plan.width, plan.copied_layers, plan.embeddings, plan.map) == (
+        32,
+        {"encoder": (2, 4)},
+        "copied",
+        "identity",
+    )
     assert LossSpec().hidden == "mse"

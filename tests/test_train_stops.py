@@ -1,10 +1,7 @@
 """Who is trained no further, which state is kept, what changing maps say of themselves, and what a full disk leaves."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toys import toy_bert, write_model
+from toys_processes import Ended, in_processes
 from toys_training import toy_study, toy_teacher, write_jsonl, write_task
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -118,9 +116,15 @@ def test_a_student_that_diverged_is_marked_and_none_is_written(wild: Study) -> N
     assert not [m for m in scored if m.split == "test"]
 
 
-def test_the_others_are_those_of_a_study_without_it(wild: Study, toys: Toys, tmp_path: Path) -> None:
-    calm = toys.study(tmp_path / "study", "none", "forward")
-    train_study(calm, device="cpu")
+@pytest.fixture(scope="module")
+def calm(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of which nothing is to be told."""
+    study = toys.study(tmp_path_factory.mktemp("calm") / "study", "none", "forward")
+    train_study(study, device="cpu")
+    return study
+
+
+def test_the_others_are_those_of_a_study_without_it(wild: Study, calm: Study) -> None:
     assert {name: content for name, content in _files(wild).items() if "wild" not in name} == _files(calm)
     assert _lines(wild) - _lines(wild, of="wild-seed0") == _lines(calm)
 
@@ -311,6 +315,30 @@ def test_matching_json_has_the_steps_of_a_dynamic_map(changing: Study) -> None:
     assert _matching(changing, "dynamic", 1)["changing"]["encoder"]["steps"] == [[1, 0], [0, 1]]  # forward's
 
 
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.xfail(strict=True, reason="what changing maps did is told of the whole run, not of the state that is kept")
+def test_the_kept_state_says_what_its_map_did_until_then(toys: Toys, tmp_path: Path) -> None:
+    strategies = [{"kind": "dynamic", "name": "peaks"}, {"kind": "attention", "name": "evens"}]
+    study = toys.study(tmp_path / "study", *strategies, training={"keep": "best"})
+    train_study(study, device="cpu")
+    for name, step in (("peaks", 3), ("evens", 4)):
+        kept, then = _matching(study, name), _matching(study, name, step)
+        assert kept["step"] == step
+        assert (kept["changing"], kept["towers"]) == (then["changing"], then["towers"])
+
+
+@pytest.mark.xfail(strict=True, reason="the pairs of a dynamic map are those of the next step, not of the last one")
+def test_the_pairs_of_a_dynamic_map_are_those_of_the_last_step(changing: Study) -> None:
+    counts = [_matching(changing, "dynamic", step)["changing"]["encoder"]["steps"] for step in range(8)]
+    for step in range(1, 8):
+        used = [
+            next(row for row in (1, 2) if counts[step][row - 1][column] > counts[step - 1][row - 1][column])
+            for column in (0, 1)
+        ]
+        pairs = _matching(changing, "dynamic", step)["towers"]["encoder"]["pairs"]
+        assert pairs == [[0, 0], [used[0], 2], [used[1], 4]]
+
+
 def test_matching_json_says_when_the_targets_are_none_of_the_teacher(changing: Study) -> None:
     assert _matching(changing, "attention")["targets"] == "teacher"
     assert _matching(changing, "last-gaussian")["targets"] == "gaussian"
@@ -326,10 +354,7 @@ def test_principal_maps_are_those_of_the_layers_that_are_matched(toys: Toys, tmp
     training = {"max_steps": 2, "checkpoints": [0]}
     study = toys.study(tmp_path / "study", "reverse", "last", student=student, training=training)
     train_study(study, device="cpu")
-    teacher, tokenizer = AutoModel.from_pretrained(toys.teacher).eval(), AutoTokenizer.from_pretrained(toys.teacher)
-    texts = [json.loads(line)["text"] for line in Path(toys.files["train"]).read_text(encoding="utf-8").splitlines()]
-    with torch.no_grad():
-        by_text = [teacher(**tokenizer(t, return_tensors="pt"), output_hidden_states=True).hidden_states for t in texts]
+    by_text = _teacher_states(toys)
     for name, targets in (("reverse", (0, 4, 2)), ("last", (0, 2, 4))):  # unmatched: forward's
         maps = load_file(study.folder / "students" / f"{name}-seed0" / "matching_maps.safetensors")
         first = load_file(study.folder / "students" / f"{name}-seed0/checkpoints/step-0/matching_maps.safetensors")
@@ -342,15 +367,33 @@ def test_principal_maps_are_those_of_the_layers_that_are_matched(toys: Toys, tmp
             torch.testing.assert_close(directions.T @ directions, torch.eye(24), rtol=0, atol=1e-5)
 
 
+@pytest.mark.xfail(strict=True, reason="a shared map has the directions of the last layer alone")
+def test_a_shared_principal_map_keeps_most_of_all_its_layers(toys: Toys, tmp_path: Path) -> None:
+    student = {"layers": 2, "width": 24, "init": "random", "map": "pca", "share_map": True}
+    study = toys.study(tmp_path / "study", "forward", student=student, training={"max_steps": 1, "checkpoints": []})
+    train_study(study, device="cpu")
+    states = torch.cat([torch.cat([of[layer][0] for of in _teacher_states(toys)]) for layer in (0, 2, 4)]).double()
+    maps = load_file(study.folder / "students" / "forward-seed0" / "matching_maps.safetensors")
+    for directions in maps.values():
+        kept = float((states @ directions.double()).square().sum())
+        assert kept == pytest.approx(float(torch.linalg.svdvals(states)[:24].square().sum()), rel=1e-6)
+
+
+def _teacher_states(toys: Toys) -> list[Any]:
+    """The states of every training text by itself, layer by layer."""
+    teacher, tokenizer = AutoModel.from_pretrained(toys.teacher).eval(), AutoTokenizer.from_pretrained(toys.teacher)
+    texts = [json.loads(line)["text"] for line in Path(toys.files["train"]).read_text(encoding="utf-8").splitlines()]
+    with torch.no_grad():
+        return [teacher(**tokenizer(t, return_tensors="pt"), output_hidden_states=True).hidden_states for t in texts]
+
+
 # ---- interruption --------------------------------------------------------------------------------------------------
 
 _DO = """
     import json, os, resource, signal, sys
-    import torch
     from kd_train.bank import Bank
     from kd_train.study import read_study
     from kd_train.train import train_study
-    torch.set_num_threads(1)
     step_of_bank = Bank.train_step
     def train_step(bank, parts, step):
         if step == {step}:
@@ -360,15 +403,12 @@ _DO = """
 """
 
 
-def _in_a_process(study: Study, *, step: int, what: str, then: str) -> subprocess.CompletedProcess[str]:
+def _in_a_process(study: Study, *, step: int, what: str, then: str) -> Ended:
     """Train in another process, in which something happens just before a step."""
     file = study.folder.with_suffix(".yaml")
     file.write_text(study.model_dump_json(), encoding="utf-8")  # JSON is YAML
     script = textwrap.dedent(_DO).format(step=step, what=what) + then.format(file=str(file))
-    command = [sys.executable, "-W", "error", "-c", script]
-    return subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+    return in_processes(script)[0]
 
 
 @pytest.mark.parametrize(
@@ -387,7 +427,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(toys: Toys, tmp_path: Path,
     assert (whole.folder / "students" / "wild-seed0" / "stopped.json").exists()
     train = "train_study(read_study({file!r}), device='cpu')"
     done = _in_a_process(killed, step=5, what="os.kill(os.getpid(), signal.SIGKILL)", then=train)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.code == -signal.SIGKILL, done.err
     (state,) = killed.folder.glob("resume/seed0/step-*")
     assert state.name == "step-4"
     assert (state / "wild-seed0" / "stopped.json").exists()
@@ -422,19 +462,18 @@ def test_students_with_adapters_are_ordinary_models(toys: Toys, tmp_path: Path) 
     ],
 )
 def test_a_full_disk_ends_a_run_that_can_be_resumed(
-    toys: Toys, tmp_path: Path, limit: int, step: int, after: str
+    toys: Toys, calm: Study, tmp_path: Path, limit: int, step: int, after: str
 ) -> None:
     """The system refuses to write; the command says so, what was whole stays whole, and the run goes on later."""
-    whole, full = (toys.study(tmp_path / name, "none", "forward") for name in ("whole", "full"))
-    train_study(whole, device="cpu")
+    full = toys.study(tmp_path / "full", "none", "forward")
     what = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))"
     run = "sys.argv = ['layerangles', 'train', {file!r}]\nfrom layerangles_cli.main import run\nrun()\n"
     done = _in_a_process(full, step=step, what=what, then=run)
-    assert done.returncode == 1, done.stderr
-    assert "the disk is full: " in done.stderr
-    assert f"Nothing half-written is left in {full.folder}" in done.stderr.replace("\n", "")
-    assert "go on with --resume" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 1, done.err
+    assert "the disk is full: " in done.err
+    assert f"Nothing half-written is left in {full.folder}" in done.err.replace("\n", "")
+    assert "go on with --resume" in done.err
+    assert "Traceback" not in done.err
     assert not [file for file in full.folder.rglob("*") if "partial" in file.name], after
     written = sorted(full.folder.rglob("model.safetensors"))
     students = [file.parent for file in written if "students" in file.parts]
@@ -442,10 +481,10 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(
     for place in students:
         check_weights(place)
         assert open_student(place).load_model().config.num_hidden_layers == 2
-        same = whole.folder / place.relative_to(full.folder)
+        same = calm.folder / place.relative_to(full.folder)
         assert (same / "model.safetensors").read_bytes() == (place / "model.safetensors").read_bytes()
     train_study(full, resume=True, device="cpu")
-    _assert_same(full, whole)
+    _assert_same(full, calm)
 
 
 # ---- trackers ------------------------------------------------------------------------------------------------------
