@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .output import print_json, print_table, print_written
-from .train import score_rows
+from .train import COSTS, score_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:
     for scores in score_rows(folder):
         name = str(scores["student"])
         row: dict[str, object] = {"student": name, "matched layers": "–"}
-        row |= {key: value for key, value in scores.items() if key not in ("student", "step")}
+        row |= {key: value for key, value in scores.items() if key not in ("student", "step", *COSTS.values())}
         if name in means.index:
             matching = open_student(folder / "students" / name).matching
             pairs = [pair for tower in (matching.towers.values() if matching else ()) for pair in tower.pairs]

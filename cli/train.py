@@ -9,6 +9,9 @@ import typer
 
 from .output import is_main_process, print_json, print_table, print_written
 
+# What `kd_train` measures of a student's costs, and the columns they stand in.
+COSTS = {"seconds_per_step": "s a step", "memory_mib": "MiB"}
+
 if TYPE_CHECKING:
     from kd_train.cells import CellStatus
     from kd_train.cluster import ClusterOptions
@@ -228,16 +231,13 @@ def score_rows(folder: Path) -> list[dict[str, object]]:
             row = rows.setdefault(m.student, {"student": m.student, "step": m.step})
             row["step"] = m.step
             row[f"{m.split} {m.metric}"] = m.value
-        elif m.metric in _COSTS:
-            costs.setdefault(m.student, {})[_COSTS[m.metric]] = m.value
+        elif m.metric in COSTS:
+            costs.setdefault(m.student, {})[COSTS[m.metric]] = m.value
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     return [
-        {name: row.get(name) for name in names} | {name: costs.get(student, {}).get(name) for name in _COSTS.values()}
+        {name: row.get(name) for name in names} | {name: costs.get(student, {}).get(name) for name in COSTS.values()}
         for student, row in rows.items()
     ]
-
-
-_COSTS = {"seconds_per_step": "s a step", "memory_mib": "MiB"}
 
 
 def _stopped(folder: Path) -> list[tuple[Path, str]]:

@@ -2,25 +2,39 @@
 
 import copy
 import warnings
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 from transformers import PreTrainedModel
 
 from kd_train.randomness import seeded
+from layerangles.errors import InputError
 
 
 class LoraSpec(BaseModel):
     """Adapters beside linear layers (Hu et al. 2021, 2106.09685); all other weights of the body stay as they are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0, description="the adapters' output is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default="all-linear", description="names of linear layers; all but the head by default"
     )
+
+    def check(self, model: PreTrainedModel, place: str) -> None:
+        """Raise an :class:`InputError` if a target is the name of no linear layer of this model."""
+        names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        names |= {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        unknown = [target for target in self.targets if target not in names] if self.targets != "all-linear" else []
+        if unknown:
+            allowed = sorted(name for name in names if "." not in name)
+            raise InputError(
+                f"{place}.lora.targets names {unknown[0]}, which is no linear layer of this model; allowed are "
+                f"all-linear and {', '.join(allowed)}."
+            )
 
 
 def add_adapters(model: PreTrainedModel, spec: LoraSpec, *, classifier: bool, seed: int) -> Any:

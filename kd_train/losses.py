@@ -32,7 +32,7 @@ class LossSpec(BaseModel):
     distillation of the predictions, not plain fine-tuning.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     hidden: HiddenLoss = "mse"
     tokens: Literal["valid", "first"] | None = Field(

@@ -54,7 +54,7 @@ class Strategy(BaseModel):
     Written as a bare kind (``forward``) or as a mapping (``{kind: random, mapping_seed: 3}``).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Kind
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

@@ -13,7 +13,7 @@ from transformers.optimization import Adafactor
 class OptimizerSpec(BaseModel):
     """The optimizer, with a schedule over all steps of the run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     learning_rate: float = Field(gt=0)

@@ -112,20 +112,26 @@ def plan_study(study: Study) -> StudyPlan:
     mistakes: list[str] = []
     settled: dict[StudentSpec, StudentPlan | None] = {}  # so that what all students share is reported once
     members = {}
-    for strategy in study.strategies:
-        spec = strategy.student or study.student
+    for number, strategy in enumerate(study.strategies):
+        spec, place = strategy.student or study.student, f"strategies.{number}"
         if spec not in settled:
-            settled[spec] = _settle(mistakes, partial(plan_student, spec, config))
+            of = f"{place}.student" if strategy.student else "student"
+            settled[spec] = _settle(mistakes, partial(plan_student, spec, config), of)
         student = settled[spec]
         if student is None:
             continue
-        pairs = _settle(mistakes, partial(_pairs, study, strategy, student, config))
+        pairs = _settle(mistakes, partial(_pairs, study, strategy, student, config), place)
         if pairs is not None:
             rate = strategy.learning_rate or study.training.learning_rate
             members[strategy.label] = MemberPlan(strategy, student, strategy.loss or study.loss, rate, pairs)
     if mistakes:
         raise InputError("\n  - ".join(["the study is not possible with this teacher:", *mistakes]))
-    return StudyPlan(study, config, members)
+    plan = StudyPlan(study, config, members)
+    if study.teacher.finetune is not None and study.teacher.finetune.lora is not None:
+        study.teacher.finetune.lora.check(without_weights(plan), "teacher.finetune")
+    if study.training.lora is not None:
+        study.training.lora.check(without_weights(plan), "training")
+    return plan
 
 
 def _check_teacher(study: Study, config: PretrainedConfig) -> None:
@@ -156,12 +162,14 @@ _KINDS: dict[tuple[Tower, ...], str] = {
 }
 
 
-def _settle(mistakes: list[str], work: Callable[[], T]) -> T | None:
-    """Do a part of the planning; a mistake is kept for one message with all of them."""
+def _settle(mistakes: list[str], work: Callable[[], T], place: str) -> T | None:
+    """Do a part of the planning; a mistake is kept, with its place, for one message with all of them."""
     try:
         return work()
     except InputError as error:
-        mistakes.append(str(error))
+        # What the message calls student.layers may be the layers of one strategy's students.
+        message = str(error).replace("student.", f"{place}.") if place.endswith(".student") else str(error)
+        mistakes.append(f"{place}: {message}")
         return None
 
 
@@ -194,8 +202,11 @@ def _pairs(
 
 def teacher_config(teacher: TeacherSpec) -> PretrainedConfig:
     """The teacher's configuration, without its weights where it comes from the hub."""
-    model = str(embedded.model_path(teacher.model)) if embedded.is_embedded(teacher.model) else teacher.model
-    return load_config(model, revision=teacher.revision)
+    try:
+        model = str(embedded.model_path(teacher.model)) if embedded.is_embedded(teacher.model) else teacher.model
+        return load_config(model, revision=teacher.revision)
+    except InputError as error:
+        raise InputError(f"teacher.model: {error}") from error
 
 
 def teacher_path(teacher: TeacherSpec) -> Path:

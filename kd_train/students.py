@@ -31,7 +31,7 @@ _EMBEDDING = re.compile(r"emb|(^|\.)(wte|wpe|shared)\.")
 class StudentSpec(BaseModel):
     """The study's ``student``: what every student looks like before training."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     layers: int = Field(ge=1)
     decoder_layers: PositiveInt | None = Field(
@@ -39,8 +39,12 @@ class StudentSpec(BaseModel):
     )
     width: int | None = Field(default=None, ge=1, description="the teacher's by default")
     init: Literal["copied", "random"] = "copied"
-    copied_layers: tuple[int, ...] | None = Field(default=None, description="teacher blocks, 1..L; forward by default")
-    copied_decoder_layers: tuple[int, ...] | None = Field(default=None, description="the same for the decoder")
+    copied_layers: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="teacher blocks, 1..L; forward by default"
+    )
+    copied_decoder_layers: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="the same for the decoder"
+    )
     embeddings: Literal["copied", "random"] | None = Field(
         default=None, description="copied where the widths agree, by default"
     )

@@ -1,10 +1,9 @@
 """The study file: checked at the boundary, all mistakes at once, and resolved once."""
 
-import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -13,6 +12,7 @@ from kd_train.controls import MADE_OF_STATES, TargetKind
 from kd_train.lora import LoraSpec
 from kd_train.losses import LossSpec
 from kd_train.matching import Strategy
+from kd_train.mistakes import mistakes
 from kd_train.optimizers import OptimizerSpec
 from kd_train.students import StudentSpec
 from kd_train.tasks.classification import ClassificationTask
@@ -54,9 +54,13 @@ class RunSpec(OptimizerSpec):
     @model_validator(mode="after")
     def _one_length(self) -> "RunSpec":
         if self.epochs is not None and self.max_steps is not None:
-            raise ValueError("give either epochs or max_steps")
+            raise ValueError(f"give either epochs or max_steps, not both: {self.epochs:g} and {self.max_steps}")
         if self.min_parts > self.parts:
-            raise ValueError(f"min_parts is {self.min_parts}, more than parts, {self.parts}")
+            raise ValueError(f"min_parts is {self.min_parts}, more than parts, {self.parts}; raise parts to it")
+        if self.min_parts > self.batch_size:
+            raise ValueError(
+                f"min_parts is {self.min_parts}, more than the examples of a batch, {self.batch_size}; raise batch_size"
+            )
         return self
 
     def total_steps(self, n_examples: int) -> int:
@@ -84,7 +88,7 @@ class StudentTraining(RunSpec):
     @model_validator(mode="after")
     def _shares(self) -> "StudentTraining":
         if not all(0 <= share <= 1 for share in self.checkpoints):
-            raise ValueError("checkpoints are shares of all steps, from 0 to 1")
+            raise ValueError(f"checkpoints are shares of all steps, from 0 to 1; got {list(self.checkpoints)}")
         return self
 
     def checkpoint_steps(self, total_steps: int) -> tuple[int, ...]:
@@ -95,9 +99,9 @@ class StudentTraining(RunSpec):
 class TeacherSpec(BaseModel):
     """The study's ``teacher``: a directory, a hub name, or one that a package ships, ``embedded/<name>``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model: str
+    model: str = Field(min_length=1)
     revision: str | None = None
     init: Literal["pretrained", "random"] = Field(
         default="pretrained", description="random: take the configuration alone, and train from nothing"
@@ -107,7 +111,9 @@ class TeacherSpec(BaseModel):
     @model_validator(mode="after")
     def _random_teachers_learn(self) -> "TeacherSpec":
         if self.init == "random" and self.finetune is None:
-            raise ValueError("a teacher with random weights knows nothing: give finetune, or set init to pretrained")
+            raise ValueError(
+                "init is random, and such a teacher knows nothing: give finetune, or set init to pretrained"
+            )
         return self
 
 
@@ -155,11 +161,11 @@ AnyTask = Annotated[
 class Study(BaseModel):
     """A study: one teacher, one task, and students that differ in strategy and seed, or in what is said of each."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    output: str | None = Field(default=None, description="the study's directory; runs/<name> by default")
+    output: str | None = Field(default=None, min_length=1, description="the study's directory; runs/<name> by default")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     task: AnyTask
     teacher: TeacherSpec
@@ -196,30 +202,41 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _no_student_twice(self) -> "Study":
-        for what, values in (("seed", self.seeds), ("strategy", [s.label for s in self.strategies])):
+        for key, values in (("seeds", self.seeds), ("towers", self.towers or ()), ("report_to", self.report_to)):
             repeated = sorted({str(v) for v in values if list(values).count(v) > 1})
             if repeated:
-                hint = ". Give the two a name of their own" if what == "strategy" else ""
-                raise ValueError(f"the {what} {repeated[0]} occurs twice{hint}")
+                raise ValueError(f"{key}: {repeated[0]} occurs twice. Write it once")
+        # Some file systems do not tell Forward from forward.
+        labels = [strategy.label.lower() for strategy in self.strategies]
+        for number, strategy in enumerate(self.strategies):
+            first = labels.index(labels[number])
+            if first < number:
+                raise ValueError(
+                    f"strategies.{number}: {strategy.label} occurs twice, first as strategies.{first}. Give one of "
+                    "them another name"
+                )
         return self
 
     @model_validator(mode="after")
     def _losses_fit_the_batches(self) -> "Study":
-        for strategy in self.strategies:
-            loss = strategy.loss or self.loss
+        for number, strategy in enumerate(self.strategies):
+            loss, place = strategy.loss or self.loss, f"strategies.{number}"
             if loss.matched_tokens == "all" and strategy.kind != "none":
                 if self.training.parts != 1:
                     raise ValueError(
-                        f"loss.hidden is {loss.hidden}, which counts PAD, so a batch cannot be cut into parts of like "
-                        f"length: set training.parts to 1 (it is {self.training.parts})"
+                        f"{place}: loss.hidden is {loss.hidden}, which counts PAD, so a batch cannot be cut into parts "
+                        f"of like length: set training.parts to 1 (it is {self.training.parts})"
                     )
                 if strategy.targets in MADE_OF_STATES:
                     raise ValueError(
-                        f"the targets {strategy.targets} are made for valid tokens, and loss.hidden {loss.hidden} "
+                        f"{place}.targets: {strategy.targets} are made for valid tokens, and loss.hidden {loss.hidden} "
                         "counts PAD: choose another loss, such as mse or unit"
                     )
             if strategy.targets == "other_text" and self.training.batch_size < 2:
-                raise ValueError("the targets other_text need another text: set training.batch_size to 2 or more")
+                raise ValueError(
+                    f"{place}.targets: other_text needs another text in the batch: set training.batch_size to 2 or "
+                    f"more (it is {self.training.batch_size})"
+                )
         return self
 
     @property
@@ -281,7 +298,7 @@ def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        problems = [f"  - {problem}" for problem in _problems(error, content)]
+        problems = [f"  - {mistake}" for mistake in mistakes(error, content, Study, TASKS)]
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise InputError("\n".join([f"{source} has {count}:", *problems])) from error
 
@@ -310,70 +327,3 @@ def _set(content: dict[str, Any], override: str) -> None:
         content[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {override}: the value is not valid YAML.") from error
-
-
-def _problems(error: ValidationError, content: Any) -> Iterable[str]:
-    """One line a place in the file: the path, what is wrong, what was got."""
-    details = error.errors()
-    by_place: dict[str, list[str]] = {}
-    for detail in details:
-        within = [d["loc"] for d in details if d["loc"][: len(detail["loc"])] == detail["loc"]]
-        if detail["type"] == "too_short" and len(within) > 1:
-            continue  # pydantic counts the valid items only; each of the others is reported by itself
-        place = _place(detail["loc"], content)
-        if detail["type"] == "extra_forbidden":
-            valid = sorted(_fields_at(Study, detail["loc"][:-1]))
-            near = difflib.get_close_matches(str(detail["loc"][-1]), valid, n=1, cutoff=0.5)
-            hint = f" did you mean {near[0]}?" if near else ""
-            message = f"unknown key;{hint} valid here: {', '.join(valid)}"
-        elif detail["type"] == "missing":
-            message = "missing"
-        else:
-            got = detail.get("input")
-            shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | list | tuple) else ""
-            message = f"{detail['msg'].removeprefix('Value error, ')}{_nearest_choice(detail)}{shown}"
-        by_place.setdefault(place, []).append(message)
-    for place, messages in by_place.items():
-        # A value that may be of several types is wrong in as many ways.
-        yield f"{place}: {', or '.join(dict.fromkeys(messages))}"
-
-
-def _place(location: Sequence[int | str], content: Any) -> str:
-    """A mistake's path in the file. pydantic's also names types and tags, which are nowhere in the content."""
-    path: list[str] = []
-    for number, part in enumerate(location):
-        inside = isinstance(content, dict) and part in content
-        inside = inside or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content))
-        if inside:
-            content = content[part]
-            path.append(str(part))
-        elif number == len(location) - 1 and isinstance(content, dict) and part not in TASKS:
-            path.append(str(part))  # a key that is missing
-    return ".".join(path) or "study"
-
-
-def _nearest_choice(detail: Any) -> str:
-    if detail["type"] != "literal_error" or not isinstance(detail.get("input"), str):
-        return ""
-    choices = [c.strip(" '") for c in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
-    near = difflib.get_close_matches(detail["input"], choices, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:
-    """The keys that are valid at a place of the study, by following the models' own fields."""
-    for part in location:
-        if part in TASKS:
-            model = TASKS[str(part)]
-            continue
-        if isinstance(part, int) or part not in model.model_fields:
-            continue
-        inner = _models_in(model.model_fields[part].annotation)
-        model = inner[0] if inner else model
-    return set(model.model_fields)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -149,14 +149,14 @@ def test_the_nearest_map_is_chosen_on_the_batch_of_the_step_before(embedding_pai
         nearest.end_step(nearest.observed)
         best = min([(1, 1), (1, 2), (2, 2)], key=lambda layers: errors[layers[0], 2] + errors[layers[1], 4])
         chosen.append(best)
+        other = _assigned(Strategy(kind="dynamic"), embedding_pair=embedding_pair)
+        other.load_state({name: tensor.clone() for name, tensor in nearest.state().items()})
+        assert other.pairs(step + 1) == nearest.pairs(step + 1)
+        assert other.record(step + 1) == nearest.record(step + 1)
     assert len(set(chosen)) == 3
     used = chosen[:-1]
     counts = [[sum(layers[column] == row for layers in used) for column in (0, 1)] for row in (1, 2)]
     assert nearest.record(12) == {"kind": "dynamic", "teacher_layers": [2, 4], "steps": counts}
-    other = _assigned(Strategy(kind="dynamic"), embedding_pair=embedding_pair)
-    other.load_state({name: tensor.clone() for name, tensor in nearest.state().items()})
-    assert other.pairs(12) == nearest.pairs(12)
-    assert other.record(12) == nearest.record(12)
 
 
 def test_candidates_that_are_not_chosen_are_not_trained() -> None:

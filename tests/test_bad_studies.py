@@ -161,8 +161,8 @@ CHOICES = [
 
 NUMBERS = [
     Mistake({"seeds": [0, -1]}, "seeds.1", "-1", "greater than or equal to 0"),
-    Mistake({"seeds": ["a"]}, "seeds.0", "'a'", "integer"),
-    Mistake({"seeds": [0.5]}, "seeds.0", "0.5", "integer"),
+    Mistake({"seeds": ["a"]}, "seeds.0", "'a'", "wanted a whole number"),
+    Mistake({"seeds": [0.5]}, "seeds.0", "0.5", "wanted a whole number"),
     Mistake({"task": {"max_length": 3}}, "task.max_length", "3", "greater than or equal to 4"),
     Mistake({"task": {"limit": {"train": 0}}}, "task.limit.train", "0", "greater than 0"),
     Mistake({"task": _S2S | {"beams": 0}}, "task.beams", "0", "greater than 0"),
@@ -172,10 +172,10 @@ NUMBERS = [
     Mistake({"teacher": {"finetune": {"learning_rate": 0}}}, "teacher.finetune.learning_rate", "0", "greater than 0"),
     Mistake({"teacher": {"finetune": {"lora": {"rank": 0}}}}, "teacher.finetune.lora.rank", "0", "or equal to 1"),
     Mistake({"student": {"layers": 0}}, "student.layers", "0", "greater than or equal to 1"),
-    Mistake({"student": {"layers": 2.5}}, "student.layers", "2.5", "integer"),
+    Mistake({"student": {"layers": 2.5}}, "student.layers", "2.5", "wanted a whole number"),
     Mistake({"student": {"width": -8}}, "student.width", "-8", "greater than or equal to 1"),
     Mistake({"student": {"decoder_layers": 0}}, "student.decoder_layers", "0", "greater than 0"),
-    Mistake({"student": {"copied_layers": [1, "x"]}}, "student.copied_layers.1", "'x'", "integer"),
+    Mistake({"student": {"copied_layers": [1, "x"]}}, "student.copied_layers.1", "'x'", "wanted a whole number"),
     Mistake(_strategy(kind="random", mapping_seed=-1), "strategies.1.mapping_seed", "-1", "or equal to 0"),
     Mistake(_strategy(kind="all_to_one", teacher_layer=-1), "strategies.1.teacher_layer", "-1", "or equal to 0"),
     Mistake(_strategy(kind="forward", learning_rate=0), "strategies.1.learning_rate", "0", "greater than 0"),
@@ -184,7 +184,7 @@ NUMBERS = [
     Mistake({"loss": {"ce_weight": -1}}, "loss.ce_weight", "-1", "greater than or equal to 0"),
     Mistake({"loss": {"hidden_weight": "heavy"}}, "loss.hidden_weight", "'heavy'", "number"),
     Mistake({"loss": {"temperature": 0}}, "loss.temperature", "0", "greater than 0"),
-    Mistake({"training": {"batch_size": "many"}}, "training.batch_size", "'many'", "integer"),
+    Mistake({"training": {"batch_size": "many"}}, "training.batch_size", "'many'", "wanted a whole number"),
     Mistake({"training": {"max_steps": 0}}, "training.max_steps", "0", "greater than or equal to 1"),
     Mistake({"training": {"warmup": -1}}, "training.warmup", "-1", "greater than or equal to 0"),
     Mistake({"training": {"max_grad_norm": 0}}, "training.max_grad_norm", "0", "greater than 0"),
@@ -195,14 +195,72 @@ NUMBERS = [
     Mistake({"training": {"lora": {"alpha": -1}}}, "training.lora.alpha", "-1", "greater than 0"),
 ]
 
+KINDS_OF_VALUES = [
+    Mistake({"seeds": 3}, "seeds", "3", "wanted a list"),
+    Mistake({"seeds": None}, "seeds", "nothing: null", "wanted a list"),
+    Mistake({"seeds": []}, "seeds", "[]", "a list of at least 1"),
+    Mistake({"seeds": [1, 2, 1]}, "seeds", "1 occurs twice", "Write it once"),
+    Mistake({"strategies": "forward"}, "strategies", "'forward'", "wanted a list"),
+    Mistake({"strategies": ["forward", "forward"]}, "strategies.1", "forward occurs twice", "another name"),
+    Mistake({"strategies": ["none", 3]}, "strategies.1", "3", "wanted a mapping"),
+    Mistake({"towers": "encoder"}, "towers", "'encoder'", "wanted a list"),
+    Mistake({"towers": ["encoder", "encoder"]}, "towers", "encoder occurs twice", "Write it once"),
+    Mistake({"report_to": "wandb"}, "report_to", "'wandb'", "wanted a list"),
+    Mistake({"loss": "mse"}, "loss", "'mse'", "wanted a mapping of keys"),
+    Mistake({"training": "fast"}, "training", "'fast'", "wanted a mapping of keys"),
+    Mistake({"task": {"limit": 100}}, "task.limit", "100", "wanted a mapping of keys"),
+    Mistake({"embedding_pair": "sometimes"}, "embedding_pair", "'sometimes'", "true or false"),
+    Mistake({"compile": 2}, "compile", "2", "true or false"),
+    Mistake({"training": {"learning_rate": float("inf")}}, "training.learning_rate", "inf", "finite"),
+    Mistake({"training": {"lora": {"targets": []}}}, "training.lora.targets", "[]", "'all-linear'"),
+    Mistake(_strategy(kind="random", redraw="always"), "strategies.1.redraw", "'always'", "'epoch'"),
+    Mistake(_strategy(kind="explicit", pairs=3), "strategies.1.pairs", "3", "wanted a list"),
+    Mistake({"task": _S2S | {"kind": "sequence"}}, "task.kind", "'sequence'", "allowed for task.kind are classif"),
+    Mistake({"name": "a/b"}, "name", "'a/b'", "letters, digits"),
+    Mistake({"output": ""}, "output", "''", "not empty"),
+    Mistake({"student": {"copied_layers": []}}, "student.copied_layers", "[]", "a list of at least 1"),
+    Mistake({"task": {"label_names": ["a", "a"]}}, "task", "a twice", "a name of its own"),
+    Mistake({"task": {"metrics": ["f1"], "label_names": ["a", "b", "c"]}}, "task", "have 3", "Use f1_macro"),
+    Mistake(
+        {"task": {"dataset": "embedded/movie-reviews", "files": None, "subset": "x"}},
+        "task",
+        "subset is 'x'",
+        "Leave it out",
+    ),
+    Mistake(
+        {"task": {"dataset": "embedded/letters-to-sounds", "files": None}},
+        "task",
+        "embedded/letters-to-sounds",
+        "allowed for it are embedded/movie-reviews",
+    ),
+    Mistake({"training": {"min_parts": 5, "batch_size": 4}}, "training", "min_parts is 5", "raise batch_size"),
+]
+
+WITH_PLACES = [
+    Mistake(
+        _strategy(kind="forward", student={"layers": 9}), "strategies.1.student", "9", "strategies.1.student.layers"
+    ),
+    Mistake(_strategy(kind="all_to_one", teacher_layer=9), "strategies.1", "teacher layer 9", "the layers 1 to"),
+    Mistake(
+        {"teacher": {"model": "nowhere/at-all"}},
+        "teacher.model",
+        "nowhere/at-all",
+        "Give the directory or the hub name",
+    ),
+    Mistake({"teacher": {"model": "embedded/all-MiniLM"}}, "teacher.model", "all-MiniLM", "allowed are embedded/all"),
+    Mistake(
+        {"training": {"lora": {"targets": ["nothing"]}}}, "training.lora.targets", "nothing", "allowed are all-lin"
+    ),
+]
+
 TEXTS = [
-    Mistake({"name": 3}, "name", "3", "string"),
-    Mistake({"output": ["a"]}, "output", "['a']", "string"),
-    Mistake({"teacher": {"model": 3}}, "teacher.model", "3", "string"),
-    Mistake({"teacher": {"revision": 3}}, "teacher.revision", "3", "string"),
-    Mistake({"task": {"label": ["a"]}}, "task.label", "['a']", "string"),
-    Mistake({"task": {"files": {"train": 3}}}, "task.files.train", "3", "string"),
-    Mistake({"task": _S2S | {"source_prefix": 3}}, "task.source_prefix", "3", "string"),
+    Mistake({"name": 3}, "name", "3", "wanted a text"),
+    Mistake({"output": ["a"]}, "output", "['a']", "wanted a text"),
+    Mistake({"teacher": {"model": 3}}, "teacher.model", "3", "wanted a text"),
+    Mistake({"teacher": {"revision": 3}}, "teacher.revision", "3", "wanted a text"),
+    Mistake({"task": {"label": ["a"]}}, "task.label", "['a']", "wanted a text"),
+    Mistake({"task": {"files": {"train": 3}}}, "task.files.train", "3", "wanted a text"),
+    Mistake({"task": _S2S | {"source_prefix": 3}}, "task.source_prefix", "3", "wanted a text"),
 ]
 
 WITHIN_A_SECTION = [
@@ -306,10 +364,12 @@ CATALOGUE = [
     *UNKNOWN_KEYS,
     *CHOICES,
     *NUMBERS,
+    *KINDS_OF_VALUES,
     *TEXTS,
     *WITHIN_A_SECTION,
     *BETWEEN_SECTIONS,
     *WITH_THIS_TEACHER,
+    *WITH_PLACES,
 ]
 
 # What the checking of types says of itself, and means nothing to who writes a study file.
@@ -407,7 +467,7 @@ def test_a_mistake_is_answered_with_its_place_its_value_and_a_way_on(
     assert len(answers) == 1, message
     for part in (mistake.got, mistake.allowed):
         assert part in answers[0], message
-    if mistake not in (*BETWEEN_SECTIONS, *WITH_THIS_TEACHER):  # there, the place is part of what is said
+    if mistake not in (*BETWEEN_SECTIONS, *WITH_THIS_TEACHER, *WITH_PLACES):  # there, the place is part of what is said
         assert answers[0].startswith((f"  - {mistake.place}: ", f"  - {mistake.place}."))
         assert message.splitlines()[0] == f"Error: {models / 'study.yaml'} has 1 mistake:"
 

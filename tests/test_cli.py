@@ -126,7 +126,8 @@ def test_plan_as_json(cli: Cli, study_file: Path) -> None:
     content = json.loads(cli("plan", study_file, "--json").out)
     assert content["towers"] == {"encoder": {"none": [], "forward": [[0, 0], [1, 2], [2, 4]]}}
     assert content["students"] == ["none-seed0", "forward-seed0"]
-    assert content["teacher"]["layers"] == 4
+    assert content["teacher"]["layers"] == {"encoder": 4}
+    assert content["strategies"]["forward"]["estimate"]["memory_bytes"] > 0
 
 
 def test_all_mistakes_of_a_study_in_one_message(cli: Cli, study_file: Path) -> None:
@@ -154,7 +155,7 @@ def test_train_prints_scores_and_where_it_wrote(cli: Cli, study_file: Path) -> N
     ("change", "parts"),
     [
         ("task.files.train=nowhere.jsonl", ("nowhere.jsonl does not exist",)),
-        ("task.text=sentence", ('no column "sentence"', "text, label", "task.text")),
+        ("task.text=sentence", ('no column "sentence"', "text, label", "the study's task")),
         ("strategies=[sideways]", ("sideways", "'forward'")),
         ("student.layers=5", ("5 layers is deeper than its teacher of 4", "at most 4")),
         ("strategies=[{kind: explicit, pairs: [[1, 5]]}]", ("[1, 5]", "layers 0 to 4")),

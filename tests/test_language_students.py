@@ -1,24 +1,13 @@
 """Students of encoder-decoders and decoders: two towers, position biases in the first block, heads, heads of keys."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from toys_language import CONFIGS, FAMILIES, LLAMA, PAIRED, T5, auto_model, language_teacher
 from toys_training import differing
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    BartConfig,
-    GPT2Config,
-    LlamaConfig,
-    MarianConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen3Config,
-    T5Config,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
 from kd_train.costs import estimate
 from kd_train.maps import build_maps
@@ -28,64 +17,10 @@ from kd_train.study import parse_study
 from layerangles import InputError
 from layerangles.states import blocks, forward_with_states, n_layers, towers_of
 
-_VOCABULARY = {"vocab_size": 30, "pad_token_id": 0, "eos_token_id": 3}
-_PAIRED = _VOCABULARY | {"d_model": 32, "decoder_start_token_id": 0}
-_BART = _PAIRED | {
-    "encoder_layers": 4,
-    "decoder_layers": 3,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 48,
-    "max_position_embeddings": 64,
-    "forced_eos_token_id": None,
-}
-_T5 = _PAIRED | {"d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 4, "num_decoder_layers": 3}
-_LLAMA = _VOCABULARY | {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
-    "t5": lambda: T5Config(**_T5),
-    "t5-of-its-own-head": lambda: T5Config(**_T5, tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
-    "bart": lambda: BartConfig(**_BART),
-    "marian": lambda: MarianConfig(**_BART, decoder_vocab_size=30),
-    "gpt2": lambda: GPT2Config(
-        vocab_size=30, n_embd=32, n_layer=4, n_head=4, n_positions=64, bos_token_id=3, eos_token_id=3
-    ),
-    "gpt2-inner": lambda: GPT2Config(
-        vocab_size=30, n_embd=32, n_layer=4, n_head=4, n_inner=96, n_positions=64, bos_token_id=3, eos_token_id=3
-    ),
-    "llama": lambda: LlamaConfig(**_LLAMA, tie_word_embeddings=False),
-    "qwen3": lambda: Qwen3Config(**_LLAMA, head_dim=16, tie_word_embeddings=True),
-}
-FAMILIES = tuple(CONFIGS)
-PAIRED = ("t5", "t5-of-its-own-head", "bart", "marian")
-T5 = ("t5", "t5-of-its-own-head")
-
-
-def _auto_model(family: str) -> Any:
-    return AutoModelForSeq2SeqLM if family in PAIRED else AutoModelForCausalLM
-
-
-def _teacher(family: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = _auto_model(family).from_config(CONFIGS[family]())
-    with torch.no_grad():  # no norm, bias or padding is what every new model has
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-        if hasattr(model, "final_logits_bias"):
-            model.final_logits_bias += torch.randn_like(model.final_logits_bias)
-    return model.eval()
-
 
 def _student(family: str, teacher: PreTrainedModel, *, seed: int = 0, **spec: Any) -> PreTrainedModel:
     plan = plan_student(StudentSpec(**{"layers": 2} | spec), teacher.config)
-    return build_student(teacher, plan, auto_model=_auto_model(family), seed=seed).eval()
+    return build_student(teacher, plan, auto_model=auto_model(family), seed=seed).eval()
 
 
 def _inputs(family: str) -> dict[str, Tensor]:
@@ -106,9 +41,9 @@ def _all_layers(teacher: PreTrainedModel) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
+def test_a_student_of_all_blocks_is_itslanguage_teacher(family: str) -> None:
     """Blocks, embeddings, heads, final norms, and what BART and Marian add to the logits."""
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher, **_all_layers(teacher))
     (ours, our_states), (theirs, their_states) = (
         forward_with_states(model, _inputs(family)) for model in (student, teacher)
@@ -124,7 +59,7 @@ def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("copied", [None, (3, 1)])
 def test_copied_blocks_are_the_listed_ones_in_every_tower(family: str, copied: tuple[int, ...] | None) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     spec: dict[str, Any] = {"copied_layers": copied}
     expected = dict.fromkeys(towers_of(teacher.config), copied or (2, 4))
     if family in PAIRED:
@@ -145,7 +80,7 @@ def test_copied_blocks_are_the_listed_ones_in_every_tower(family: str, copied: t
 
 @pytest.mark.parametrize("family", T5)
 def test_position_biases_are_taken_from_the_first_block_whatever_is_copied(family: str) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher, copied_layers=(2, 4), copied_decoder_layers=(3, 2))
     name = "layer.0.SelfAttention.relative_attention_bias.weight"
     for tower in ("encoder", "decoder"):
@@ -155,7 +90,7 @@ def test_position_biases_are_taken_from_the_first_block_whatever_is_copied(famil
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_embeddings_head_and_final_norms_are_copied(family: str) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher)
     ours, theirs = _tensors(student), _tensors(teacher)
     beside = {name for name in ours if not any(part.isdecimal() for part in name.split("."))}
@@ -167,7 +102,7 @@ def test_embeddings_head_and_final_norms_are_copied(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_embeddings_come_with_a_random_head(family: str) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher, embeddings="random")
     assert not torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
     assert not torch.equal(student.get_output_embeddings().weight, teacher.get_output_embeddings().weight)
@@ -177,8 +112,8 @@ def test_random_embeddings_come_with_a_random_head(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_random_student_has_no_block_of_its_teacher(family: str) -> None:
-    teacher = _teacher(family)
+def test_a_random_student_has_no_block_of_itslanguage_teacher(family: str) -> None:
+    teacher = language_teacher(family)
     student = _student(family, teacher, init="random")
     assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
     for tower in towers_of(teacher.config):
@@ -190,7 +125,7 @@ def test_a_random_student_has_no_block_of_its_teacher(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frozen_embeddings_take_a_tied_head_with_them(family: str) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher, freeze_embeddings=True)
     assert not student.get_input_embeddings().weight.requires_grad
     tied = student.get_output_embeddings().weight is student.get_input_embeddings().weight
@@ -202,7 +137,7 @@ def test_frozen_embeddings_take_a_tied_head_with_them(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_narrower_students_keep_the_size_of_their_heads(family: str) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher, width=16, init="random")
     config, theirs = student.config, teacher.config
     for name in ("num_attention_heads", "num_key_value_heads", "decoder_attention_heads"):
@@ -234,7 +169,7 @@ def test_narrower_students_keep_the_size_of_their_heads(family: str) -> None:
 
 @pytest.mark.parametrize("family", PAIRED)
 def test_the_decoder_may_have_another_depth(family: str) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     student = _student(family, teacher, layers=3, decoder_layers=1)
     assert [n_layers(student.config, tower) for tower in ("encoder", "decoder")] == [3, 1]
     assert [len(blocks(student, tower)) for tower in ("encoder", "decoder")] == [3, 1]
@@ -245,7 +180,7 @@ def test_the_decoder_may_have_another_depth(family: str) -> None:
 def test_blocks_of_several_types_keep_theirs() -> None:
     types = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
     torch.manual_seed(0)
-    config = Qwen3Config(**_LLAMA, head_dim=16, layer_types=types, sliding_window=4, use_sliding_window=True)
+    config = Qwen3Config(**LLAMA, head_dim=16, layer_types=types, sliding_window=4, use_sliding_window=True)
     teacher = AutoModelForCausalLM.from_config(config).eval()
     for copied, expected in (((3, 4), types[2:]), ((1, 3), ["sliding_attention"] * 2), (None, ["full_attention"] * 2)):
         plan = plan_student(StudentSpec(layers=2, copied_layers=copied), config)
@@ -261,7 +196,7 @@ def test_blocks_of_several_types_keep_theirs() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("student", [{"layers": 2}, {"layers": 3, "width": 16, "init": "random"}])
 def test_the_plan_counts_the_parameters_that_are_built(family: str, student: dict[str, Any], tmp_path: Any) -> None:
-    teacher = _teacher(family)
+    teacher = language_teacher(family)
     teacher.config.save_pretrained(tmp_path)
     task: dict[str, Any] = {"kind": "sequence_to_sequence"} if family in PAIRED else {"text": "text"}
     study = parse_study(
@@ -277,7 +212,7 @@ def test_the_plan_counts_the_parameters_that_are_built(family: str, student: dic
     plan = plan_study(study)
     cost = estimate(plan)
     built: StudentPlan = plan.members["forward"].student
-    made = build_student(teacher, built, auto_model=_auto_model(family), seed=0)
+    made = build_student(teacher, built, auto_model=auto_model(family), seed=0)
     assert cost.teacher.parameters == sum(p.numel() for p in teacher.parameters())
     assert cost.students["forward"].parameters == sum(p.numel() for p in made.parameters())
     assert set(plan.members["forward"].pairs) == set(towers_of(teacher.config))
@@ -311,6 +246,6 @@ def test_the_plan_counts_the_parameters_that_are_built(family: str, student: dic
         ("t5", {"share_map": True, "map": "identity"}, "share_map is set, but an identity map has nothing to share"),
     ],
 )
-def test_what_is_not_possible_with_this_teacher(family: str, spec: dict[str, Any], message: str) -> None:
+def test_what_is_not_possible_with_thislanguage_teacher(family: str, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_student(StudentSpec(**{"layers": 2} | spec), CONFIGS[family]())

@@ -128,7 +128,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         "student.widht: unknown key; did you mean width? valid here: copied_decoder_layers, copied_layers, "
         "decoder_layers, embeddings, freeze_embeddings, init, layers, map, share_map, width",
         "teacher.model: missing",
-        "training.batch_size: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+        "training.batch_size: wanted a whole number (got 'many')",
         "training.learning_rte: unknown key; did you mean learning_rate? valid here: batch_size, checkpoints, epochs, "
         "evaluate_every, keep, learning_rate, lora, max_grad_norm, max_steps, min_parts, optimizer, parts, patience, "
         "resume_every, schedule, warmup, weight_decay",
@@ -141,20 +141,23 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"teacher": {"model": "x", "finetune": {"max_step": 1}}}, "teacher.finetune.max_step: unknown key; did you"),
         ({"strategies": [{"kind": "all_to_one", "layer": 1}]}, "strategies.0.layer: unknown key; did you mean teacher"),
         ({"student": {"layers": 2, "xyzzy": 1}}, "student.xyzzy: unknown key; valid here: copied_decoder_layers"),
-        ({"seeds": [1, 2, 1]}, "study: the seed 1 occurs twice"),
-        ({"seeds": []}, "seeds: Tuple should have at least 1 item"),
-        ({"strategies": []}, "strategies: Tuple should have at least 1 item"),
-        ({"strategies": ["none", "none"]}, "study: the strategy none occurs twice. Give the two a name of their own"),
+        ({"seeds": [1, 2, 1]}, "seeds: 1 occurs twice. Write it once"),
+        ({"seeds": []}, "seeds: wanted a list of at least 1 (got [])"),
+        ({"strategies": []}, "strategies: wanted a list of at least 1 (got [])"),
+        (
+            {"strategies": ["none", "none"]},
+            "strategies.1: none occurs twice, first as strategies.0. Give one of them another name",
+        ),
         (
             {"strategies": ["random", {"kind": "random", "mapping_seed": 0}]},
-            "study: the strategy random occurs twice. Give the two a name of their own",
+            "strategies.1: random occurs twice, first as strategies.0. Give one of them another name",
         ),
         ({"training": {"epochs": 1, "max_steps": 3}}, "training: give either epochs or max_steps"),
         ({"training": {"checkpoints": [0.5, 2]}}, "training: checkpoints are shares of all steps, from 0 to 1"),
         ({"training": {"min_parts": 7}}, "training: min_parts is 7, more than parts, 6"),
         (
             {"loss": {"hidden": "paper_t5"}},
-            "study: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like length: "
+            "strategies.0: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like length: "
             "set training.parts to 1 (it is 6)",
         ),
         (
@@ -163,19 +166,19 @@ def test_all_mistakes_are_told_at_once() -> None:
                 "training": {"parts": 1},
                 "strategies": [{"kind": "forward", "targets": "gaussian"}],
             },
-            "study: the targets gaussian are made for valid tokens, and loss.hidden paper_qwen counts PAD",
+            "strategies.0.targets: gaussian are made for valid tokens, and loss.hidden paper_qwen counts PAD",
         ),
         (
             {"training": {"batch_size": 1}, "strategies": [{"kind": "last", "targets": "other_text"}]},
-            "study: the targets other_text need another text: set training.batch_size to 2 or more",
+            "strategies.0.targets: other_text needs another text in the batch: set training.batch_size to 2 or more",
         ),
         (
             {"strategies": [{"kind": "none", "targets": "gaussian"}]},
             "strategies.0: targets is gaussian, but the kind none matches no states",
         ),
-        ({"name": "a/b"}, "name: String should match pattern"),
+        ({"name": "a/b"}, "name: wanted letters, digits, '_', '.' and '-', a letter or digit first (got 'a/b')"),
         ({"schema_version": 2}, "schema_version: Input should be 1 (got 2)"),
-        ({"student": 3}, "student: Input should be a valid dictionary"),
+        ({"student": 3}, "student: wanted a mapping of keys to values (got 3)"),
         ({"task": {}}, "task: give either dataset or files"),
         ({"task": {"dataset": "a", "files": {"train": "a", "dev": "b"}}}, "task: give either dataset or files"),
         ({"task": {"files": {"train": "a"}}}, "task: files needs train and dev; got train"),

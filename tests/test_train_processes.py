@@ -37,7 +37,7 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 try:
-    alone = study.model_copy(update={"training": study.training.model_copy(update={"min_parts": 1})})
+    alone = study.model_copy(update=dict(training=study.training.model_copy(update=dict(min_parts=1))))
     train_study(alone, device="cpu")
 except InputError as error:
     refused = str(error)

@@ -422,7 +422,9 @@ def _in_a_process(study: Study, *, step: int, what: str, then: str) -> Ended:
 def test_a_killed_run_goes_on_as_if_nothing_had_been(toys: Toys, tmp_path: Path, options: dict[str, Any]) -> None:
     """SIGKILL in mid-run, with maps that changed, and a student that was stopped before."""
     strategies = [*_CHANGING[:3], _CHANGING[4], WILD]
-    whole, killed = (toys.study(tmp_path / n, *strategies, training=options) for n in ("whole", "killed"))
+    whole, killed = (
+        toys.study(tmp_path / n, *strategies, training=options | {"checkpoints": [0.5]}) for n in ("whole", "killed")
+    )
     train_study(whole, device="cpu")
     assert (whole.folder / "students" / "wild-seed0" / "stopped.json").exists()
     train = "train_study(read_study({file!r}), device='cpu')"

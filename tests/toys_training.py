@@ -20,7 +20,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from kd_train.assignment import Assignment, Fixed
+from kd_train.assignment import Assignment, Fixed, Redrawn
 from kd_train.bank import Bank, Member
 from kd_train.batches import DataOrder, cut_by_length
 from kd_train.lora import LoraSpec, add_adapters
@@ -36,6 +36,8 @@ from layerangles.checkpoints import LayerPair
 LABELS = ("neg", "pos")
 FORWARD = ((0, 0), (1, 2), (2, 4))
 REVERSE = ((0, 0), (1, 4), (2, 2))
+# A map that is drawn anew: which pairs each draw has.
+DRAWS = (FORWARD, REVERSE, ((0, 0), (1, 1), (2, 3)), ((0, 0), (1, 3), (2, 1)))
 
 _COMMON = {
     "vocab_size": 30,
@@ -126,6 +128,16 @@ def toy_parts(step: int, *, n_parts: int = 2, batch_size: int = 8, seed: int = 0
 def toy_teacher(*, dropout: float = 0.1) -> PreTrainedModel:
     """A teacher of 4 blocks and width 32, with transformers' own initialization so that training is gentle."""
     return toy_bert(layers=4, seed=0, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+
+
+def toy_random_teacher() -> PreTrainedModel:
+    """The network that a control asks for."""
+    return toy_bert(layers=4, seed=7)
+
+
+def toy_redrawn() -> Redrawn:
+    """A map that is drawn anew every second step."""
+    return Redrawn(lambda number: DRAWS[number % len(DRAWS)], 2)
 
 
 def toy_plan(teacher: PreTrainedModel, **spec: Any) -> StudentPlan:

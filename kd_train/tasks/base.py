@@ -47,11 +47,11 @@ class TaskSpec(BaseModel, ABC):
     the hub by its name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     all_metrics: ClassVar[Mapping[str, Metric]]
 
     kind: str
-    dataset: str | None = None
+    dataset: str | None = Field(default=None, min_length=1)
     subset: str | None = Field(default=None, description="the hub data set's configuration")
     files: dict[SplitName, str] | None = None
     splits: dict[SplitName, str] | None = Field(default=None, description="the data set's names of our splits")
@@ -64,18 +64,38 @@ class TaskSpec(BaseModel, ABC):
     @model_validator(mode="after")
     def _one_source(self) -> "TaskSpec":
         if (self.dataset is None) == (self.files is None):
-            raise ValueError("give either dataset or files")
+            got = f"both, {self.dataset} and {len(self.files or ())} files" if self.dataset else "neither"
+            raise ValueError(f"give either dataset or files; got {got}")
         if self.files is not None and not {"train", "dev"} <= self.files.keys():
-            raise ValueError(f"files needs train and dev; got {', '.join(self.files) or 'none'}")
+            raise ValueError(f"files needs train and dev; got {', '.join(self.files) or 'none'}. Name a file for each")
+        is_embedded = self.dataset is not None and embedded.is_embedded(self.dataset)
         for name in ("subset", "splits"):
-            if self.files is not None and getattr(self, name) is not None:
-                raise ValueError(f"{name} belongs to dataset, not to files")
-        if self.dataset and embedded.is_embedded(self.dataset):
-            embedded.dataset_name(self.dataset)
+            if (self.files is not None or is_embedded) and (got := getattr(self, name)) is not None:
+                raise ValueError(f"{name} is {got!r}, and belongs to data sets of the hub alone. Leave it out")
+        if self.dataset and is_embedded:
+            self._check_embedded(self.dataset)
+        repeated = [metric for metric in self.metrics or () if (self.metrics or ()).count(metric) > 1]
+        if repeated:
+            raise ValueError(f"metrics names {repeated[0]} twice. Write it once")
         unknown = [metric for metric in self.metrics or () if metric not in self.all_metrics]
         if unknown or self.metrics == ():
-            raise ValueError(f"unknown metric {some(unknown)}; allowed are {', '.join(self.all_metrics)}")
+            got = some(unknown) if unknown else "none"
+            raise ValueError(f"unknown metric {got}; allowed are {', '.join(self.all_metrics)}")
         return self
+
+    def _check_embedded(self, dataset: str) -> None:
+        kind = embedded.dataset_kind(embedded.dataset_name(dataset))
+        # Labels can be put into words, or read as numbers; pairs of texts have none.
+        if (kind == "sequence_to_sequence") != (self.kind == "sequence_to_sequence"):
+            fitting = [
+                name
+                for name in embedded.EMBEDDED_DATASETS
+                if (embedded.dataset_kind(name) == "sequence_to_sequence") == (self.kind == "sequence_to_sequence")
+            ]
+            raise ValueError(
+                f"{dataset} is for the kind {kind}, and this task is {self.kind}; allowed for it are "
+                f"{', '.join(embedded.PREFIX + name for name in fitting)}"
+            )
 
     @abstractmethod
     def auto_model(self) -> Any:

@@ -152,7 +152,9 @@ class ClassificationTask(TaskSpec):
     kind: Literal["classification"] = "classification"
     text: str | tuple[str, str] | None = Field(default=None, description="the column, or two columns, of the text")
     label: str = "label"
-    label_names: tuple[str, ...] | None = Field(default=None, description="labels by number; sorted by default")
+    label_names: tuple[str, ...] | None = Field(
+        default=None, min_length=2, description="labels by number; sorted by default"
+    )
 
     @model_validator(mode="after")
     def _known_glue(self) -> "ClassificationTask":
@@ -160,6 +162,12 @@ class ClassificationTask(TaskSpec):
             raise ValueError("glue/stsb is a regression task: set task.kind to regression")
         if self.glue is not None and self.glue not in GLUE:
             raise ValueError(f"unknown GLUE task {self.glue}; allowed are {', '.join(GLUE)}")
+        twice = [name for name in self.label_names or () if (self.label_names or ()).count(name) > 1]
+        if twice:
+            raise ValueError(f"label_names has {twice[0]} twice. Every label needs a name of its own")
+        n_labels = len(self.label_names or ()) or (GLUE[self.glue].n_labels if self.glue else 2)
+        if "f1" in (self.metrics or ()) and n_labels != 2:
+            raise ValueError(f"the metric f1 needs two labels, and these data have {n_labels}. Use f1_macro")
         return self
 
     def auto_model(self) -> Any:

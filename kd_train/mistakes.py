@@ -1,0 +1,145 @@
+"""What is wrong with a study, in the words of the file: the place, what was got, what is allowed."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+_Location = Sequence[int | str]
+
+# pydantic speaks of Python's types. A file has texts, numbers, lists and mappings.
+_WORDS = {
+    "tuple_type": "wanted a list, such as [a, b]",
+    "list_type": "wanted a list, such as [a, b]",
+    "dict_type": "wanted a mapping of keys to values",
+    "model_type": "wanted a mapping of keys to values",
+    "model_attributes_type": "wanted a mapping of keys to values",
+    "string_type": "wanted a text",
+    "bool_type": "wanted true or false",
+    "bool_parsing": "wanted true or false",
+    "int_type": "wanted a whole number",
+    "int_parsing": "wanted a whole number",
+    "int_parsing_size": "wanted a whole number of usual size",
+    "int_from_float": "wanted a whole number",
+    "float_type": "wanted a number",
+    "float_parsing": "wanted a number",
+    "finite_number": "wanted a finite number",
+    "string_pattern_mismatch": "wanted letters, digits, '_', '.' and '-', a letter or digit first",
+    "string_too_short": "wanted a text that is not empty",
+}
+
+
+def mistakes(
+    error: ValidationError, content: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseModel]]
+) -> Iterable[str]:
+    """One line a place in the file.
+
+    Args:
+        error: pydantic's.
+        content: what it was found in.
+        root: the model of the whole file.
+        tagged: the models of a part that has several, by their tags.
+    """
+    details = [detail for detail in error.errors() if not _was_filled_in(detail["loc"], content)]
+    by_place: dict[str, list[str]] = {}
+    for detail in details:
+        within = [d["loc"] for d in details if d["loc"][: len(detail["loc"])] == detail["loc"]]
+        if detail["type"] == "too_short" and len(within) > 1:
+            continue  # pydantic counts the valid items only; each of the others is reported by itself
+        place, message = _place(detail, content), _message(detail, root, tagged)
+        named, separator, rest = message.partition(": ")
+        if place == "study" and separator and " " not in named:  # the message of a whole says itself where
+            place, message = named, rest
+        by_place.setdefault(place, []).append(message)
+    for place, messages in by_place.items():
+        # Of a value that may be of several types, what is wrong inside of one says more than that it is no other.
+        if any(other.startswith(f"{place}.") for other in by_place) and all(m.startswith("wanted") for m in messages):
+            continue
+        yield f"{place}: {', or '.join(dict.fromkeys(messages))}"
+
+
+def _was_filled_in(location: _Location, content: Any) -> bool:
+    """Whether this is the study's own mistake, met again in a strategy that it was filled into."""
+    match location:
+        case ("strategies", int(number), "student" | "loss" as section, str(key), *_):
+            entry = content["strategies"][number]
+            return not (isinstance(entry, dict) and isinstance(entry.get(section), dict) and key in entry[section])
+    return False
+
+
+def _message(detail: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseModel]]) -> str:
+    kind, location = detail["type"], detail["loc"]
+    if kind == "extra_forbidden":
+        valid = sorted(_fields_at(root, location[:-1], tagged))
+        return f"unknown key;{_nearest(str(location[-1]), valid)} valid here: {', '.join(valid)}"
+    if kind == "missing":
+        return "missing"
+    got = detail.get("input")
+    if kind == "unknown_kind":
+        got = got.get("kind") if isinstance(got, dict) else got
+        return f"{detail['msg']}{_did_you_mean(got, tagged)} (got {got!r})"
+    if kind == "too_short":
+        message = f"wanted a list of at least {detail['ctx']['min_length']}"
+    elif kind == "too_long":
+        message = f"wanted a list of at most {detail['ctx']['max_length']}"
+    else:
+        message = _WORDS.get(kind, detail["msg"].removeprefix("Value error, "))
+    if kind == "literal_error":
+        message += _did_you_mean(
+            got, [c.strip(" '") for c in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        )
+    return f"{message} (got {_shown(got)})" if kind != "value_error" or not isinstance(got, dict) else message
+
+
+def _shown(got: Any, most: int = 80) -> str:
+    if got is None:
+        return "nothing: null"
+    shown = repr(list(got) if isinstance(got, tuple) else got)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
+def _did_you_mean(got: Any, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(got, list(choices), n=1, cutoff=0.5) if isinstance(got, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _nearest(key: str, valid: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    return f" did you mean {near[0]}?" if near else ""
+
+
+def _place(detail: Any, content: Any) -> str:
+    """A mistake's path in the file. pydantic's also names types and tags, which are nowhere in the content."""
+    path: list[str] = []
+    location = detail["loc"]
+    for number, part in enumerate(location):
+        inside = isinstance(content, dict) and part in content
+        inside = inside or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content))
+        if inside:
+            content = content[part]
+            path.append(str(part))
+        elif number == len(location) - 1 and detail["type"] in ("missing", "extra_forbidden"):
+            path.append(str(part))
+    if detail["type"] == "unknown_kind":
+        path.append("kind")
+    return ".".join(path) or "study"
+
+
+def _fields_at(model: type[BaseModel], location: _Location, tagged: Mapping[str, type[BaseModel]]) -> set[str]:
+    """The keys that are valid at a place of the study, by following the models' own fields."""
+    for part in location:
+        if part in tagged:
+            model = tagged[str(part)]
+            continue
+        if isinstance(part, int) or part not in model.model_fields:
+            continue
+        inner = _models_in(model.model_fields[part].annotation)
+        model = inner[0] if inner else model
+    return set(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
