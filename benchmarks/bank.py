@@ -21,9 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from kd_train.assignment import Fixed
-from kd_train.bank import Bank, Member
+from kd_train.bank import Bank
 from kd_train.batches import DataOrder, cut_by_length
 from kd_train.matching import Strategy, layer_pairs
+from kd_train.member import Member
 from kd_train.optimizers import OptimizerSpec
 from kd_train.students import StudentSpec, build_student, plan_student
 from kd_train.tasks.classification import Classification

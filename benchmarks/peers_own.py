@@ -21,8 +21,9 @@ from peers_workload import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Gate, Wor
 
 from kd_train import embedded
 from kd_train.assignment import Fixed
-from kd_train.bank import Bank, Member
+from kd_train.bank import Bank
 from kd_train.batches import cut_by_length
+from kd_train.member import Member
 from kd_train.optimizers import OptimizerSpec
 from kd_train.tasks.classification import Classification
 from layerangles.checkpoints import load_tokenizer

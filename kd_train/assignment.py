@@ -50,6 +50,10 @@ class Assignment(ABC):
     def end_step(self, observed: Float[Tensor, "student_layer teacher_layer"]) -> None:  # noqa: B027
         """Take in what was observed on the whole batch."""
 
+    def pairs_before(self, step: int) -> tuple[LayerPair, ...]:
+        """The pairs that led to the state after so many steps; those of the first step for 0."""
+        return self.pairs(max(step - 1, 0))
+
     def record(self, step: int) -> dict[str, Any] | None:  # noqa: ARG002
         """For ``matching.json``: what a changing map did in the steps before ``step``; None for a fixed map."""
         return None
@@ -150,13 +154,17 @@ class Nearest(Assignment):
         self._student_layers = student_layers
         self._targets = forward_targets(student_layers, teacher_layers)
         self._embedding: tuple[LayerPair, ...] = ((0, 0),) if embedding_pair else ()
-        self._chosen = tuple(range(1, student_layers + 1))
+        self._chosen = self._used = tuple(range(1, student_layers + 1))
         self._counts = torch.zeros(student_layers, len(self._targets), dtype=torch.float64)
         self.observed = torch.zeros_like(self._counts)
 
     def pairs(self, step: int) -> tuple[LayerPair, ...]:  # noqa: ARG002
         """The map of the step at hand."""
         return (*self._embedding, *zip(self._chosen, self._targets, strict=True))
+
+    def pairs_before(self, step: int) -> tuple[LayerPair, ...]:  # noqa: ARG002
+        """The map of the step before."""
+        return (*self._embedding, *zip(self._used, self._targets, strict=True))
 
     def student_layers(self, step: int) -> tuple[int, ...]:  # noqa: ARG002
         """All of them: each is a candidate."""
@@ -178,7 +186,7 @@ class Nearest(Assignment):
         """Count the map that was used, and choose the next step's."""
         for column, student_layer in enumerate(self._chosen):
             self._counts[student_layer - 1, column] += 1
-        self._chosen = monotone_assignment(observed)
+        self._used, self._chosen = self._chosen, monotone_assignment(observed)
         self.observed = torch.zeros_like(self._counts)
 
     def record(self, step: int) -> dict[str, Any]:  # noqa: ARG002
@@ -186,12 +194,12 @@ class Nearest(Assignment):
         return {"kind": "dynamic", "teacher_layers": list(self._targets), "steps": self._counts.int().tolist()}
 
     def state(self) -> dict[str, Tensor]:
-        """The map of the next step, and the counts."""
-        return {"chosen": torch.tensor(self._chosen), "counts": self._counts}
+        """The maps of the last step and the next one, and the counts."""
+        return {"chosen": torch.tensor(self._chosen), "used": torch.tensor(self._used), "counts": self._counts}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from there."""
-        self._chosen = tuple(state["chosen"].tolist())
+        self._chosen, self._used = tuple(state["chosen"].tolist()), tuple(state["used"].tolist())
         self._counts = state["counts"].clone()
 
 

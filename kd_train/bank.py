@@ -8,24 +8,21 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kd_train.assignment import Assignment
 from kd_train.batches import shared_out
-from kd_train.controls import TargetKind
 from kd_train.forward import Call, chosen_tokens, labelled
 from kd_train.losses import (
     BatchCounts,
-    LossSpec,
     Tokens,
     hidden_loss,
     label_loss,
@@ -33,6 +30,7 @@ from kd_train.losses import (
     prediction_divergence,
 )
 from kd_train.maps import name_of
+from kd_train.member import Member, Stop, load_member, save_member
 from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
 from kd_train.packing import can_be_packed
 from kd_train.randomness import seeded
@@ -42,63 +40,6 @@ from layerangles.states import Tower, blocks, first_position, towers_of
 
 # On a GPU, work is queued: to know whose time it was, the queue must be emptied. Done in every so many steps only.
 _TIMED_EVERY = 16
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Why a member is trained no further after ``step`` steps: it failed, or it got no better."""
-
-    step: int
-    reason: str
-    failed: bool
-
-
-@dataclass
-class Member:
-    """One student of a bank, and all that it does not share with the others.
-
-    Attributes:
-        name: of its directory.
-        model: the student.
-        assignments: what it is matched to, by tower; empty where nothing is.
-        maps: its maps into teacher space, from :func:`kd_train.maps.build_maps`.
-        loss: its loss.
-        targets: what it is matched to, if it is a control.
-        learning_rate: its own, if it is not the bank's.
-        adapters: peft's wrapper around the model, where only adapters are trained.
-        stopped: why it is trained no further, if it is not.
-        seconds: what its part of the timed steps took, and how many those were.
-    """
-
-    name: str
-    model: PreTrainedModel
-    assignments: dict[Tower, Assignment] = field(default_factory=dict)
-    maps: nn.ModuleDict = field(default_factory=nn.ModuleDict)
-    loss: LossSpec = field(default_factory=LossSpec)
-    targets: TargetKind = "teacher"
-    learning_rate: float | None = None
-    adapters: Any = None
-    stopped: Stop | None = None
-    seconds: tuple[float, int] = (0.0, 0)
-
-    @property
-    def matched(self) -> dict[Tower, Assignment]:
-        """The assignments that are part of its loss."""
-        return self.assignments if self.loss.hidden_weight else {}
-
-    def wanted(self, step: int) -> dict[Wanted, tuple[int, ...]]:
-        """The states that a step needs of the teacher, and at which layers."""
-        wanted = {
-            Wanted(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
-            for tower, assignment in self.matched.items()
-        }
-        return {key: layers for key, layers in wanted.items() if layers}
-
-    def memory_bytes(self, optimizer: torch.optim.Optimizer) -> int:
-        """The memory of its weights, their gradients and its optimizer; not of its activations."""
-        parameters = [*self.model.parameters(), *self.maps.parameters()]
-        held = sum(p.nbytes * (2 if p.requires_grad else 1) for p in parameters)
-        return held + sum(tensor.nbytes for tensor in optimizer_tensors(optimizer).values())
 
 
 @dataclass(frozen=True)
@@ -194,9 +135,8 @@ class Bank:
         }
         self._rate_factor = rate_factor(optimizer, total_steps)
         models = [member.model for member in members] + (list(self._teacher.models.values()) if self._teacher else [])
-        counts_pad = any(member.matched and member.loss.matched_tokens == "all" for member in members)
         # A compiled block would be compiled anew for every packing.
-        self.packs = not (counts_pad or compiled) and all(can_be_packed(model) for model in models)
+        self.packs = not compiled and all(can_be_packed(model) for model in models)
         self._first_position = first_position(members[0].model.config)
 
     @property
@@ -217,14 +157,39 @@ class Bank:
             The loss terms of each member, unweighted, and their weighted sum ``total``.
         """
         batch, members = _Batch(parts), self.active
+        totals: dict[str, dict[str, Tensor]] = {member.name: {} for member in members}
+        seconds = dict.fromkeys(totals, 0.0)
+        for pack in (True, False):
+            alike = [member for member in members if self._is_packed(member) is pack]
+            if alike:
+                self._backward(alike, batch, step, pack, totals, seconds)
+        losses = {}
+        for member in members:
+            start = self._clock(step)
+            losses[member.name] = self._everywhere(self._terms_of(member), totals[member.name])
+            self._update(member, step, losses[member.name]["total"])
+            if step % _TIMED_EVERY == 0 or self.accelerator.device.type == "cpu":
+                before, steps = member.seconds
+                member.seconds = (before + seconds[member.name] + self._clock(step) - start, steps + 1)
+        return losses
+
+    def _is_packed(self, member: Member) -> bool:
+        return self.packs and not (member.matched and member.loss.matched_tokens == "all")
+
+    def _backward(
+        self,
+        members: Sequence[Member],
+        batch: _Batch,
+        step: int,
+        pack: bool,
+        totals: dict[str, dict[str, Tensor]],
+        seconds: dict[str, float],
+    ) -> None:
+        """Add this process's share of a batch to the gradients of some members, to their terms and to their time."""
+        device, parts = self.accelerator.device, batch.parts
         own = shared_out(parts, self.accelerator.num_processes)[self.accelerator.process_index]
-        calls = [
-            Call(part, self.accelerator.device, pack=self.packs, first_position=self._first_position) for part in parts
-        ]
-        sums = {member.name: dict.fromkeys(self._terms_of(member), 0.0) for member in members}
-        totals: dict[str, dict[str, Tensor]] = {name: {} for name in sums}
+        calls = [Call(part, device, pack=pack, first_position=self._first_position) for part in parts]
         words = {member.name: _Words.look_up(member.model, [calls[i] for i in own]) for member in members}
-        seconds = dict.fromkeys(sums, 0.0)
         for number, targets in zip(own, self._targets(calls, own, members, step), strict=True):
             call = calls[number]
             # One student after the other, so that the activations of only one are in memory.
@@ -236,20 +201,13 @@ class Bank:
                 with seeded(self.seed, "dropout", step, number):
                     terms = self._terms(member, inputs, call, targets, batch, step)
                 self.accelerator.backward(terms["total"])
+                so_far = totals[member.name]
                 for name, value in terms.items():
-                    so_far = totals[member.name].get(name)
-                    totals[member.name][name] = value.detach() if so_far is None else so_far + value.detach()
+                    so_far[name] = so_far[name] + value.detach() if name in so_far else value.detach()
                 seconds[member.name] += self._clock(step) - start
-        for member in members:
-            start = self._clock(step)
-            if (looked_up := words[member.name]) is not None:
+        for looked_up in words.values():
+            if looked_up is not None:
                 looked_up.backward()
-            sums[member.name] = self._everywhere(sums[member.name], totals[member.name])
-            self._update(member, step, sums[member.name]["total"])
-            if step % _TIMED_EVERY == 0 or self.accelerator.device.type == "cpu":
-                before, steps = member.seconds
-                member.seconds = (before + seconds[member.name] + self._clock(step) - start, steps + 1)
-        return sums
 
     def _terms_of(self, member: Member) -> list[str]:
         if self._teacher is None:
@@ -281,16 +239,18 @@ class Bank:
         step: int,
     ) -> dict[str, Float[Tensor, ""]]:
         loss = member.loss
-        is_matched = targets is not None and bool(member.wanted(step))
+        # Nothing is matched without a teacher.
+        wanted = member.wanted(step) if targets is not None else {}
+        layers = {layer for key in wanted for layer in member.assignments[key.tower].student_layers(step)}
         with self.accelerator.autocast():
-            output, states = call.run(member.model, inputs, with_states=is_matched)
+            output, states = call.run(member.model, inputs, layers=layers)
         predictions, labels = labelled(output.logits, call.part.labels)
         terms = {"ce": label_loss(predictions, labels, batch.counts)}
         total = loss.ce_weight * terms["ce"]
         if targets is not None:
             terms["kl"] = prediction_divergence(predictions, targets.predictions, loss, batch.counts)
             total = total + loss.kl_weight * terms["kl"]
-        if targets is not None and is_matched:
+        if targets is not None and wanted:
             terms["hidden"] = self._hidden(member, states, call, targets, batch, step)
             total = total + loss.hidden_weight * terms["hidden"]
         return terms | {"total": total}
@@ -298,7 +258,7 @@ class Bank:
     def _hidden(
         self,
         member: Member,
-        states: Mapping[str, Sequence[Tensor]],
+        states: Mapping[str, Sequence[Tensor | None]],
         call: Call,
         targets: Targets,
         batch: _Batch,
@@ -309,7 +269,7 @@ class Bank:
         for key in member.wanted(step):
             assignment = member.assignments[key.tower]
             layers = assignment.student_layers(step)
-            chosen = call.states([states[key.tower][layer] for layer in layers], key.tower, key.tokens)
+            chosen = call.states(states, key.tower, layers, key.tokens)
             mapped = {
                 layer: member.maps[name](state) if (name := name_of(key.tower, layer)) in member.maps else state
                 for layer, state in zip(layers, chosen, strict=True)
@@ -328,7 +288,7 @@ class Bank:
             by_tower.append(over_pairs(loss.hidden, losses))
         return torch.stack(by_tower).sum()
 
-    def _everywhere(self, terms: Mapping[str, float], own: Mapping[str, Tensor]) -> dict[str, float]:
+    def _everywhere(self, terms: Sequence[str], own: Mapping[str, Tensor]) -> dict[str, float]:
         """The terms of a member, over the parts of all processes."""
         zero = torch.zeros((), device=self.accelerator.device)
         values = self._summed(torch.stack([own.get(name, zero).float() for name in terms]))
@@ -382,12 +342,8 @@ class Bank:
         for member in self.members:
             place = folder / member.name
             place.mkdir(parents=True)
-            save_model(member.model, str(place / "model.safetensors"))
-            save_model(member.maps, str(place / "maps.safetensors"))
+            save_member(member, place)
             save_file(optimizer_tensors(self._optimizers[member.name]), place / "optimizer.safetensors")
-            for tower, assignment in member.assignments.items():
-                if state := assignment.state():
-                    save_file(state, place / f"{tower}.safetensors")
             if member.stopped is not None:
                 (place / "stopped.json").write_text(json.dumps(asdict(member.stopped)), encoding="utf-8")
 
@@ -395,12 +351,8 @@ class Bank:
         """Read what :meth:`save` wrote."""
         for member in self.members:
             place = folder / member.name
-            load_model(member.model, place / "model.safetensors")
-            load_model(member.maps, place / "maps.safetensors")
+            load_member(member, place)
             load_optimizer(self._optimizers[member.name], load_file(place / "optimizer.safetensors"))
-            for tower, assignment in member.assignments.items():
-                if (file := place / f"{tower}.safetensors").exists():
-                    assignment.load_state(load_file(file))
             if (stopped := place / "stopped.json").exists():
                 member.stopped = Stop(**json.loads(stopped.read_text(encoding="utf-8")))
 

@@ -1,6 +1,6 @@
 """A model called on a part of a batch, padded or packed, and its states at the tokens that are matched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -34,22 +34,23 @@ class Call:
         self.inputs = self.packing.packed(self.part.inputs) if self.packing else self.part.inputs
 
     def run(
-        self, model: PreTrainedModel, inputs: Mapping[str, Tensor], *, with_states: bool
-    ) -> tuple[Any, dict[str, tuple[Tensor, ...]]]:
-        """A model's output, and if wanted its states by tower; of packed inputs ``[1, token, dim]`` each."""
+        self, model: PreTrainedModel, inputs: Mapping[str, Tensor], *, layers: Collection[int]
+    ) -> tuple[Any, dict[str, tuple[Tensor | None, ...]]]:
+        """A model's output, and the states of these layers by tower; of packed inputs ``[1, token, dim]`` each."""
         options: dict[str, Any] = {} if self.packing is None else {"packing": self.packing}
         with nullcontext() if self.packing is None else attending_packed(model, self.packing):
-            if with_states:
-                return forward_with_states(model, inputs, **options)
+            if layers:
+                return forward_with_states(model, inputs, layers=layers, **options)
             return model(**known_inputs(model, inputs), **options), {}
 
     def states(
-        self, states: Sequence[Float[Tensor, "row position dim"]], tower: Tower, tokens: Tokens
+        self, by_tower: Mapping[str, Sequence[Tensor | None]], tower: Tower, layers: Iterable[int], tokens: Tokens
     ) -> Float[Tensor, "layer token dim"]:
-        """Some layers' states, from :meth:`run`, at the matched tokens."""
+        """The states of some layers, from :meth:`run`, at the matched tokens."""
+        states = [state for layer in layers if (state := by_tower[tower][layer]) is not None]
         if self.packing is None:
             return counted_states(states, chosen_tokens(self.part, tower, tokens)).float()
-        flat = torch.cat(list(states)).float()
+        flat = torch.cat(states).float()
         return flat if tokens == "valid" else flat[:, self.first_of_valid(tower)]
 
     def first_of_valid(self, tower: Tower) -> Bool[Tensor, " token"]:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
-from safetensors.torch import load_model, save_model
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from kd_train.bank import Bank, Member, Stop
+from kd_train.bank import Bank
 from kd_train.batches import DataOrder, cut_by_length
+from kd_train.member import Member, Stop, load_member, save_member
 from kd_train.metrics import Measurement, MetricsLog
 from kd_train.plan import StudyPlan
 from kd_train.study import RunSpec, Study
@@ -150,8 +150,7 @@ class Run:
             if best.step == done and self.spec.keep == "best" and shop.is_main:
                 with replacing(self._states / "best" / member.name, overwrite=True) as beside:
                     beside.mkdir()
-                    save_model(member.model, str(beside / "model.safetensors"))
-                    save_model(member.maps, str(beside / "maps.safetensors"))
+                    save_member(member, beside)
             since = sum(m.step > best.step for m in along)
             if self.spec.patience is not None and since >= self.spec.patience:
                 reason = f"no better {metric} on the dev split in {since} evaluations"
@@ -167,8 +166,7 @@ class Run:
             best = self.shop.best(member.name)
             kept = self._states / "best" / member.name
             if self.spec.keep == "best" and best is not None and kept.exists():
-                load_model(member.model, kept / "model.safetensors")
-                load_model(member.maps, kept / "maps.safetensors")
+                load_member(member, kept)
                 steps[member.name] = best.step
         return steps
 
@@ -181,13 +179,14 @@ class Run:
                     shutil.rmtree(older)
         self.shop.accelerator.wait_for_everyone()
 
-    def forget(self) -> None:
-        """Remove the states to resume from, once what they led to is written."""
-        self.shop.accelerator.wait_for_everyone()
-        if self.shop.is_main:
-            shutil.rmtree(self._states, ignore_errors=True)
-            with suppress(OSError):  # another run's states are still in it
-                self._states.parent.rmdir()
+
+def forget_states(shop: Workshop, name: str) -> None:
+    """Remove a run's states to resume from, once what they led to is written."""
+    shop.accelerator.wait_for_everyone()
+    if shop.is_main:
+        shutil.rmtree(shop.folder / "resume" / name, ignore_errors=True)
+        with suppress(OSError):  # another run's states are still in it, or there are none
+            (shop.folder / "resume").rmdir()
 
 
 def _newest_state(states: Path) -> int:

@@ -98,11 +98,13 @@ class TeacherPass:
                 of_kind = {key: of for key, of in layers.items() if key.kind == kind}
                 if not of_kind and kind != "teacher":
                     continue
-                output, by_tower = call.run(model, call.inputs, with_states=bool(of_kind))
+                output, by_tower = call.run(
+                    model, call.inputs, layers={layer for of in of_kind.values() for layer in of}
+                )
                 if kind == "teacher":
                     predictions, _ = labelled(output.logits, call.part.labels)
                 for key, of in of_kind.items():
-                    found = call.states([by_tower[key.tower][layer] for layer in of], key.tower, key.tokens)
+                    found = call.states(by_tower, key.tower, of, key.tokens)
                     states[key] = dict(zip(of, found, strict=True))
         if predictions is None:
             raise AssertionError("the teacher is always among the models")

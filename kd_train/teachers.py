@@ -9,10 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from kd_train import embedded
-from kd_train.bank import Bank, Member
+from kd_train.bank import Bank
 from kd_train.lora import add_adapters
+from kd_train.member import Member
 from kd_train.randomness import seeded
-from kd_train.run import Run, Workshop
+from kd_train.run import Run, Workshop, forget_states
 from kd_train.study import FinetuneSpec, Study
 from layerangles.checkpoints import TeacherReference, quiet_transformers, weights_sha256
 from layerangles.errors import InputError, RunError
@@ -72,6 +73,7 @@ def tuned_teacher(
             if cached is not None and shop.is_main:
                 _copy(place, cached)
         shop.accelerator.wait_for_everyone()
+    forget_states(shop, TEACHER)
     teacher = load_teacher(place, shop.study)
     _score(shop, teacher, total_steps)
     return teacher, TeacherReference(path=TEACHER, weights_sha256=weights_sha256(place))
@@ -111,7 +113,6 @@ def _finetune(shop: Workshop, base: Path, spec: FinetuneSpec, total_steps: int) 
         with replacing(shop.folder / TEACHER) as beside, quiet_transformers():
             final.save_pretrained(beside)
             shop.tokenizer.save_pretrained(beside)
-    run.forget()
 
 
 def _untuned(shop: Workshop, base: Path, spec: FinetuneSpec) -> PreTrainedModel:

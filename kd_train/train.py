@@ -6,18 +6,20 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel
 
-from kd_train.bank import Bank, Member
+from kd_train.bank import Bank
 from kd_train.batches import DataOrder, cut_by_length
 from kd_train.lora import add_adapters, merged
 from kd_train.maps import build_maps, name_of, principal_directions, second_moments, set_principal, stored_maps
 from kd_train.matching import Strategy, forward_targets
+from kd_train.member import Member
 from kd_train.metrics import Measurement, MetricsLog
 from kd_train.plan import MemberPlan, plan_study, teacher_path
-from kd_train.run import STOPPED_FILE, Run, Workshop, mark_stopped
+from kd_train.run import STOPPED_FILE, Run, Workshop, forget_states, mark_stopped
 from kd_train.students import build_student
 from kd_train.study import RESOLVED_FILE, Study, read_study, write_resolved
 from kd_train.tasks.base import Task
@@ -90,6 +92,7 @@ def train_study(
         for seed in study.seeds if seeds is None else seeds:
             if not is_done(study, seed):
                 _train_seed(shop, teacher, reference, seed)
+            forget_states(shop, f"seed{seed}")
         accelerator.end_training()
     return study.folder
 
@@ -164,6 +167,9 @@ def _accelerator(study: Study, device: str) -> Accelerator:
     for tracker in study.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise InputError(f"report_to names {tracker}, which is not installed. Run: pip install {tracker}")
+    on_gpu = device == "auto" and torch.cuda.is_available()
+    if study.precision == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise InputError("precision is bfloat16, which this GPU does not have. Set it to float32.")
     # A process has one precision and one device; an earlier study's must not bind this one.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
@@ -229,7 +235,6 @@ def _train_seed(shop: Workshop, teacher: PreTrainedModel, reference: TeacherRefe
             continue
         shop.evaluate(member, step, [split for split in shop.held_out if split != "dev"])
         write(member, students / member.name, step, final=True)
-    run.forget()
 
 
 def _member(shop: Workshop, teacher: PreTrainedModel, name: str, plan: MemberPlan, seed: int) -> Member:
@@ -266,6 +271,12 @@ def _set_principal_maps(shop: Workshop, teacher: PreTrainedModel, planned: Seque
         for tower, teacher_layers in shop.plan.teacher_depths.items()
         for layer in range(plan.student.layers[tower] + 1)
     }
+    for member, plan in planned:
+        if plan.student.share_map:  # one map for all of them
+            for tower in shop.plan.teacher_depths:
+                mine = [key for key in targets if key[:2] == (member.name, tower)]
+                together = tuple(sorted({layer for key in mine for layer in targets[key]}))
+                targets |= dict.fromkeys(mine, together)
     layers: dict[Tower, set[int]] = {}
     for (_, tower, _), of in targets.items():
         layers.setdefault(tower, set()).update(of)
@@ -311,7 +322,6 @@ def _matching(
     strategy = plan.strategy
     records = {tower: assignment.record(step) for tower, assignment in member.assignments.items()}
     changing = {str(tower): record for tower, record in records.items() if record is not None}
-    last = max(step - 1, 0)  # the step whose map led here
     return Matching(
         teacher=reference,
         strategy=strategy.model_dump(mode="json", exclude_none=True, include=set(Strategy.model_fields)),
@@ -320,7 +330,7 @@ def _matching(
         step=step,
         best=None if best is None else {"step": best.step, "metric": best.metric, "value": best.value},
         towers={
-            tower: TowerMatching(pairs=assignment.pairs(last), map=plan.student.map)
+            tower: TowerMatching(pairs=assignment.pairs_before(step), map=plan.student.map)
             for tower, assignment in member.assignments.items()
         },
         init={

@@ -1,7 +1,7 @@
 """The hidden states of any transformers model, tower by tower: how many there are, and which."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -132,8 +132,13 @@ def blocks(model: PreTrainedModel, tower: Tower | None = None) -> nn.ModuleList:
 
 
 def forward_with_states(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], *, final_norm: FinalNorm = "pre", **options: Any
-) -> tuple[Any, dict[str, tuple[Float[Tensor, "example position dim"], ...]]]:
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    *,
+    final_norm: FinalNorm = "pre",
+    layers: Collection[int] | None = None,
+    **options: Any,
+) -> tuple[Any, dict[str, tuple[Any, ...]]]:
     """Run a model and return its output and, by tower, its states: the embedding output, then one state a block.
 
     transformers hands out the last state of a pre-norm model after the final norm, the others before theirs.
@@ -142,6 +147,9 @@ def forward_with_states(
 
     Inputs that a model does not know are not given to it: a BERT's tokenizer writes ``token_type_ids``, which a
     DistilBERT does without. ``options`` are given to it whether its signature names them or not.
+
+    Only the states of ``layers`` are kept in memory, where transformers can tell them apart; all by default. In the
+    place of the others there may be None.
     """
     towers = towers_of(model.config)
     given = known_inputs(model, inputs)
@@ -158,7 +166,7 @@ def forward_with_states(
     with ExitStack() as hooks:
         for tower in towers if final_norm == "pre" else ():
             hooks.callback(blocks(model, tower)[-1].register_forward_hook(keep(tower)).remove)
-        output = model(**given, **no_cache, **options, output_hidden_states=True)
+        output = model(**given, **no_cache, **options, output_hidden_states=True if layers is None else sorted(layers))
     states: dict[str, tuple[Tensor, ...]] = {}
     for tower in towers:
         theirs = output[f"{tower}_hidden_states" if len(towers) > 1 else "hidden_states"]

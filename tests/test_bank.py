@@ -28,8 +28,8 @@ from toys_training import (
 from transformers import PreTrainedModel, get_scheduler
 
 from kd_train.assignment import Attention, Nearest
-from kd_train.bank import Member
 from kd_train.losses import HiddenLoss, LossSpec
+from kd_train.member import Member
 
 # ---- company -------------------------------------------------------------------------------------------------------
 
@@ -81,7 +81,6 @@ def test_a_student_in_a_bank_is_the_student_alone_to_the_bit(name: str, company:
     assert losses == company[name][1]
 
 
-@pytest.mark.xfail(strict=True, reason="a student that counts PAD keeps all others from being packed")
 def test_a_student_is_the_same_beside_one_that_counts_pad() -> None:
     after = []
     for others in ((), (LossSpec(hidden="paper_qwen"),)):

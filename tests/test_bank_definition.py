@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 from transformers.optimization import Adafactor
 
 from kd_train.assignment import Attention, Nearest
-from kd_train.bank import Member
 from kd_train.losses import HiddenLoss, LossSpec
 from kd_train.maps import principal_directions, second_moments, set_principal
+from kd_train.member import Member
 from kd_train.optimizers import OptimizerSpec
 from kd_train.randomness import seeded
 from kd_train.tasks.base import Part

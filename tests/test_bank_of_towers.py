@@ -10,10 +10,10 @@ from toys_training import toy_bank
 from transformers import PreTrainedModel
 
 from kd_train.assignment import Fixed
-from kd_train.bank import Member
 from kd_train.controls import TargetKind
 from kd_train.losses import LossSpec
 from kd_train.maps import build_maps, name_of
+from kd_train.member import Member
 from kd_train.students import StudentSpec, build_student, plan_student
 from kd_train.tasks.base import IGNORED, Feature
 from layerangles.states import Tower, blocks, towers_of

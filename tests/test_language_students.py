@@ -41,7 +41,7 @@ def _all_layers(teacher: PreTrainedModel) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_of_all_blocks_is_itslanguage_teacher(family: str) -> None:
+def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
     """Blocks, embeddings, heads, final norms, and what BART and Marian add to the logits."""
     teacher = language_teacher(family)
     student = _student(family, teacher, **_all_layers(teacher))
@@ -112,7 +112,7 @@ def test_random_embeddings_come_with_a_random_head(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_random_student_has_no_block_of_itslanguage_teacher(family: str) -> None:
+def test_a_random_student_has_no_block_of_its_teacher(family: str) -> None:
     teacher = language_teacher(family)
     student = _student(family, teacher, init="random")
     assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
@@ -246,6 +246,6 @@ def test_the_plan_counts_the_parameters_that_are_built(family: str, student: dic
         ("t5", {"share_map": True, "map": "identity"}, "share_map is set, but an identity map has nothing to share"),
     ],
 )
-def test_what_is_not_possible_with_thislanguage_teacher(family: str, spec: dict[str, Any], message: str) -> None:
+def test_what_is_not_possible_with_this_teacher(family: str, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_student(StudentSpec(**{"layers": 2} | spec), CONFIGS[family]())

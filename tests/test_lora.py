@@ -29,8 +29,8 @@ from transformers import (
     T5Config,
 )
 
-from kd_train.bank import Member
 from kd_train.lora import LoraSpec, add_adapters, merged
+from kd_train.member import Member
 
 _LANGUAGE: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": lambda: AutoModelForCausalLM.from_config(

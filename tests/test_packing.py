@@ -125,7 +125,8 @@ def test_a_loss_that_counts_pad_is_not_packed() -> None:
     teacher = toy_bert(layers=4)
     member = toy_member(teacher, "qwen", FORWARD, loss=LossSpec(hidden="paper_qwen"))
     bank = toy_bank(teacher, [member])
-    assert not bank.packs
+    assert bank.packs
+    assert not bank._is_packed(member)
     before = parameters_of(member)
     bank.train_step(toy_parts(3, n_parts=1), 3)
     assert differing(before, parameters_of(member))

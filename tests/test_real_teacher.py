@@ -27,7 +27,8 @@ def real_student(folder: Path, base: Path) -> Path:
     """Blocks 2, 4, 6 of the teacher, moved a little as training would."""
     torch.manual_seed(0)
     teacher = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
-    student = build_student(teacher, plan_student(StudentSpec(layers=3), teacher.config), seed=0)
+    plan = plan_student(StudentSpec(layers=3), teacher.config)
+    student = build_student(teacher, plan, auto_model=AutoModelForSequenceClassification, seed=0)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1 * parameter.std(correction=0))

@@ -157,8 +157,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"training": {"min_parts": 7}}, "training: min_parts is 7, more than parts, 6"),
         (
             {"loss": {"hidden": "paper_t5"}},
-            "strategies.0: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like length: "
-            "set training.parts to 1 (it is 6)",
+            "strategies.0: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like "
+            "length: set training.parts to 1 (it is 6)",
         ),
         (
             {

@@ -498,13 +498,7 @@ def _interrupt_at(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, call: 
         (Run, "_save_state", 3, True),
         (Run, "_save_state", 4, False),
         (kd_train.train, "write_student", 7, True),  # the first student is there, the others are not
-        pytest.param(
-            kd_train.train,
-            "write_student",
-            9,  # all are there
-            True,
-            marks=pytest.mark.xfail(strict=True, reason="the states to resume from stay for ever"),
-        ),
+        (kd_train.train, "write_student", 9, True),  # all are there
     ],
 )
 def test_wherever_a_run_is_interrupted_it_goes_on(

@@ -17,8 +17,9 @@ from toys_processes import Ended, in_processes
 from toys_training import toy_study, toy_teacher, write_jsonl, write_task
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from kd_train.bank import Bank, Member
+from kd_train.bank import Bank
 from kd_train.matching import Strategy, layer_pairs
+from kd_train.member import Member
 from kd_train.metrics import METRICS_FILE, Measurement, MetricsLog
 from kd_train.run import Workshop
 from kd_train.study import Study, read_study
@@ -316,7 +317,6 @@ def test_matching_json_has_the_steps_of_a_dynamic_map(changing: Study) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-@pytest.mark.xfail(strict=True, reason="what changing maps did is told of the whole run, not of the state that is kept")
 def test_the_kept_state_says_what_its_map_did_until_then(toys: Toys, tmp_path: Path) -> None:
     strategies = [{"kind": "dynamic", "name": "peaks"}, {"kind": "attention", "name": "evens"}]
     study = toys.study(tmp_path / "study", *strategies, training={"keep": "best"})
@@ -327,7 +327,6 @@ def test_the_kept_state_says_what_its_map_did_until_then(toys: Toys, tmp_path: P
         assert (kept["changing"], kept["towers"]) == (then["changing"], then["towers"])
 
 
-@pytest.mark.xfail(strict=True, reason="the pairs of a dynamic map are those of the next step, not of the last one")
 def test_the_pairs_of_a_dynamic_map_are_those_of_the_last_step(changing: Study) -> None:
     counts = [_matching(changing, "dynamic", step)["changing"]["encoder"]["steps"] for step in range(8)]
     for step in range(1, 8):
@@ -367,7 +366,6 @@ def test_principal_maps_are_those_of_the_layers_that_are_matched(toys: Toys, tmp
             torch.testing.assert_close(directions.T @ directions, torch.eye(24), rtol=0, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="a shared map has the directions of the last layer alone")
 def test_a_shared_principal_map_keeps_most_of_all_its_layers(toys: Toys, tmp_path: Path) -> None:
     student = {"layers": 2, "width": 24, "init": "random", "map": "pca", "share_map": True}
     study = toys.study(tmp_path / "study", "forward", student=student, training={"max_steps": 1, "checkpoints": []})

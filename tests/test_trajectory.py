@@ -14,9 +14,9 @@ import transformers
 from toys_families import study_of_family, write_base
 from toys_training import toy_bank, toy_parts, toy_teacher
 
-from kd_train.bank import Member
 from kd_train.batches import DataOrder, cut_by_length
 from kd_train.maps import build_maps
+from kd_train.member import Member
 from kd_train.plan import plan_study
 from kd_train.students import StudentSpec, build_student, plan_student
 from layerangles.checkpoints import load_tokenizer, quiet_transformers

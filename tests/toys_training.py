@@ -21,11 +21,12 @@ from transformers import (
 )
 
 from kd_train.assignment import Assignment, Fixed, Redrawn
-from kd_train.bank import Bank, Member
+from kd_train.bank import Bank
 from kd_train.batches import DataOrder, cut_by_length
 from kd_train.lora import LoraSpec, add_adapters
 from kd_train.losses import LossSpec
 from kd_train.maps import build_maps
+from kd_train.member import Member
 from kd_train.optimizers import OptimizerSpec
 from kd_train.students import StudentPlan, StudentSpec, build_student, plan_student
 from kd_train.study import Study, parse_study
