@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from kd_train.randomness import seeded
 from layerangles.errors import InputError
@@ -26,8 +27,8 @@ class LoraSpec(BaseModel):
 
     def check(self, model: PreTrainedModel, place: str) -> None:
         """Raise an :class:`InputError` if a target is the name of no linear layer of this model."""
-        names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        names |= {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+        names = {*linear, *(name.rpartition(".")[2] for name in linear)}
         unknown = [target for target in self.targets if target not in names] if self.targets != "all-linear" else []
         if unknown:
             allowed = sorted(name for name in names if "." not in name)

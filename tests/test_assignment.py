@@ -61,6 +61,7 @@ def test_a_map_is_drawn_anew_every_so_many_steps(redraw: int | str, every: int) 
     redrawn, draw = _assigned(strategy), _draws(strategy)
     for step in range(25):
         assert redrawn.pairs(step) == draw(step // every)
+        assert redrawn.pairs_before(step) == draw(max(step - 1, 0) // every)
     assert len({redrawn.pairs(step) for step in range(60)}) == 2
     assert [redrawn.pairs(step) for step in reversed(range(25))][::-1] == [redrawn.pairs(step) for step in range(25)]
     for steps in (0, 1, every, every + 1, 25):
@@ -153,6 +154,8 @@ def test_the_nearest_map_is_chosen_on_the_batch_of_the_step_before(embedding_pai
         other.load_state({name: tensor.clone() for name, tensor in nearest.state().items()})
         assert other.pairs(step + 1) == nearest.pairs(step + 1)
         assert other.record(step + 1) == nearest.record(step + 1)
+        for of in (nearest, other):  # what led to the state after this step
+            assert of.pairs_before(step + 1) == (*first, *zip(chosen[-2], (2, 4), strict=True))
     assert len(set(chosen)) == 3
     used = chosen[:-1]
     counts = [[sum(layers[column] == row for layers in used) for column in (0, 1)] for row in (1, 2)]

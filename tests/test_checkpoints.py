@@ -210,7 +210,7 @@ def test_all_that_is_wrong_in_a_matching_file_is_listed(student: Path) -> None:
     for part in (
         "matching.json is not valid: ",
         "schema_version: Input should be 1",
-        "towers.encoder.map: Input should be 'identity', 'learned', 'frozen' or 'orthogonal'",
+        "towers.encoder.map: Input should be 'identity', 'learned', 'frozen', 'orthogonal' or 'pca'",
         "towers.encoder.pairs.0.0: Input should be greater than or equal to 0",
         'a strategy needs a "kind", such as {"kind": "forward"}',
         "colour: Extra inputs are not permitted",

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from toys import toy_bert, write_model
 from toys_processes import Ended, in_processes
-from toys_training import toy_study, toy_teacher, write_jsonl, write_task
+from toys_training import differing, toy_study, toy_teacher, write_jsonl, write_task
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from kd_train.bank import Bank
@@ -345,6 +345,28 @@ def test_matching_json_says_when_the_targets_are_none_of_the_teacher(changing: S
     assert (control["targets"], control["changing"]) == ("random_teacher", None)
     assert control["strategy"] == {"kind": "forward"}
     assert control["towers"]["encoder"]["pairs"] == [[0, 0], [1, 2], [2, 4]]
+
+
+def test_a_random_teacher_is_another_network_and_follows_from_the_seed(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, torch.Tensor]] = []
+    bank = Bank.__init__
+
+    def spy(self: Bank, members: Any, teacher: Any, *, random_teacher: Any = None, **options: Any) -> None:
+        made.append({name: tensor.clone() for name, tensor in random_teacher.state_dict().items()})
+        assert random_teacher.config.to_dict() == teacher.config.to_dict()
+        bank(self, members, teacher, random_teacher=random_teacher, **options)
+
+    monkeypatch.setattr(Bank, "__init__", spy)
+    training = {"max_steps": 1, "checkpoints": []}
+    control = {"kind": "forward", "targets": "random_teacher"}
+    for name, torch_seed in (("first", 1), ("again", 2)):
+        torch.manual_seed(torch_seed)
+        train_study(toys.study(tmp_path / name, control, training=training, seeds=[0, 1]), device="cpu")
+    assert [differing(made[0], other) == set() for other in made] == [True, False, True, False]
+    matrices = {name for name, tensor in made[0].items() if tensor.ndim > 1}
+    assert matrices <= differing(made[0], load_file(toys.teacher / "model.safetensors"))
 
 
 def test_principal_maps_are_those_of_the_layers_that_are_matched(toys: Toys, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def toy_study(folder: Path, files: dict[str, str], base: Path, **changes: Any) -
     return parse_study(content | changes)
 
 
+@cache
 def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Classification, list[Feature]]:
     """A loaded classification of random texts, and its examples in tokens."""
     examples = toy_examples(n, seed=seed)
