@@ -25,14 +25,17 @@ demo: $(INSTALLED)
 
 test test-fast test-long: export HF_HUB_OFFLINE = 1
 
+# Several processes, each with one thread (tests/conftest.py); a file's tests stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not long" $(ARGS)
+	$(PYTEST) -m "not slow and not long" $(ARGS)
 
 # All three are run, so that one failure does not hide the others.
 lint: $(INSTALLED)

@@ -214,7 +214,7 @@ def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
         cluster._gpus("auto", ClusterOptions())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_on_the_command_and_again(toys: Trained, tmp_path: Path) -> None:
     """Real jobs in real processes: interrupted while training, gone at once, and gone on with to the same study."""
     study = toys.longer_study(tmp_path / "study")
