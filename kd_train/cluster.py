@@ -40,8 +40,8 @@ from kd_train.cells import (
 )
 from kd_train.plan import plan_study, teacher_path
 from kd_train.study import Study
-from layerangles.checkpoints import check_weights
 from layerangles.errors import InputError
+from layerangles.weights import check_weights
 
 Report = Callable[[CellStatus], None]
 

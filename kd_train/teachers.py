@@ -15,9 +15,10 @@ from kd_train.member import Member
 from kd_train.randomness import seeded
 from kd_train.run import Run, Workshop, forget_states
 from kd_train.study import FinetuneSpec, Study
-from layerangles.checkpoints import TeacherReference, quiet_transformers, weights_sha256
+from layerangles.checkpoints import TeacherReference, quiet_transformers
 from layerangles.errors import InputError, RunError
 from layerangles.files import replacing
+from layerangles.weights import weights_sha256
 
 TEACHER = "teacher"
 

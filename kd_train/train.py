@@ -29,13 +29,13 @@ from layerangles.checkpoints import (
     Matching,
     TeacherReference,
     TowerMatching,
-    check_weights,
     load_tokenizer,
     write_student,
 )
 from layerangles.errors import InputError
 from layerangles.files import full_disk_reported
 from layerangles.states import Tower
+from layerangles.weights import check_weights
 
 # From how many texts the directions of pca maps are taken.
 _PRINCIPAL_EXAMPLES = 512

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
-from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -26,8 +25,9 @@ from transformers.utils import logging as transformers_logging
 
 from layerangles import maps
 from layerangles.errors import InputError
-from layerangles.files import refuse_existing, sha256_of_file
+from layerangles.files import refuse_existing
 from layerangles.states import Tower, n_layers, width
+from layerangles.weights import check_weights, weights_sha256
 
 MATCHING_FILE = "matching.json"
 SCHEMA_VERSION = 1
@@ -267,36 +267,6 @@ def resolve(model: str, *, revision: str | None = None) -> Path:
             f'the model "{model}" is neither a directory here nor to be had from the hub ({reason}). '
             "Check the spelling, go online, or give the path of a local copy."
         ) from error
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a model, in the order of their names, without the matching maps.
-
-    Raises:
-        InputError: there are none.
-    """
-    files = sorted(file for file in path.glob("*.safetensors") if file.name != maps.FILE_NAME)
-    if not files:
-        pickled = sorted(file.name for file in path.glob("*.bin"))
-        hint = f" It has {pickled[0]}; convert it, since pickled weights are not read." if pickled else ""
-        raise InputError(f"{path} holds no weights (*.safetensors).{hint}")
-    return files
-
-
-def check_weights(path: Path) -> None:
-    """Raise an :class:`InputError` unless every weight file of a model is whole. Reads only their headers."""
-    for file in weight_files(path):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise InputError(f"{file} is damaged or cut short ({error}). Copy it again, or train anew.") from error
-
-
-def weights_sha256(path: Path) -> str:
-    """One SHA-256 for a model's weights: the file's own, or for several files that of their list."""
-    hashes = [(file.name, sha256_of_file(file)) for file in weight_files(path)]
-    return hashes[0][1] if len(hashes) == 1 else hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -19,18 +19,16 @@ from layerangles.checkpoints import (
     ModelCheckpoint,
     check_matching,
     check_same_tokenizer,
-    check_weights,
     load_config,
     load_tokenizer,
     open_student,
     resolve,
     tokenizer_sha256,
-    weight_files,
-    weights_sha256,
 )
 from layerangles.errors import InputError
 from layerangles.files import refuse_existing, replacing, sha256_of_file
 from layerangles.maps import FILE_NAME, MatchingMap, MatchingMaps
+from layerangles.weights import check_weights, weight_files, weights_sha256
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from kd_train import embedded
 from kd_train.embedded import PairedData, archives, cache, debian, made, models
 from layerangles import InputError
-from layerangles.checkpoints import ModelCheckpoint, weights_sha256
+from layerangles.checkpoints import ModelCheckpoint
 from layerangles.files import sha256_of_file
 from layerangles.texts import EncodedTexts
+from layerangles.weights import weights_sha256
 
 
 def examples(data: PairedData) -> list[tuple[str, str]]:

@@ -18,8 +18,8 @@ from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2Model
 
 import layerangles
 from layerangles import AngleResult, InputError, measure_angles, open_student
-from layerangles.checkpoints import weights_sha256
 from layerangles.streaming import N_BINS
+from layerangles.weights import weights_sha256
 
 Array = NDArray[np.float64]
 N_LAYERS = 5  # of the teacher, the embedding output among them

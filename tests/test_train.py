@@ -27,7 +27,7 @@ from kd_train.students import StudentSpec, build_student, plan_student
 from kd_train.study import RESOLVED_FILE, Study, read_study, study_of
 from kd_train.train import train_study
 from layerangles import InputError, measure_angles, open_student
-from layerangles.checkpoints import weights_sha256
+from layerangles.weights import weights_sha256
 
 STRATEGIES = ["none", "forward", {"kind": "random", "mapping_seed": 1}]
 STUDENTS = ("forward-seed0", "none-seed0", "random-draw1-seed0")

@@ -15,9 +15,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from layerangles.checkpoints import Matching, TeacherReference, TowerMatching, quiet_transformers, weights_sha256
+from layerangles.checkpoints import Matching, TeacherReference, TowerMatching, quiet_transformers
 from layerangles.checkpoints import write_student as _write_student
 from layerangles.maps import MatchingMap, MatchingMaps
+from layerangles.weights import weights_sha256
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple("abcdefghijklmnop")
