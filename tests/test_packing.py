@@ -7,6 +7,8 @@ from toys_training import FORWARD, REVERSE, differing, parameters_of, toy_bank, 
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    ConvBertConfig,
+    FunnelConfig,
     LlamaConfig,
     ModernBertConfig,
     PreTrainedModel,
@@ -66,6 +68,7 @@ def test_packed_gradients_are_the_padded_ones(family: str) -> None:
 
 def test_the_model_is_left_as_it_was() -> None:
     model = toy_bert(layers=2)
+    forward_with_states(model, _padded_inputs([2])[0])  # transformers leaves hooks of its own at the first call
     before = (model.config._attn_implementation, [len(m._forward_hooks) for m in model.modules()], model.training)
     assert can_be_packed(model)
     with pytest.raises(KeyError), attending_packed(model, Packing(torch.ones(1, 1, dtype=torch.bool))):
@@ -95,6 +98,10 @@ def test_what_cannot_be_packed_is_found_out() -> None:
     )
     decoder = AutoModelForCausalLM.from_config(LlamaConfig(**small))
     assert not can_be_packed(toy_family("mpnet"))  # its attention has position biases of its own
+    convolutions = AutoModelForSequenceClassification.from_config(ConvBertConfig(**small, embedding_size=32))
+    assert not can_be_packed(convolutions)  # they reach over the ends of texts
+    funnel = FunnelConfig(vocab_size=30, d_model=32, d_inner=64, n_head=4, d_head=8, block_sizes=[1, 1])
+    assert not can_be_packed(AutoModelForSequenceClassification.from_config(funnel))  # it takes no positions
     assert not can_be_packed(windows)
     assert not can_be_packed(decoder)
 
