@@ -1,12 +1,14 @@
 """Text classification: files, data sets of the hub, GLUE, and the embedded data, as texts and label numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from pydantic import Field, model_validator
+from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -14,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kd_train.evaluate import LABEL_METRICS, Metric, over_batches, score
+from kd_train.evaluate import LABEL_METRICS, Answer, Metric, over_batches, score
 from kd_train.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, some
 from layerangles.errors import InputError
@@ -103,15 +105,29 @@ class Classification(Task):
     ) -> dict[str, float]:
         """Metrics of the most likely label."""
 
-        def answer(rows: list[int]) -> list[int]:
-            inputs = self.collate([features[i] for i in rows], tokenizer).inputs
-            logits = model(**{name: value.to(accelerator.device) for name, value in inputs.items()}).logits
+        def likeliest(logits: Tensor) -> list[int]:
             labels: list[int] = logits.argmax(dim=-1).tolist()
             return labels
 
-        lengths = [len(feature["input_ids"]) for feature in features]
-        answers = over_batches(lengths, answer, model, accelerator)
+        answers = answers_of(likeliest, self, model, features, tokenizer, accelerator)
         return score(self.examples[split].labels, answers, {name: LABEL_METRICS[name] for name in self.metrics})
+
+
+def answers_of(
+    read: Callable[[Float[Tensor, "example label"]], list[Answer]],
+    task: Task,
+    model: PreTrainedModel,
+    features: Sequence[Feature],
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+) -> list[Answer]:
+    """What ``read`` makes of a model's logits, one answer an example, in the order of ``features``."""
+
+    def answer(rows: list[int]) -> list[Answer]:
+        inputs = task.collate([features[i] for i in rows], tokenizer).inputs
+        return read(model(**{name: value.to(accelerator.device) for name, value in inputs.items()}).logits)
+
+    return over_batches([len(feature["input_ids"]) for feature in features], answer, model, accelerator)
 
 
 def labelled_part(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from accelerate import Accelerator
 from pydantic import Field, model_validator
+from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -13,10 +14,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kd_train.evaluate import NUMBER_METRICS, Metric, over_batches, score
+from kd_train.evaluate import NUMBER_METRICS, Metric, score
 from kd_train.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts
-from kd_train.tasks.classification import GLUE_HUB_NAME, glue_name, labelled_part
+from kd_train.tasks.classification import GLUE_HUB_NAME, answers_of, glue_name, labelled_part
 from layerangles.errors import InputError
 from layerangles.states import Tower
 from layerangles.texts import Text
@@ -89,13 +90,11 @@ class Regression(Task):
     ) -> dict[str, float]:
         """Metrics of the model's numbers."""
 
-        def answer(rows: list[int]) -> list[float]:
-            inputs = self.collate([features[i] for i in rows], tokenizer).inputs
-            logits = model(**{name: value.to(accelerator.device) for name, value in inputs.items()}).logits
+        def numbers_of(logits: Tensor) -> list[float]:
             numbers: list[float] = logits.squeeze(-1).float().tolist()
             return numbers
 
-        answers = over_batches([len(feature["input_ids"]) for feature in features], answer, model, accelerator)
+        answers = answers_of(numbers_of, self, model, features, tokenizer, accelerator)
         return score(self.examples[split].numbers, answers, {name: NUMBER_METRICS[name] for name in self.metrics})
 
 
