@@ -18,15 +18,26 @@ Answer = TypeVar("Answer")
 
 
 class Metric(NamedTuple):
-    """A metric of answers against references, and whether more of it is better."""
+    """A metric of answers against references, and whether more of it is better.
+
+    Attributes:
+        compute: of all references and answers.
+        by_example: what the metric is the mean of, one number an example; None where it is no such mean.
+    """
 
     compute: Callable[[Sequence[Any], Sequence[Any]], float]
     higher_is_better: bool = True
+    by_example: Callable[[Sequence[Any], Sequence[Any]], list[float]] | None = None
+
+
+def right_answers(references: Sequence[Any], answers: Sequence[Any]) -> list[float]:
+    """1 where the answer is right, 0 elsewhere."""
+    return [float(r == a) for r, a in zip(references, answers, strict=True)]
 
 
 def accuracy(references: Sequence[Any], answers: Sequence[Any]) -> float:
     """Share of right answers, 0 to 1."""
-    return float(np.mean([r == a for r, a in zip(references, answers, strict=True)]))
+    return float(np.mean(right_answers(references, answers)))
 
 
 def f1(labels: Sequence[int], answers: Sequence[int]) -> float:
@@ -51,7 +62,7 @@ def matthews_correlation(labels: Sequence[int], answers: Sequence[int]) -> float
 
 
 LABEL_METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(accuracy),
+    "accuracy": Metric(accuracy, by_example=right_answers),
     "f1": Metric(f1),
     "f1_macro": Metric(f1_macro),
     "matthews_correlation": Metric(matthews_correlation),
@@ -83,13 +94,19 @@ def _correlation(of: Callable[[Any, Any], Any], numbers: Sequence[float], answer
 
 def mean_squared_error(numbers: Sequence[float], answers: Sequence[float]) -> float:
     """Mean of the squared differences, in the numbers' own unit squared; 0 is best."""
-    return float(np.mean(np.square(np.asarray(numbers, float) - np.asarray(answers, float))))
+    return float(np.mean(squared_errors(numbers, answers)))
+
+
+def squared_errors(numbers: Sequence[float], answers: Sequence[float]) -> list[float]:
+    """The squared differences."""
+    squares: list[float] = np.square(np.asarray(numbers, float) - np.asarray(answers, float)).tolist()
+    return squares
 
 
 NUMBER_METRICS: Mapping[str, Metric] = {
     "pearson": Metric(pearson),
     "spearman": Metric(spearman),
-    "mean_squared_error": Metric(mean_squared_error, higher_is_better=False),
+    "mean_squared_error": Metric(mean_squared_error, higher_is_better=False, by_example=squared_errors),
 }
 
 
@@ -137,6 +154,13 @@ def over_batches(
     model.train(was_training)
     everywhere = gather_object(answered) if accelerator.num_processes > 1 else answered
     return [found for _, found in sorted(everywhere, key=lambda pair: pair[0])]
+
+
+class Compared(NamedTuple):
+    """What a metric compares, one entry an example."""
+
+    references: Sequence[Any]
+    answers: Sequence[Any]
 
 
 def score(references: Sequence[Any], answers: Sequence[Any], metrics: Mapping[str, Metric]) -> dict[str, float]:

@@ -1,4 +1,8 @@
-"""The metrics file of a study: one JSON line a student, step, split and metric; appended to, and safe to resume."""
+"""What is scored in a study, on disk as it is made, and safe to resume.
+
+``metrics.jsonl`` has a line for every student, step, split and metric; ``examples.jsonl`` has what a finished student
+got on every single example.
+"""
 
 import json
 from collections.abc import Iterable
@@ -10,6 +14,7 @@ from filelock import FileLock
 from layerangles.files import replacing
 
 METRICS_FILE = "metrics.jsonl"
+EXAMPLES_FILE = "examples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -76,3 +81,47 @@ class MetricsLog:
         """The best value of a metric on the dev split, the earliest where several are equal."""
         sign = 1 if higher_is_better else -1
         return max(self.dev(student, metric), key=lambda m: (sign * m.value, -m.step), default=None)
+
+
+@dataclass(frozen=True)
+class ExampleScores:
+    """What a finished student got on every example of a split, in the split's order; the metric is their mean."""
+
+    student: str
+    step: int
+    split: str
+    metric: str
+    values: tuple[float, ...]
+
+
+class ExamplesLog:
+    """The example scores of a study; several jobs may write to one file.
+
+    Args:
+        folder: the study's.
+        writes: whether this process writes.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self._file, self._writes = folder / EXAMPLES_FILE, writes
+        self._lock = FileLock(folder / f".{EXAMPLES_FILE}.lock")
+
+    def append(self, scores: Iterable[ExampleScores]) -> None:
+        """Add lines at the end. Whole numbers are written without a point."""
+        lines = [
+            json.dumps(asdict(s) | {"values": [int(v) if v == int(v) else v for v in s.values]}) + "\n" for s in scores
+        ]
+        if self._writes and lines:
+            with self._lock, self._file.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+    def read(self) -> dict[tuple[str, str, str], ExampleScores]:
+        """By student, split and metric, the last that was written: a resumed run may score a student again."""
+        if not self._file.exists():
+            return {}
+        found = {}
+        for line in self._file.read_text(encoding="utf-8").split("\n")[:-1]:
+            content = json.loads(line)
+            scores = ExampleScores(**content | {"values": tuple(map(float, content["values"]))})
+            found[scores.student, scores.split, scores.metric] = scores
+        return found

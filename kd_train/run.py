@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from kd_train.bank import Bank
 from kd_train.batches import DataOrder, cut_by_length
+from kd_train.evaluate import Compared
 from kd_train.member import Member, Stop, load_member, save_member
-from kd_train.metrics import Measurement, MetricsLog
+from kd_train.metrics import ExampleScores, ExamplesLog, Measurement, MetricsLog
 from kd_train.plan import StudyPlan
 from kd_train.study import RunSpec, Study
 from kd_train.tasks.base import Feature, Task
@@ -34,6 +35,7 @@ class Workshop:
     tokenizer: PreTrainedTokenizerBase
     accelerator: Accelerator
     log: MetricsLog
+    examples: ExamplesLog
 
     @property
     def study(self) -> Study:
@@ -50,11 +52,32 @@ class Workshop:
         """Whether this process writes."""
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def final_splits(self) -> tuple[str, ...]:
+        """The splits that decide about finished students: all that are held out but dev, or dev where it is alone."""
+        return tuple(split for split in self.held_out if split != "dev") or ("dev",)
+
     def evaluate(self, member: Member, step: int, splits: Sequence[str]) -> None:
         """Score a member on some splits."""
         for split in splits:
-            values = self.task.score(member.model, split, self.features[split], self.tokenizer, self.accelerator)
+            values = self.task.values(self._compared(member, split))
             self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
+
+    def evaluate_finally(self, member: Member, step: int) -> None:
+        """Score a finished member, example by example too, on the splits that decide."""
+        for split in self.final_splits:
+            compared = self._compared(member, split)
+            self.examples.append(
+                ExampleScores(member.name, step, split, name, tuple(by_example(*compared[name])))
+                for name in self.task.metrics
+                if (by_example := self.task.all_metrics[name].by_example) is not None
+            )
+            if split != "dev":  # on which it was scored along the way
+                values = self.task.values(compared)
+                self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
+
+    def _compared(self, member: Member, split: str) -> Mapping[str, Compared]:
+        return self.task.compared(member.model, split, self.features[split], self.tokenizer, self.accelerator)
 
     def report(self, measurements: Iterable[Measurement]) -> None:
         """Write measurements to the study's file, and to its trackers."""

@@ -77,6 +77,29 @@ class FinetuneSpec(RunSpec):
     seed: int = Field(default=0, ge=0)
 
 
+class VerdictSpec(BaseModel):
+    """How the study is to be judged, said before it is run: on what, and which difference would matter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    metric: str | None = Field(default=None, description="the task's deciding one by default")
+    split: str | None = Field(default=None, description="test, or dev where there is none, by default")
+    margin: float | None = Field(
+        default=None, gt=0, description="the smallest difference that matters, in the metric's own unit"
+    )
+    margin_of_gain: float | None = Field(
+        default=None, gt=0, description="the same, as a share of what matching gains over none"
+    )
+
+    @model_validator(mode="after")
+    def _one_margin(self) -> "VerdictSpec":
+        if self.margin is not None and self.margin_of_gain is not None:
+            raise ValueError(
+                f"give either margin or margin_of_gain, not both: {self.margin:g} and {self.margin_of_gain:g}"
+            )
+        return self
+
+
 class StudentTraining(RunSpec):
     """How the students are trained."""
 
@@ -180,6 +203,7 @@ class Study(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(default=False, description="torch.compile the blocks of teacher and students")
     report_to: tuple[Tracker, ...] = Field(default=(), description="trackers beside metrics.jsonl")
+    verdict: VerdictSpec = VerdictSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -215,6 +239,13 @@ class Study(BaseModel):
                     f"strategies.{number}: {strategy.label} occurs twice, first as strategies.{first}. Give one of "
                     "them another name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _verdict_is_scored(self) -> "Study":
+        metric, scored = self.verdict.metric, self.task.metrics or tuple(self.task.all_metrics)
+        if metric is not None and metric not in scored:
+            raise ValueError(f"verdict.metric: {metric} is not scored; scored are {', '.join(scored)}")
         return self
 
     @model_validator(mode="after")

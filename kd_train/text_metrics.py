@@ -4,6 +4,7 @@ import math
 import re
 import string
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,12 @@ def _sacrebleu(metric: Any, references: References, answers: Sequence[str]) -> f
 
 def rouge1(references: References, answers: Sequence[str]) -> float:
     """ROUGE-1, 0 to 100: F-measure of the words in common; mean over the examples (see :func:`rouge_l`)."""
-    return _rouge("rouge1", references, answers)
+    return float(np.mean(_rouge("rouge1", references, answers)))
 
 
 def rouge2(references: References, answers: Sequence[str]) -> float:
     """ROUGE-2, 0 to 100: F-measure of the pairs of words in common; mean over the examples (see :func:`rouge_l`)."""
-    return _rouge("rouge2", references, answers)
+    return float(np.mean(_rouge("rouge2", references, answers)))
 
 
 def rouge_l(references: References, answers: Sequence[str]) -> float:
@@ -59,23 +60,27 @@ def rouge_l(references: References, answers: Sequence[str]) -> float:
     Against several references the best counts. Words are those of Google's ``rouge-score``, not stemmed: lower case,
     a–z and 0–9 alone, so it is for English.
     """
-    return _rouge("rougeL", references, answers)
+    return float(np.mean(_rouge("rougeL", references, answers)))
 
 
-def _rouge(kind: str, references: References, answers: Sequence[str]) -> float:
+def _rouge(kind: str, references: References, answers: Sequence[str]) -> list[float]:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer([kind], use_stemmer=False)
-    scores = [
-        scorer.score_multi(_several(reference), answer)[kind].fmeasure
+    return [
+        100 * float(scorer.score_multi(_several(reference), answer)[kind].fmeasure)
         for reference, answer in zip(references, answers, strict=True)
     ]
-    return 100 * float(np.mean(scores))
 
 
 def exact_match(references: References, answers: Sequence[str]) -> float:
     """Share of answers that are one of their references, 0 to 1; whitespace at both ends does not count."""
-    return _share_of_matches([[text.strip() for text in _several(r)] for r in references], [a.strip() for a in answers])
+    return float(np.mean(matches(references, answers)))
+
+
+def matches(references: References, answers: Sequence[str]) -> list[float]:
+    """1 where the answer is one of its references, whitespace at both ends aside; 0 elsewhere."""
+    return _are_among([[text.strip() for text in _several(r)] for r in references], [a.strip() for a in answers])
 
 
 def exact_match_normalized(references: References, answers: Sequence[str]) -> float:
@@ -83,11 +88,16 @@ def exact_match_normalized(references: References, answers: Sequence[str]) -> fl
 
     Letter case, punctuation, the articles a, an and the, and the amount of whitespace do not count.
     """
-    return _share_of_matches([[_normalized(t) for t in _several(r)] for r in references], map(_normalized, answers))
+    return float(np.mean(matches_normalized(references, answers)))
 
 
-def _share_of_matches(references: Sequence[Sequence[str]], answers: Any) -> float:
-    return float(np.mean([answer in texts for texts, answer in zip(references, answers, strict=True)]))
+def matches_normalized(references: References, answers: Sequence[str]) -> list[float]:
+    """1 where the answer is one of its references as :func:`exact_match_normalized` compares them; 0 elsewhere."""
+    return _are_among([[_normalized(t) for t in _several(r)] for r in references], [_normalized(a) for a in answers])
+
+
+def _are_among(references: Sequence[Sequence[str]], answers: Sequence[str]) -> list[float]:
+    return [float(answer in texts) for texts, answer in zip(references, answers, strict=True)]
 
 
 def _normalized(text: str) -> str:
@@ -122,9 +132,9 @@ TEXT_METRICS: Mapping[str, Metric] = {
     "bleu": Metric(bleu),
     "chrf": Metric(chrf),
     "ter": Metric(ter, higher_is_better=False),
-    "rouge1": Metric(rouge1),
-    "rouge2": Metric(rouge2),
-    "rougeL": Metric(rouge_l),
-    "exact_match": Metric(exact_match),
+    "rouge1": Metric(rouge1, by_example=partial(_rouge, "rouge1")),
+    "rouge2": Metric(rouge2, by_example=partial(_rouge, "rouge2")),
+    "rougeL": Metric(rouge_l, by_example=partial(_rouge, "rougeL")),
+    "exact_match": Metric(exact_match, by_example=matches),
     "token_error_rate": Metric(token_error_rate, higher_is_better=False),
 }

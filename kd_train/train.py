@@ -17,7 +17,7 @@ from kd_train.lora import add_adapters, merged
 from kd_train.maps import build_maps, name_of, principal_directions, second_moments, set_principal, stored_maps
 from kd_train.matching import Strategy, forward_targets
 from kd_train.member import Member
-from kd_train.metrics import Measurement, MetricsLog
+from kd_train.metrics import ExamplesLog, Measurement, MetricsLog
 from kd_train.plan import MemberPlan, plan_study, teacher_path
 from kd_train.run import STOPPED_FILE, Run, Workshop, forget_states, mark_stopped
 from kd_train.students import build_student
@@ -82,7 +82,8 @@ def train_study(
     accelerator.wait_for_everyone()
     with full_disk_reported(study.folder):
         log = MetricsLog(study.folder, writes=accelerator.is_main_process)
-        shop = Workshop(plan, study.folder, task, features, tokenizer, accelerator, log)
+        examples = ExamplesLog(study.folder, writes=accelerator.is_main_process)
+        shop = Workshop(plan, study.folder, task, features, tokenizer, accelerator, log, examples)
         if study.report_to:
             accelerator.init_trackers(study.name, config={"study": str(study.folder)})
         if as_it_is is not None:
@@ -233,7 +234,7 @@ def _train_seed(shop: Workshop, teacher: PreTrainedModel, reference: TeacherRefe
             if shop.is_main:
                 mark_stopped(students / member.name, member.stopped)
             continue
-        shop.evaluate(member, step, [split for split in shop.held_out if split != "dev"])
+        shop.evaluate_finally(member, step)
         write(member, students / member.name, step, final=True)
 
 

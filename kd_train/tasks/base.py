@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd_train import embedded
-from kd_train.evaluate import Metric
+from kd_train.evaluate import Compared, Metric
 from kd_train.tables import Table, read_embedded, read_file, read_hub
 from layerangles.errors import InputError
 from layerangles.states import Tower
@@ -160,8 +160,10 @@ class Task(ABC):
 
     Attributes:
         metrics: what is scored, the deciding one first.
+        all_metrics: everything that can be scored, by name.
     """
 
+    all_metrics: ClassVar[Mapping[str, Metric]]
     metrics: tuple[str, ...]
 
     @property
@@ -198,6 +200,16 @@ class Task(ABC):
         return (len(feature["input_ids"]),)
 
     @abstractmethod
+    def compared(
+        self,
+        model: PreTrainedModel,
+        split: str,
+        features: Sequence[Feature],
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+    ) -> Mapping[str, Compared]:
+        """By metric, a split's references and a model's answers; ``features`` are the split's, from :meth:`encode`."""
+
     def score(
         self,
         model: PreTrainedModel,
@@ -206,7 +218,12 @@ class Task(ABC):
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
     ) -> dict[str, float]:
-        """Every metric of a model's answers on a split; ``features`` are the split's, from :meth:`encode`."""
+        """Every metric of a model's answers on a split; see :meth:`compared`."""
+        return self.values(self.compared(model, split, features, tokenizer, accelerator))
+
+    def values(self, compared: Mapping[str, Compared]) -> dict[str, float]:
+        """Every metric of what was answered."""
+        return {name: self.all_metrics[name].compute(*compared[name]) for name in self.metrics}
 
 
 def encode_texts(

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kd_train.evaluate import LABEL_METRICS, Answer, Metric, over_batches, score
+from kd_train.evaluate import LABEL_METRICS, Answer, Compared, Metric, over_batches
 from kd_train.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, some
 from layerangles.errors import InputError
@@ -38,6 +38,8 @@ class Split:
 @dataclass(frozen=True)
 class Classification(Task):
     """A loaded classification: its labels by number, and its splits."""
+
+    all_metrics: ClassVar[Mapping[str, Metric]] = LABEL_METRICS
 
     label_names: tuple[str, ...]
     examples: dict[str, Split]
@@ -95,22 +97,22 @@ class Classification(Task):
         """One label an example."""
         return labelled_part(features, tokenizer)
 
-    def score(
+    def compared(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, float]:
-        """Metrics of the most likely label."""
+    ) -> dict[str, Compared]:
+        """The right labels and the most likely ones."""
 
         def likeliest(logits: Tensor) -> list[int]:
             labels: list[int] = logits.argmax(dim=-1).tolist()
             return labels
 
         answers = answers_of(likeliest, self, model, features, tokenizer, accelerator)
-        return score(self.examples[split].labels, answers, {name: LABEL_METRICS[name] for name in self.metrics})
+        return dict.fromkeys(self.metrics, Compared(self.examples[split].labels, answers))
 
 
 def answers_of(

@@ -10,11 +10,11 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train.evaluate import Metric, accuracy, generate, over_batches, perplexity
+from kd_train.evaluate import Compared, Metric, accuracy, generate, over_batches, perplexity, right_answers
 from kd_train.tables import Table, is_template, template_columns
 from kd_train.tasks.base import IGNORED, Feature, Part, Task, TaskSpec, token_labels
 from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
-from kd_train.text_metrics import exact_match_normalized
+from kd_train.text_metrics import exact_match_normalized, matches_normalized
 from layerangles.errors import InputError
 from layerangles.states import Tower, n_positions
 from layerangles.texts import Text, check_length, pad
@@ -25,9 +25,9 @@ Form = Literal["text", "answer", "choices"]
 # numbers of endings, exact_match texts.
 LANGUAGE_METRICS: Mapping[str, Metric] = {
     "perplexity": Metric(perplexity, higher_is_better=False),
-    "accuracy": Metric(accuracy),
-    "accuracy_norm": Metric(accuracy),
-    "exact_match": Metric(exact_match_normalized),
+    "accuracy": Metric(accuracy, by_example=right_answers),
+    "accuracy_norm": Metric(accuracy, by_example=right_answers),
+    "exact_match": Metric(exact_match_normalized, by_example=matches_normalized),
 }
 # By form, the default first. Of plain text and of endings there is only one thing to ask.
 _METRICS: dict[Form, tuple[str, ...]] = {
@@ -75,6 +75,8 @@ class LanguageModelling(Task):
         separator: stands between prompt and answer where neither has whitespace there.
         max_new_tokens: the longest answer that is written.
     """
+
+    all_metrics: ClassVar[Mapping[str, Metric]] = LANGUAGE_METRICS
 
     form: Form
     examples: dict[str, list[Example]]
@@ -128,33 +130,33 @@ class LanguageModelling(Task):
         inputs = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
         return Part(inputs, token_labels(features), {"decoder": inputs["attention_mask"].bool()})
 
-    def score(
+    def compared(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, float]:
-        """Metrics of likelihoods, of the endings that are most likely, and of the answers that the model writes."""
-        compared: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
+    ) -> dict[str, Compared]:
+        """Likelihoods, the endings that are most likely, and the answers that the model writes."""
+        compared: dict[str, Compared] = {}
         if "perplexity" in self.metrics:
             n_tokens = [sum(label != IGNORED for label in feature["labels"]) for feature in features]
             surprisals = self.negative_log_likelihoods(model, features, tokenizer, accelerator)
-            compared["perplexity"] = (n_tokens, surprisals)
+            compared["perplexity"] = Compared(n_tokens, surprisals)
         if "exact_match" in self.metrics:
             references = [example.answers for example in self.examples[split]]
-            compared["exact_match"] = (references, self.written(model, split, tokenizer, accelerator))
+            compared["exact_match"] = Compared(references, self.written(model, split, tokenizer, accelerator))
         if not {"accuracy", "accuracy_norm"}.isdisjoint(self.metrics):
             labels = [example.label for example in self.examples[split]]
             likelihoods = self.likelihoods_of_choices(model, split, tokenizer, accelerator)
-            compared["accuracy"] = (labels, [_largest(of_one) for of_one in likelihoods])
+            compared["accuracy"] = Compared(labels, [_largest(of_one) for of_one in likelihoods])
             per_character = [
                 [value / len(choice) for value, choice in zip(of_one, example.choices, strict=True)]
                 for of_one, example in zip(likelihoods, self.examples[split], strict=True)
             ]
-            compared["accuracy_norm"] = (labels, [_largest(of_one) for of_one in per_character])
-        return {name: LANGUAGE_METRICS[name].compute(*compared[name]) for name in self.metrics}
+            compared["accuracy_norm"] = Compared(labels, [_largest(of_one) for of_one in per_character])
+        return compared
 
     def negative_log_likelihoods(
         self,

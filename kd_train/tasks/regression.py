@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kd_train.evaluate import NUMBER_METRICS, Metric, score
+from kd_train.evaluate import NUMBER_METRICS, Compared, Metric
 from kd_train.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts
 from kd_train.tasks.classification import GLUE_HUB_NAME, answers_of, glue_name, labelled_part
@@ -39,6 +39,8 @@ class Split:
 @dataclass(frozen=True)
 class Regression(Task):
     """A loaded regression."""
+
+    all_metrics: ClassVar[Mapping[str, Metric]] = NUMBER_METRICS
 
     examples: dict[str, Split]
     metrics: tuple[str, ...]
@@ -80,22 +82,22 @@ class Regression(Task):
         """One number an example."""
         return labelled_part(features, tokenizer)
 
-    def score(
+    def compared(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, float]:
-        """Metrics of the model's numbers."""
+    ) -> dict[str, Compared]:
+        """The right numbers and the model's."""
 
         def numbers_of(logits: Tensor) -> list[float]:
             numbers: list[float] = logits.squeeze(-1).float().tolist()
             return numbers
 
         answers = answers_of(numbers_of, self, model, features, tokenizer, accelerator)
-        return score(self.examples[split].numbers, answers, {name: NUMBER_METRICS[name] for name in self.metrics})
+        return dict.fromkeys(self.metrics, Compared(self.examples[split].numbers, answers))
 
 
 class RegressionTask(TaskSpec):

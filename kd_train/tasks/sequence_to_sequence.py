@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from pydantic import Field, PositiveInt
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train.evaluate import Metric, generate, over_batches, score
+from kd_train.evaluate import Compared, Metric, generate, over_batches
 from kd_train.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, token_labels
 from kd_train.text_metrics import TEXT_METRICS
@@ -51,6 +51,8 @@ class SequenceToSequence(Task):
         max_new_tokens: the longest answer that is written.
         beams: of the search; 1 is greedy.
     """
+
+    all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
 
     examples: dict[str, Split]
     metrics: tuple[str, ...]
@@ -110,17 +112,17 @@ class SequenceToSequence(Task):
         """The numbers of tokens of source and target."""
         return (len(feature["input_ids"]), len(feature["labels"]))
 
-    def score(
+    def compared(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, float]:
-        """Metrics of the texts that the model writes."""
+    ) -> dict[str, Compared]:
+        """The targets and the texts that the model writes."""
         answers = self.written(model, features, tokenizer, accelerator)
-        return score(self.examples[split].targets, answers, {name: TEXT_METRICS[name] for name in self.metrics})
+        return dict.fromkeys(self.metrics, Compared(self.examples[split].targets, answers))
 
     def written(
         self,
