@@ -30,6 +30,17 @@ class Table:
         """The first ``n`` rows; all of them for None."""
         return Table(self.source, {name: values[:n] for name, values in self.columns.items()}, self._label_names)
 
+    def rows(self, numbers: Sequence[int]) -> "Table":
+        """Some of the rows, by their numbers."""
+        return Table(
+            self.source, {name: [values[i] for i in numbers] for name, values in self.columns.items()}, self._label_names
+        )
+
+    def followed_by(self, other: "Table") -> "Table":
+        """These rows and then another table's, of the columns that both have."""
+        columns = {n: [*values, *other.columns[n]] for n, values in self.columns.items() if n in other.columns}
+        return Table(self.source, columns, self._label_names)
+
     def label_names(self, column: str) -> tuple[str, ...] | None:
         """The names that the data set itself gives to the numbers of a column."""
         return tuple(self._label_names.get(column, ())) or None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Int, Shaped
@@ -57,6 +58,9 @@ class TaskSpec(BaseModel, ABC):
     splits: dict[SplitName, str] | None = Field(default=None, description="the data set's names of our splits")
     metrics: tuple[str, ...] | None = Field(default=None, description="the first decides which checkpoint is best")
     max_length: int = Field(default=128, ge=4, description="in tokens, special tokens included")
+    test_from_train: PositiveInt | None = Field(
+        default=None, description="so many training examples become test examples, beside those that there are"
+    )
     limit: dict[SplitName, PositiveInt] = Field(
         default_factory=dict, description="use only so many examples of a split"
     )
@@ -136,6 +140,8 @@ class TaskSpec(BaseModel, ABC):
             tables = read_embedded(self.dataset)
         else:
             tables = self._from_hub(hub_name or str(self.dataset), hub_revision, default_splits)
+        if self.test_from_train is not None:
+            tables |= _with_more_tests(tables["train"], tables.get("test"), self.test_from_train)
         limits = {str(split): n for split, n in self.limit.items()}
         # MNLI has a second development set, which shares the limit of the first.
         tables = {split: table.head(limits.get(split.removesuffix("_mismatched"))) for split, table in tables.items()}
@@ -251,6 +257,15 @@ def some(values: Sequence[Any], most: int = 5) -> str:
     """A few values, for a message."""
     shown = ", ".join(map(str, list(values)[:most]))
     return f"{shown}, …" if len(values) > most else shown
+
+
+def _with_more_tests(train: Table, test: Table | None, n: int) -> dict[str, Table]:
+    """The two splits after ``n`` training examples have become test examples: at random, but always the same."""
+    if n >= len(train):
+        raise InputError(f"task.test_from_train is {n}, and {train.source} has {len(train)} examples. Take fewer.")
+    chosen = set(np.random.default_rng(0).permutation(len(train))[:n].tolist())
+    taken, left = train.rows(sorted(chosen)), train.rows([row for row in range(len(train)) if row not in chosen])
+    return {"train": left, "test": taken if test is None else test.followed_by(taken)}
 
 
 def _splits_of(tables: Mapping[str, Table]) -> dict[str, str]:
