@@ -1,0 +1,1 @@
+"""Does the choice of layers matter? The statistics of the claim, from scores alone."""

@@ -1,0 +1,185 @@
+"""The scores that a verdict is about: cells of strategies × draws × seeds, from any table of scores."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from layerangles.errors import InputError
+
+Role = Literal["none", "matched", "control"]
+COLUMNS = ("cell", "strategy", "role", "draw", "seed", "score")
+_OPTIONAL = ("metric", "higher_is_better")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The scores of one comparison: students that differ in strategy, draw of a random map, and seed alone.
+
+    Attributes:
+        name: what tells the cell from others, such as the task and the students' initialisation.
+        metric: the name of the score.
+        higher_is_better: whether more of it is better.
+        scores: ``[strategy, draw, seed]``, in the metric's own unit. NaN where there is no such student: only random
+            maps are drawn more than once, and a student may have failed.
+        roles: by strategy, ``"none"`` for prediction matching alone (at most one), ``"matched"`` for what is compared,
+            ``"control"`` for what is matched to something else than the teacher's states of the text.
+        examples: ``[strategy, draw, seed, example]``, what a student got on every test example, where the metric is a
+            mean over them.
+    """
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    scores: xr.DataArray
+    roles: Mapping[str, Role]
+    examples: xr.DataArray | None = None
+
+    @property
+    def matched(self) -> tuple[str, ...]:
+        """The strategies that are compared."""
+        return self._of_role("matched")
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The strategies that are matched to something else."""
+        return self._of_role("control")
+
+    @property
+    def none(self) -> str | None:
+        """The strategy without matching."""
+        return next(iter(self._of_role("none")), None)
+
+    def _of_role(self, role: Role) -> tuple[str, ...]:
+        return tuple(str(s) for s in self.scores["strategy"].values if self.roles[str(s)] == role)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds at which every strategy that is compared, and none, has a student: only these are paired."""
+        complete = self._by_seed(self._compared).notnull().all("strategy")
+        return tuple(int(seed) for seed in self.scores["seed"].values[complete.values])
+
+    @property
+    def incomplete_seeds(self) -> tuple[int, ...]:
+        """The seeds that are left out because a student is missing."""
+        return tuple(int(seed) for seed in self.scores["seed"].values if int(seed) not in self.seeds)
+
+    @property
+    def _compared(self) -> tuple[str, ...]:
+        return self.matched + ((self.none,) if self.none is not None else ())
+
+    def _by_seed(self, strategies: Sequence[str]) -> xr.DataArray:
+        return self.scores.sel(strategy=list(strategies)).mean("draw")
+
+    def by_seed(self, strategies: Sequence[str]) -> Float[np.ndarray, "seed strategy"]:
+        """Scores at the paired seeds, averaged over the draws of a random map. NaN where a control is missing."""
+        chosen = self._by_seed(strategies).sel(seed=list(self.seeds))
+        return np.asarray(chosen.transpose("seed", "strategy").values, dtype=float)
+
+    def draws(self, strategy: str) -> tuple[int, ...]:
+        """The draws that a strategy has students of; ``(0,)`` for one that is not random."""
+        there = self.scores.sel(strategy=strategy).notnull().any("seed")
+        return tuple(int(draw) for draw in self.scores["draw"].values[there.values])
+
+
+def cells_from_frame(frame: pd.DataFrame, *, source: str = "the table", default_metric: str = "score") -> list[Cell]:
+    """The cells of a table with one row a student.
+
+    Args:
+        frame: the columns ``cell``, ``strategy``, ``seed`` and ``score``; and, where they differ from what is in
+            brackets, ``role`` (``none`` for the strategy of that name, else ``matched``), ``draw`` (0), ``metric`` and
+            ``higher_is_better`` (true).
+        source: what messages call it.
+        default_metric: the metric's name where there is no such column.
+
+    Raises:
+        InputError: a column is missing, a value is not allowed, or a student occurs twice.
+    """
+    missing = [column for column in ("cell", "strategy", "seed", "score") if column not in frame]
+    if missing:
+        raise InputError(
+            f"{source} has no column {missing[0]}; its columns are {', '.join(map(str, frame.columns))}. "
+            f"Wanted are cell, strategy, seed and score; {', '.join(('role', 'draw', *_OPTIONAL))} may be left out."
+        )
+    if not len(frame):
+        raise InputError(f"{source} has no row. Give one row a student.")
+    whole = frame.copy()
+    for column, default in (("draw", 0), ("metric", default_metric), ("higher_is_better", True)):
+        if column not in whole:
+            whole[column] = default
+    if "role" not in whole:
+        whole["role"] = np.where(whole["strategy"] == "none", "none", "matched")
+    _check(whole, source)
+    return [_cell(str(name), rows, source) for name, rows in whole.groupby("cell", sort=False)]
+
+
+def read_scores(path: str | os.PathLike[str]) -> list[Cell]:
+    """The cells of a CSV file of scores; see :func:`cells_from_frame`. Lines that begin with ``#`` are left out.
+
+    Raises:
+        InputError: no such file, no CSV, or not such a table.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist. Give a study's directory, or a CSV file with one row a student.")
+    try:
+        frame = pd.read_csv(path, comment="#", skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{path} is no CSV file ({error}).") from error
+    return cells_from_frame(frame, source=str(path))
+
+
+def _check(frame: pd.DataFrame, source: str) -> None:
+    for column in ("seed", "draw"):
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        if not ((numbers >= 0) & (numbers % 1 == 0)).all():
+            row = int(np.argmin(((numbers >= 0) & (numbers % 1 == 0)).to_numpy())) + 1
+            raise InputError(
+                f"{source}, row {row}: {column} is {frame[column].iloc[row - 1]!r}; allowed are whole numbers from 0."
+            )
+        frame[column] = numbers.astype(int)
+    scores = pd.to_numeric(frame["score"], errors="coerce")
+    if not np.isfinite(scores).all():
+        row = int(np.argmin(np.isfinite(scores).to_numpy())) + 1
+        raise InputError(
+            f"{source}, row {row}: the score is {frame['score'].iloc[row - 1]!r}; allowed are finite numbers. Leave out "
+            "the rows of students that have none."
+        )
+    frame["score"] = scores.astype(float)
+    unknown = sorted(set(frame["role"]) - set(get_args(Role)))
+    if unknown:
+        raise InputError(f"{source} has the role {unknown[0]!r}; allowed are {', '.join(get_args(Role))}.")
+    twice = frame.duplicated(["cell", "strategy", "draw", "seed"])
+    if twice.any():
+        row = frame[twice].iloc[0]
+        raise InputError(
+            f"{source} has two scores of the strategy {row['strategy']}, draw {row['draw']}, seed {row['seed']} in the "
+            f"cell {row['cell']}. Leave one of them out, or give them cells of their own."
+        )
+
+
+def _cell(name: str, rows: pd.DataFrame, source: str) -> Cell:
+    for column in ("metric", "higher_is_better"):
+        if rows[column].nunique() > 1:
+            raise InputError(f"{source}: the cell {name} mixes {column} {' and '.join(map(str, rows[column].unique()))}.")
+    roles = rows.groupby("strategy", sort=False)["role"].unique()
+    for strategy, of_one in roles.items():
+        if len(of_one) > 1:
+            raise InputError(f"{source}: in the cell {name}, {strategy} has the roles {' and '.join(of_one)}.")
+    without = [str(strategy) for strategy, of_one in roles.items() if of_one[0] == "none"]
+    if len(without) > 1:
+        raise InputError(f"{source}: in the cell {name}, {' and '.join(without)} both have the role none. Keep one.")
+    wide = rows.set_index(["strategy", "draw", "seed"])["score"].to_xarray()
+    # Strategies in the order of the table, not of the alphabet.
+    return Cell(
+        name=name,
+        metric=str(rows["metric"].iloc[0]),
+        higher_is_better=bool(rows["higher_is_better"].iloc[0]),
+        scores=wide.sel(strategy=list(dict.fromkeys(rows["strategy"]))).astype(float),
+        roles={str(strategy): of_one[0] for strategy, of_one in roles.items()},
+    )
