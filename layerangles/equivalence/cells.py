@@ -147,8 +147,8 @@ def _check(frame: pd.DataFrame, source: str) -> None:
     if not np.isfinite(scores).all():
         row = int(np.argmin(np.isfinite(scores).to_numpy())) + 1
         raise InputError(
-            f"{source}, row {row}: the score is {frame['score'].iloc[row - 1]!r}; allowed are finite numbers. Leave out "
-            "the rows of students that have none."
+            f"{source}, row {row}: the score is {frame['score'].iloc[row - 1]!r}; allowed are finite numbers. Leave "
+            "out the rows of students that have none."
         )
     frame["score"] = scores.astype(float)
     unknown = sorted(set(frame["role"]) - set(get_args(Role)))
@@ -156,17 +156,20 @@ def _check(frame: pd.DataFrame, source: str) -> None:
         raise InputError(f"{source} has the role {unknown[0]!r}; allowed are {', '.join(get_args(Role))}.")
     twice = frame.duplicated(["cell", "strategy", "draw", "seed"])
     if twice.any():
-        row = frame[twice].iloc[0]
+        student = frame[twice].iloc[0]
         raise InputError(
-            f"{source} has two scores of the strategy {row['strategy']}, draw {row['draw']}, seed {row['seed']} in the "
-            f"cell {row['cell']}. Leave one of them out, or give them cells of their own."
+            f"{source} has two scores of the strategy {student['strategy']}, draw {student['draw']}, seed "
+            f"{student['seed']} in the cell {student['cell']}. Leave one of them out, or give them cells of their own."
         )
 
 
 def _cell(name: str, rows: pd.DataFrame, source: str) -> Cell:
     for column in ("metric", "higher_is_better"):
         if rows[column].nunique() > 1:
-            raise InputError(f"{source}: the cell {name} mixes {column} {' and '.join(map(str, rows[column].unique()))}.")
+            raise InputError(
+                f"{source}: the cell {name} mixes {column} {' and '.join(map(str, rows[column].unique()))}. "
+                "Make a cell of each."
+            )
     roles = rows.groupby("strategy", sort=False)["role"].unique()
     for strategy, of_one in roles.items():
         if len(of_one) > 1:

@@ -1,39 +1,51 @@
 """The verdict on a cell: do its strategies give equally good students? Equivalent, different, or undecided."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from layerangles.equivalence.cells import Cell
+from layerangles.equivalence.components import variance_components
+from layerangles.equivalence.decision import (
+    Margin,
+    Moments,
+    Outcome,
+    PairTests,
+    compare_pairs,
+    decide,
+    differences,
+    gain,
+    holm,
+    moments,
+    names_of,
+    outcome_of,
+    p_nonzero,
+    pairs_of,
+)
+from layerangles.equivalence.intervals import (
+    UNKNOWN,
+    Estimate,
+    fieller,
+    multi_bootstrap,
+    spread_interval,
+    spread_of_gain_interval,
+    t_interval,
+)
+from layerangles.equivalence.posterior import rope
+from layerangles.equivalence.power import seeds_to_decide
+from layerangles.equivalence.wording import reason_for
+from layerangles.errors import InputError
 
-Outcome = Literal["equivalent", "different", "undecided"]
-
-
-class Estimate(NamedTuple):
-    """A number with the ends of its interval; NaN where it cannot be estimated, infinite where it is unbounded."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Margin:
-    """The smallest difference that matters.
-
-    Attributes:
-        size: in the metric's own unit; or, with ``of_gain``, as a share of what matching gains over none.
-        of_gain: whether it is such a share.
-    """
-
-    size: float
-    of_gain: bool = False
+__all__ = ["Estimate", "Margin", "Outcome", "Verdict", "judge"]
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What the scores of a cell say.
+    """What the scores of a cell say; see :func:`judge`.
 
     Attributes:
         cell: the scores.
@@ -87,3 +99,199 @@ class Verdict:
     def n_seeds(self) -> int:
         """The number of paired seeds."""
         return len(self.cell.seeds)
+
+
+class _Paired(NamedTuple):
+    """A cell's scores at its paired seeds, turned so that more is better: the matched strategies, then none."""
+
+    names: tuple[str, ...]
+    values: Float[np.ndarray, "seed strategy"]
+
+    @property
+    def matched(self) -> Float[np.ndarray, "seed matched"]:
+        return self.values[:, : len(self.names)]
+
+    @property
+    def gain(self) -> Float[np.ndarray, " seed"]:
+        """Over none, seed by seed; NaN without none."""
+        has_none = self.values.shape[1] > len(self.names)
+        none = self.values[:, -1] if has_none else np.full(len(self.values), math.nan)
+        return np.asarray(self.matched.mean(axis=1) - none)
+
+    @property
+    def extremes(self) -> Float[np.ndarray, " seed"]:
+        """The best strategy of all seeds over the worst, seed by seed."""
+        means = self.matched.mean(axis=0)
+        return np.asarray(self.matched[:, means.argmax()] - self.matched[:, means.argmin()])
+
+
+def judge(cell: Cell, margin: Margin | None, *, alpha: float = 0.05, power: float = 0.8) -> Verdict:
+    """Judge whether the matched strategies of a cell give equally good students.
+
+    Equivalent: every pair of strategies is, by two one-sided t tests on differences that are paired by seed (TOST;
+    Schuirmann 1987), each at ``alpha`` (intersection-union; Berger 1982). Different: the difference of some pair is
+    larger than the margin, by the t test and Holm's adjustment over the pairs. Undecided: neither. The intervals are
+    over seeds, for this test set and for the draws of random maps that were trained.
+
+    Args:
+        cell: the scores.
+        margin: the smallest difference that matters, settled before the scores were seen; without one nothing is
+            decided.
+        alpha: the largest rate of a false "equivalent", and of a false "different".
+        power: the probability of a decision for which seeds are counted.
+
+    Raises:
+        InputError: fewer than two matched strategies, no seed at which all have a student, or a margin that is a share
+            of the gain in a cell without ``none``.
+    """
+    _check(cell, margin, alpha, power)
+    sign = 1 if cell.higher_is_better else -1
+    names = cell.matched + ((cell.none,) if cell.none is not None else ())
+    paired = _Paired(cell.matched, sign * cell.by_seed(names))
+    given = moments(paired.values)
+    tests = compare_pairs(given, len(paired.names), margin) if margin is not None else None
+    resampled = _resampled(cell, sign)
+    pairs = _pair_table(paired, given, margin, tests, resampled, alpha)
+    outcome: Outcome = "undecided"
+    needed = None
+    if tests is not None and margin is not None:
+        outcome = outcome_of(*map(bool, decide(tests, alpha)))
+        if outcome == "undecided" and given.n_seeds > 1:
+            needed = seeds_to_decide(
+                given.mean, given.covariance, margin, power=power, alpha=alpha, n_matched=len(paired.names)
+            )
+    verdict = Verdict(
+        cell=cell,
+        margin=margin,
+        alpha=alpha,
+        power=power,
+        outcome=outcome,
+        reason="",
+        strategies=_strategy_table(cell, sign, alpha),
+        pairs=pairs,
+        spread=spread_interval(paired.matched, 1 - alpha),
+        gain=t_interval(paired.gain, 1 - alpha),
+        spread_of_gain=spread_of_gain_interval(paired.matched, paired.gain, 1 - alpha),
+        extremes_of_gain=fieller(paired.extremes, paired.gain, 1 - alpha),
+        components=variance_components(cell),
+        inside=_all_inside(given, len(paired.names), margin),
+        outcome_for_new_examples=_outcome_for_new_examples(resampled, len(paired.names), margin, alpha),
+        seeds_needed=None if needed is None else needed.seeds,
+    )
+    return replace(verdict, reason=reason_for(verdict))
+
+
+def _check(cell: Cell, margin: Margin | None, alpha: float, power: float) -> None:
+    for name, value in (("alpha", alpha), ("power", power)):
+        if not 0 < value < 1:
+            raise InputError(f"{name} is {value}; allowed are numbers between 0 and 1.")
+    if len(cell.matched) < 2:
+        raise InputError(
+            f"the cell {cell.name} has {len(cell.matched)} matched strategies ({', '.join(cell.matched) or 'none'}), "
+            "and strategies can be compared from two on. Train another, or leave the cell out."
+        )
+    if not cell.seeds:
+        raise InputError(
+            f"the cell {cell.name} has no seed at which all of {', '.join(cell.matched)} have a score, so nothing is "
+            "paired. Train the missing students."
+        )
+    if margin is not None and margin.of_gain and cell.none is None:
+        raise InputError(
+            f"the margin is {margin}, and the cell {cell.name} has no strategy none to gain over. Give a margin in the "
+            "metric's own unit, or train none."
+        )
+
+
+def _strategy_table(cell: Cell, sign: int, alpha: float) -> pd.DataFrame:
+    none = cell.by_seed([cell.none])[:, 0] if cell.none is not None else None
+    rows = []
+    for strategy in map(str, cell.scores["strategy"].values):
+        scores = cell.by_seed([strategy])[:, 0]
+        there = np.isfinite(scores)  # a control may be missing at a seed
+        own = t_interval(scores[there], 1 - alpha)
+        over = t_interval(sign * (scores - none)[there], 1 - alpha) if none is not None else UNKNOWN
+        rows.append(
+            {
+                "strategy": strategy,
+                "role": cell.roles[strategy],
+                "n_draws": len(cell.draws(strategy)),
+                "score": own.value,
+                "low": own.low,
+                "high": own.high,
+                "sd": float(np.std(scores[there], ddof=1)) if there.sum() > 1 else math.nan,
+                "gain": over.value if strategy != cell.none else math.nan,
+                "gain_low": over.low if strategy != cell.none else math.nan,
+                "gain_high": over.high if strategy != cell.none else math.nan,
+            }
+        )
+    return pd.DataFrame(rows).set_index("strategy")
+
+
+def _pair_table(
+    paired: _Paired,
+    given: Moments,
+    margin: Margin | None,
+    tests: PairTests | None,
+    resampled: Float[np.ndarray, "resample strategy"] | None,
+    alpha: float,
+) -> pd.DataFrame:
+    n = len(paired.names)
+    table = pd.DataFrame(names_of(paired.names), columns=["first", "second"])
+    values = [paired.values[:, first] - paired.values[:, second] for first, second in pairs_of(n)]
+    for low, high, confidence in (("low", "high", 1 - 2 * alpha), ("wide_low", "wide_high", 1 - alpha)):
+        intervals = [t_interval(of_one, confidence) for of_one in values]
+        table["difference"] = [interval.value for interval in intervals]
+        table[low] = [interval.low for interval in intervals]
+        table[high] = [interval.high for interval in intervals]
+    table["sd"] = [float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for v in values]
+    table["p_nonzero"] = holm(p_nonzero(given, n))
+    if tests is not None and margin is not None:
+        table["p_equivalent"], table["p_different"] = tests.p_equivalent, holm(tests.p_different)
+        within, beyond = table["p_equivalent"] <= alpha, table["p_different"] <= alpha
+        table["outcome"] = [outcome_of(*of_one) for of_one in zip(within, beyond, strict=True)]
+        if given.n_seeds > 1:
+            found = rope(given, n, margin)
+            table["inside"], table["below"], table["above"] = found.inside, found.below, found.above
+    else:
+        table["outcome"] = "undecided"
+    for name in ("p_equivalent", "p_different", "inside", "below", "above"):
+        if name not in table:
+            table[name] = math.nan
+    if resampled is not None:
+        both = resampled @ differences(n, n).T
+        table["examples_low"], table["examples_high"] = np.quantile(both, [alpha, 1 - alpha], axis=0)
+    return table.set_index(["first", "second"])
+
+
+def _all_inside(given: Moments, n_matched: int, margin: Margin | None) -> float:
+    if margin is None or given.n_seeds < 2:
+        return math.nan
+    return rope(given, n_matched, margin).all_inside
+
+
+def _resampled(cell: Cell, sign: int) -> Float[np.ndarray, "resample strategy"] | None:
+    """Scores of the matched strategies, then none, of resampled seeds and examples; None without example scores."""
+    if cell.examples is None or len(cell.seeds) < 2:
+        return None
+    names = [*cell.matched, *([cell.none] if cell.none is not None else [])]
+    chosen = cell.examples.sel(strategy=names, seed=list(cell.seeds)).mean("draw")
+    values = np.asarray(chosen.transpose("strategy", "seed", "example").values, dtype=float)
+    return None if np.isnan(values).any() else sign * multi_bootstrap(values)
+
+
+def _outcome_for_new_examples(
+    resampled: Float[np.ndarray, "resample strategy"] | None, n_matched: int, margin: Margin | None, alpha: float
+) -> Outcome | None:
+    """The verdict by percentiles of resampled differences: 1 − 2α for every pair, or Bonferroni's for some."""
+    if resampled is None or margin is None:
+        return None
+    pairs = resampled @ differences(n_matched, resampled.shape[1]).T
+    size = np.full((len(pairs), 1), margin.size)
+    if margin.of_gain:
+        size = margin.size * np.maximum(0, resampled @ gain(n_matched))[:, None]
+    # Of a − b − δ and a − b + δ, so that a margin that is resampled takes part.
+    over, under = pairs - size, pairs + size
+    equivalent = (np.quantile(over, 1 - alpha, axis=0) < 0) & (np.quantile(under, alpha, axis=0) > 0)
+    tail = alpha / 2 / pairs.shape[1]
+    different = (np.quantile(over, tail, axis=0) > 0) | (np.quantile(under, 1 - tail, axis=0) < 0)
+    return outcome_of(bool(equivalent.all()), bool(different.any()))

@@ -1,0 +1,129 @@
+"""Verdicts in words and in tables."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from layerangles.equivalence.power import MOST_SEEDS, largest_sd
+
+if TYPE_CHECKING:
+    from layerangles.equivalence.verdict import Verdict
+
+_FOR_EXAMPLE = 5  # seeds, where there is only one
+
+
+def number(value: float) -> str:
+    """A score or a difference with three significant digits after those that scores share: 0.0123, 1.23, 12.3.
+
+    >>> [number(value) for value in (0.78125, 0.0123, 12.345, float("inf"), float("nan"))]
+    ['0.781', '0.0123', '12.3', '∞', '–']
+    """
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.3g}".replace("-", "−")
+
+
+def reason_for(verdict: "Verdict") -> str:
+    """The outcome in a sentence or two, with its numbers."""
+    if verdict.margin is None:
+        return (
+            "No margin was given, so nothing is decided: say which difference would matter. "
+            f"Observed: spread {number(verdict.spread.value)}, gain over none {number(verdict.gain.value)}."
+        )
+    if verdict.n_seeds == 1:
+        return _of_one_seed(verdict)
+    pairs, n_pairs = verdict.pairs, len(verdict.pairs)
+    confidence = f"{100 * (1 - 2 * verdict.alpha):g} %"
+    if verdict.outcome == "equivalent":
+        row = int(pairs[["low", "high"]].abs().max(axis=1).argmax())
+        widest, (first, second) = pairs.iloc[row], pairs.index[row]
+        return (
+            f"All {n_pairs} pairs of {len(verdict.cell.matched)} strategies differ by less than {verdict.margin}: the "
+            f"{confidence} interval that reaches farthest is that of {first} − {second}, {_interval(widest)}."
+        )
+    if verdict.outcome == "different":
+        row = int(pairs["p_different"].argmin())
+        most, (first, second) = pairs.iloc[row], pairs.index[row]
+        better, worse = (first, second) if most["difference"] > 0 else (second, first)
+        low, high = sorted(abs(most[end]) for end in ("wide_low", "wide_high"))
+        return (
+            f"{better} is better than {worse} by {number(abs(most['difference']))} [{number(low)}, {number(high)}], "
+            f"more than {verdict.margin} (adjusted p = {most['p_different']:.2g}); "
+            f"{_beyond(pairs)} of {n_pairs} pairs are beyond the margin."
+        )
+    within = int((pairs["outcome"] == "equivalent").sum())
+    return f"{within} of {n_pairs} pairs are within {verdict.margin}, none is shown to be beyond it. {_way_on(verdict)}"
+
+
+def _beyond(pairs: pd.DataFrame) -> int:
+    return int((pairs["outcome"] == "different").sum())
+
+
+def _interval(row: "pd.Series[float]") -> str:
+    return f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]"
+
+
+def _way_on(verdict: "Verdict") -> str:
+    if verdict.seeds_needed is None:
+        return f"Not even {MOST_SEEDS:,} seeds would decide if everything is as it seems: some pair lies at the margin."
+    return (
+        f"If everything is as it seems, {verdict.seeds_needed} seeds (there are {verdict.n_seeds}) would decide with a "
+        f"probability of {verdict.power:g}."
+    )
+
+
+def _of_one_seed(verdict: "Verdict") -> str:
+    margin = verdict.margin
+    observed = (
+        f"One seed has no interval, so nothing follows from a spread of {number(verdict.spread.value)} and a gain over "
+        f"none of {number(verdict.gain.value)}."
+    )
+    if margin is None or (margin.of_gain and not verdict.gain.value > 0):
+        return observed
+    size = margin.size * verdict.gain.value if margin.of_gain else margin.size
+    sd = largest_sd(_FOR_EXAMPLE, size, len(verdict.cell.matched), power=verdict.power, alpha=verdict.alpha)
+    return (
+        f"{observed} {_FOR_EXAMPLE} seeds would show equal strategies to be within {margin} with a probability of "
+        f"{verdict.power:g} only if their paired differences scatter over seeds by less than {number(sd)} (sd)."
+    )
+
+
+def verdict_table(verdicts: Sequence["Verdict"]) -> pd.DataFrame:
+    """One row a cell (index ``cell``).
+
+    Columns: ``metric``, ``seeds``, ``strategies`` (matched ones), ``none``, ``worst`` and ``best`` (mean scores),
+    ``spread`` with ``spread_low`` and ``spread_high``, ``gain`` (in the metric's unit, positive is better) with
+    ``gain_low`` and ``gain_high``, ``spread_of_gain`` with its ends, ``margin``, ``verdict``, ``seeds_needed`` (of an
+    undecided cell), ``inside`` (posterior probability that all pairs are within the margin) and
+    ``verdict_for_new_examples``. NaN and None where something is not known.
+    """
+    rows = []
+    for verdict in verdicts:
+        cell, scores = verdict.cell, verdict.strategies["score"]
+        matched = scores[list(cell.matched)]
+        ends = (matched.min(), matched.max())
+        row: dict[str, object] = {
+            "cell": cell.name,
+            "metric": cell.metric,
+            "seeds": verdict.n_seeds,
+            "strategies": len(cell.matched),
+            "none": scores[cell.none] if cell.none is not None else math.nan,
+            "worst": ends[0] if cell.higher_is_better else ends[1],
+            "best": ends[1] if cell.higher_is_better else ends[0],
+        }
+        for name in ("spread", "gain", "spread_of_gain"):
+            estimate = getattr(verdict, name)
+            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        row |= {
+            "margin": None if verdict.margin is None else str(verdict.margin),
+            "verdict": verdict.outcome,
+            "seeds_needed": verdict.seeds_needed,
+            "inside": verdict.inside,
+            "verdict_for_new_examples": verdict.outcome_for_new_examples,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("cell")
