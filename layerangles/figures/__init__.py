@@ -3,8 +3,19 @@
 from layerangles.figures.comparison import comparison
 from layerangles.figures.distances import distances
 from layerangles.figures.export import write_html, write_image
+from layerangles.figures.forest import forest, gains
 from layerangles.figures.heatmap import heatmap
 from layerangles.figures.histogram import histogram
 from layerangles.figures.trajectory import trajectory
 
-__all__ = ["comparison", "distances", "heatmap", "histogram", "trajectory", "write_html", "write_image"]
+__all__ = [
+    "comparison",
+    "distances",
+    "forest",
+    "gains",
+    "heatmap",
+    "histogram",
+    "trajectory",
+    "write_html",
+    "write_image",
+]
