@@ -141,8 +141,10 @@ def standard_errors(given: Moments, contrasts: Float[np.ndarray, "pair strategy"
     any margin decides it; the floor keeps 0 / 0 out of the t test, on the side of "equivalent" for equal scores.
     """
     variance = np.einsum("ps,...st,pt->...p", contrasts, given.covariance, contrasts) / given.n_seeds
-    scale = np.abs(given.mean).max(axis=-1, keepdims=True) + np.finfo(float).tiny
-    return np.asarray(np.sqrt(np.maximum(variance, (1e-12 * scale) ** 2)))
+    scale = np.abs(given.mean).max(axis=-1, keepdims=True)
+    # The constant is for scores that are all 0; what a difference is divided by must not overflow the quotient.
+    floor = np.maximum(1e-12 * scale, 1e-150)
+    return np.asarray(np.maximum(np.sqrt(np.maximum(variance, 0)), floor))
 
 
 def holm(p: Float[np.ndarray, "*study pair"]) -> Float[np.ndarray, "*study pair"]:
