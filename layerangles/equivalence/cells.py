@@ -3,8 +3,9 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ class Cell:
         return self.scores.sel(strategy=list(strategies)).mean("draw")
 
     def by_seed(self, strategies: Sequence[str]) -> Float[np.ndarray, "seed strategy"]:
-        """Scores at the paired seeds, averaged over the draws of a random map. NaN where a control is missing."""
+        """Scores at the paired seeds, averaged over the draws that there are. NaN where a control is missing."""
         chosen = self._by_seed(strategies).sel(seed=list(self.seeds))
         return np.asarray(chosen.transpose("seed", "strategy").values, dtype=float)
 
@@ -114,8 +115,10 @@ def cells_from_frame(frame: pd.DataFrame, *, source: str = "the table", default_
         if column not in whole:
             whole[column] = default
     if "role" not in whole:
-        whole["role"] = np.where(whole["strategy"] == "none", "none", "matched")
-    _check(whole, source)
+        without = whole["strategy"].astype(str).str.strip().str.lower() == "none"
+        whole["role"] = np.where(without, "none", "matched")
+    _check_names(whole, source)
+    _check_numbers(whole, source)
     return [_cell(str(name), rows, source) for name, rows in whole.groupby("cell", sort=False)]
 
 
@@ -128,27 +131,53 @@ def read_scores(path: str | os.PathLike[str]) -> list[Cell]:
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist. Give a study's directory, or a CSV file with one row a student.")
     try:
-        frame = pd.read_csv(path, comment="#", skipinitialspace=True)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        # A # elsewhere belongs to a name, and so does "None" or "NA", which pandas would take for a missing value.
+        lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if not line.startswith("#")]
+        frame = pd.read_csv(StringIO("\n".join(lines)), skipinitialspace=True, keep_default_na=False)
+    except ValueError as error:  # which pandas' parser errors are, and what is no UTF-8
         raise InputError(f"{path} is no CSV file ({error}).") from error
     return cells_from_frame(frame, source=str(path))
 
 
-def _check(frame: pd.DataFrame, source: str) -> None:
+def _check_names(frame: pd.DataFrame, source: str) -> None:
+    """Names are text that is not empty, and the direction is true or false: no row is to vanish or turn unseen."""
+    for column in ("cell", "strategy", "role", "metric"):
+        missing = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
+        if missing.any():
+            raise InputError(f"{source}, row {int(np.argmax(missing)) + 1}: {column} is empty. Give every student one.")
+        frame[column] = frame[column].astype(str).str.strip()
+    better = frame["higher_is_better"].astype(str).str.strip().str.lower()
+    known = better.isin(["true", "false"])
+    if not known.all():
+        row = int(np.argmin(known)) + 1
+        raise InputError(
+            f"{source}, row {row}: higher_is_better is {_shown(frame['higher_is_better'], row)}; allowed are true and "
+            "false."
+        )
+    frame["higher_is_better"] = better == "true"
+
+
+def _shown(column: "pd.Series[Any]", row: int) -> str:
+    """A value as the user wrote it: without numpy's name of its type."""
+    return repr(column.tolist()[row - 1])
+
+
+def _check_numbers(frame: pd.DataFrame, source: str) -> None:
     for column in ("seed", "draw"):
-        numbers = pd.to_numeric(frame[column], errors="coerce")
-        if not ((numbers >= 0) & (numbers % 1 == 0)).all():
-            row = int(np.argmin(((numbers >= 0) & (numbers % 1 == 0)).to_numpy())) + 1
+        numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
+        whole = np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers))
+        if not whole.all():
+            row = int(np.argmin(whole)) + 1
             raise InputError(
-                f"{source}, row {row}: {column} is {frame[column].iloc[row - 1]!r}; allowed are whole numbers from 0."
+                f"{source}, row {row}: {column} is {_shown(frame[column], row)}; allowed are whole numbers from 0."
             )
         frame[column] = numbers.astype(int)
     scores = pd.to_numeric(frame["score"], errors="coerce")
     if not np.isfinite(scores).all():
         row = int(np.argmin(np.isfinite(scores).to_numpy())) + 1
         raise InputError(
-            f"{source}, row {row}: the score is {frame['score'].iloc[row - 1]!r}; allowed are finite numbers. Leave "
-            "out the rows of students that have none."
+            f"{source}, row {row}: the score is {_shown(frame['score'], row)}; allowed are finite numbers. Leave out "
+            "the rows of students that have none."
         )
     frame["score"] = scores.astype(float)
     unknown = sorted(set(frame["role"]) - set(get_args(Role)))
