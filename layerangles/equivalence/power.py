@@ -49,7 +49,12 @@ def decision_rates(
         alpha: of the tests.
         n_studies: how many studies are simulated.
         rng_seed: of the simulation.
+
+    Raises:
+        InputError: fewer than two seeds.
     """
+    if n_seeds < 2:
+        raise InputError(f"the number of seeds is {n_seeds}; one alone decides nothing, so allowed are 2 and more.")
     rng = np.random.default_rng(rng_seed)
     root = _root(covariance)
     means = mean + rng.standard_normal((n_studies, len(mean))) @ root.T / np.sqrt(n_seeds)
@@ -143,7 +148,13 @@ def seeds_to_plan(
         n_matched: 2 or more strategies; the scores are taken as equally correlated.
         power: the probability of the verdict "equivalent".
         alpha: of the tests.
+
+    Raises:
+        InputError: the sd is no number from 0, the margin none above it, or there are fewer than two strategies.
     """
+    if not (np.isfinite(sd_of_difference) and sd_of_difference >= 0):
+        raise InputError(f"the sd of a paired difference is {sd_of_difference}; allowed are finite numbers from 0.")
+    _check_strategies(n_matched)
     covariance = np.eye(n_matched) * sd_of_difference**2 / 2
     found = seeds_to_decide(np.zeros(n_matched), covariance, Margin(margin), power=power, alpha=alpha)
     return None if found is None else found.seeds
@@ -154,7 +165,11 @@ def largest_sd(n_seeds: int, margin: float, n_matched: int, *, power: float = 0.
 
     The reverse of :func:`seeds_to_plan`, in the margin's unit: what one would have to know to conclude anything from
     so many seeds.
+
+    Raises:
+        InputError: fewer than two seeds or strategies, or a margin that is not above 0.
     """
+    _check_strategies(n_matched)
 
     def enough(sd: float) -> bool:
         covariance = np.eye(n_matched) * sd**2 / 2
@@ -164,7 +179,12 @@ def largest_sd(n_seeds: int, margin: float, n_matched: int, *, power: float = 0.
     low, high = 0.0, margin
     while enough(high):
         low, high = high, 2 * high
-    while high - low > 1e-3 * margin:
+    while high - low > 1e-3 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if enough(middle) else (low, middle)
     return low
+
+
+def _check_strategies(n_matched: int) -> None:
+    if n_matched < 2:
+        raise InputError(f"the number of strategies is {n_matched}; they can be compared from 2 on.")
