@@ -7,7 +7,7 @@ import typer
 
 from layerangles.errors import InputError, RunError
 
-from . import angles, demo, env, merge, plan, train
+from . import angles, demo, env, merge, plan, train, verdict
 
 app = typer.Typer(
     name="layerangles",
@@ -24,6 +24,7 @@ app.command(name="plan")(plan.plan)
 app.command(name="train")(train.train)
 app.command(name="angles")(angles.angles)
 app.command(name="merge")(merge.merge)
+app.command(name="verdict")(verdict.verdict)
 app.command(name="env")(env.env)
 
 

@@ -30,8 +30,8 @@ def print_table(rows: Rows, *, title: str | None = None) -> None:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on standard output; NaN as null."""
-    typer.echo(json.dumps(_without_nan(content), indent=2, default=str))
+    """One JSON document on standard output; NaN as null, and what is infinite as the text "Infinity"."""
+    typer.echo(json.dumps(_finite(content), indent=2, default=str))
 
 
 def print_written(*paths: Path) -> None:
@@ -54,14 +54,16 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-def _without_nan(content: Any) -> Any:
+def _finite(content: Any) -> Any:
     match content:
         case Mapping():
-            return {str(key): _without_nan(value) for key, value in content.items()}
+            return {str(key): _finite(value) for key, value in content.items()}
         case list() | tuple():
-            return [_without_nan(value) for value in content]
+            return [_finite(value) for value in content]
         case float() if math.isnan(content):
             return None
+        case float() if math.isinf(content):  # which JSON has no number for
+            return "Infinity" if content > 0 else "-Infinity"
         case _:
             return content
 

@@ -150,6 +150,9 @@ class Variant(Strategy):
     loss: LossSpec | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     targets: TargetKind = Field(default="teacher", description="control targets in place of the teacher's states")
+    cell: str | None = Field(
+        default=None, min_length=1, description="the comparison it belongs to; by default what begins alike"
+    )
 
     @model_validator(mode="after")
     def _controls_are_matched(self) -> "Variant":

@@ -33,7 +33,9 @@ class Table:
     def rows(self, numbers: Sequence[int]) -> "Table":
         """Some of the rows, by their numbers."""
         return Table(
-            self.source, {name: [values[i] for i in numbers] for name, values in self.columns.items()}, self._label_names
+            self.source,
+            {name: [values[i] for i in numbers] for name, values in self.columns.items()},
+            self._label_names,
         )
 
     def followed_by(self, other: "Table") -> "Table":

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
 
 _FOR_EXAMPLE = 5  # seeds, where there is only one
+OUTCOMES = {"equivalent": "Equivalent", "different": "Different", "undecided": "Undecided"}
 
 
-def number(value: float) -> str:
-    """A score or a difference with three significant digits after those that scores share: 0.0123, 1.23, 12.3.
+def half_width(low: float, high: float) -> float:
+    """Half of an interval; NaN where it has no ends."""
+    return (high - low) / 2
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to some significant digits.
 
     >>> [number(value) for value in (0.78125, 0.0123, 12.345, float("inf"), float("nan"))]
     ['0.781', '0.0123', '12.3', '∞', '–']
@@ -24,7 +30,7 @@ def number(value: float) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.3g}".replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def reason_for(verdict: "Verdict") -> str:
@@ -78,10 +84,7 @@ def _way_on(verdict: "Verdict") -> str:
 
 def _of_one_seed(verdict: "Verdict") -> str:
     margin = verdict.margin
-    observed = (
-        f"One seed has no interval, so nothing follows from a spread of {number(verdict.spread.value)} and a gain over "
-        f"none of {number(verdict.gain.value)}."
-    )
+    observed = "One seed has no interval, so nothing follows from its spread and its gain."
     if margin is None or (margin.of_gain and not verdict.gain.value > 0):
         return observed
     size = margin.size * verdict.gain.value if margin.of_gain else margin.size

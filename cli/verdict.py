@@ -1,0 +1,145 @@
+"""``layerangles verdict``: does the choice of layers matter? Equivalent, different, or undecided."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import print_json, print_table, print_written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kd_train.results import Judged
+    from layerangles.equivalence import Estimate, Verdict
+
+
+def verdict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Study directories, or CSV files with the columns cell, strategy, seed, score."),
+    ],
+    margin: Annotated[
+        float | None, typer.Option(help="The smallest difference that matters, in the metric's own unit.")
+    ] = None,
+    margin_of_gain: Annotated[
+        float | None, typer.Option(help="The same, as a share of what matching gains over none.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Of the studies; what they decide by, by default.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of the studies; test, or else dev, by default.")] = None,
+    alpha: Annotated[float, typer.Option(help="Largest rate of a false equivalent, and of a false different.")] = 0.05,
+    power: Annotated[float, typer.Option(help="The probability of a decision for which seeds are counted.")] = 0.8,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Print every pair of strategies, too.")] = False,
+    latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table (booktabs, siunitx) here.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table of cells here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Judge whether the matched strategies of each cell give equally good students.
+
+    A study file states its margin before it is run (verdict: {margin: 0.01}). Differences are paired by seed;
+    equivalent is what passes two one-sided tests for every pair, different is a pair beyond the margin, adjusted for
+    their number. Everything else is undecided, with the number of seeds that would decide.
+
+    Example: layerangles verdict runs/movie-reviews --latex table.tex
+    """
+    from kd_train.results import chosen_margin, judge_paths
+    from layerangles.files import refuse_existing
+
+    for path in (latex, csv):
+        if path is not None:
+            refuse_existing(path, overwrite=overwrite)
+    given = chosen_margin(margin, margin_of_gain)
+    judged = judge_paths(paths, margin=given, metric=metric, split=split, alpha=alpha, power=power)
+    written = _write(judged, latex, csv)
+    if as_json:
+        print_json({"cells": [_content(one) for one in judged], "wrote": written})
+        return
+    print_table([_row(one) for one in judged], title=f"Intervals in brackets: {100 * (1 - alpha):g} %, over seeds")
+    _print_grouped([(f"{one.verdict.outcome}. {one.verdict.reason}", one.verdict.cell.name) for one in judged])
+    _print_grouped([(f"note: {note}", one.verdict.cell.name) for one in judged for note in one.notes])
+    if pairs:
+        for one in judged:
+            typer.echo("")
+            print_table(_records(one.verdict.pairs), title=one.verdict.cell.name)
+    print_written(*written)
+
+
+def _write(judged: "list[Judged]", latex: Path | None, csv: Path | None) -> list[Path]:
+    from layerangles.equivalence import verdict_table
+    from layerangles.equivalence.latex import latex_table
+    from layerangles.files import replacing
+
+    verdicts = [one.verdict for one in judged]
+    if latex is not None:
+        with replacing(latex, overwrite=True) as beside:
+            beside.write_text(latex_table(verdicts, teachers=[one.teacher for one in judged]), encoding="utf-8")
+    if csv is not None:
+        with replacing(csv, overwrite=True) as beside:
+            verdict_table(verdicts).to_csv(beside)
+    return [path for path in (latex, csv) if path is not None]
+
+
+def _print_grouped(said: list[tuple[str, str]]) -> None:
+    """What is said of cells, once for those of which the same is said."""
+    cells: dict[str, list[str]] = {}
+    for text, cell in said:
+        cells.setdefault(text, []).append(cell)
+    for text, names in cells.items():
+        typer.echo(f"{'; '.join(names)}: {text}\n")
+
+
+def _row(one: "Judged") -> dict[str, Any]:
+    from layerangles.equivalence import verdict_table
+    from layerangles.equivalence.wording import number
+
+    verdict = one.verdict
+    (row,) = verdict_table([verdict]).to_dict("records")
+    shown: dict[str, Any] = {"cell": verdict.cell.name, "metric": row["metric"], "seeds": row["seeds"]}
+    scores = {"teacher": one.teacher} | {name: row[name] for name in ("none", "worst", "best")}
+    shown |= {name: number(value, 4) for name, value in scores.items()}
+    shown |= {
+        "spread": _interval(verdict.spread),
+        "gain": _interval(verdict.gain),
+        "spread ÷ gain": _interval(verdict.spread_of_gain),
+        "margin": row["margin"],
+        "verdict": row["verdict"],
+        "seeds to decide": _seeds_needed(verdict),
+    }
+    if verdict.outcome_for_new_examples is not None:
+        shown["for new texts too"] = verdict.outcome_for_new_examples
+    return shown
+
+
+def _seeds_needed(verdict: "Verdict") -> str:
+    if verdict.outcome != "undecided" or verdict.margin is None or verdict.n_seeds < 2:
+        return "–"
+    return "> 1,000" if verdict.seeds_needed is None else str(verdict.seeds_needed)
+
+
+def _interval(estimate: "Estimate") -> str:
+    from layerangles.equivalence.wording import number
+
+    ends = "" if estimate.low != estimate.low else f" [{number(estimate.low)}, {number(estimate.high)}]"
+    return number(estimate.value) + ends
+
+
+def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.reset_index().to_dict("records")]
+
+
+def _content(one: "Judged") -> dict[str, Any]:
+    from layerangles.equivalence import verdict_table
+
+    verdict = one.verdict
+    (row,) = _records(verdict_table([verdict]))
+    return row | {
+        "reason": verdict.reason,
+        "notes": one.notes,
+        "teacher": one.teacher,
+        "seeds_used": list(verdict.cell.seeds),
+        "strategies_table": _records(verdict.strategies),
+        "pairs": _records(verdict.pairs),
+        "components": _records(verdict.components),
+        "extremes_of_gain": verdict.extremes_of_gain._asdict(),
+    }

@@ -1,0 +1,215 @@
+"""What came out of a study: its scores as cells for the verdict, and the geometry of its students."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from kd_train.design import Arm, arms_of, margin_of
+from kd_train.metrics import ExamplesLog, Measurement, MetricsLog
+from kd_train.study import Study, read_study
+from kd_train.teachers import TEACHER
+from layerangles.checkpoints import MATCHING_FILE
+from layerangles.equivalence import Margin, Verdict, judge
+from layerangles.equivalence.cells import Cell, cells_from_frame, read_scores
+from layerangles.errors import InputError
+
+STUDENTS = "students"
+
+
+def study_cells(folder: Path, *, metric: str | None = None, split: str | None = None) -> list[Cell]:
+    """The cells of a study that was trained, whole or in part.
+
+    Args:
+        folder: the study's.
+        metric: what is compared; what the study file says, or the task's deciding one, by default.
+        split: on which split; what the study file says, or test, or dev where there is no test, by default.
+
+    Raises:
+        InputError: no study, no finished student, or nothing was scored by that name on that split.
+    """
+    study = read_study(folder)
+    log = MetricsLog(folder, writes=False).read()
+    split = split or study.verdict.split or ("test" if any(m.split == "test" for m in log) else "dev")
+    scored = list(dict.fromkeys(m.metric for m in log if m.split == split))
+    if not scored:
+        splits = sorted({m.split for m in log} - {"train"})
+        raise InputError(
+            f"{folder} has no score on the split {split}; there are scores on {', '.join(splits) or 'none'}. Train the "
+            "study first, or name another split with --split."
+        )
+    metric = metric or study.verdict.metric or scored[0]
+    if metric not in scored:
+        raise InputError(
+            f"{folder} has no {metric} on the split {split}; scored are {', '.join(scored)}. Name one of them with "
+            "--metric."
+        )
+    scores = _final_scores(folder, [m for m in log if (m.split, m.metric) == (split, metric)])
+    better = study.task.all_metrics[metric].higher_is_better
+    rows = [
+        {
+            "cell": arm.cell,
+            "strategy": arm.strategy,
+            "role": arm.role,
+            "draw": arm.draw,
+            "seed": seed,
+            "score": scores[student],
+            "metric": metric,
+            "higher_is_better": better,
+        }
+        for arm in arms_of(study)
+        for seed in study.seeds
+        if (student := f"{arm.label}-seed{seed}") in scores
+    ]
+    if not rows:
+        raise InputError(f"{folder} has no finished student. Train it: layerangles train {folder} --resume")
+    cells = cells_from_frame(pd.DataFrame(rows), source=str(folder))
+    return [_with_examples(cell, study, folder, metric, split) for cell in cells]
+
+
+def teacher_scores(folder: Path, *, split: str | None = None) -> dict[str, float]:
+    """The teacher's scores by metric, on test, or on dev where there is no test, by default."""
+    log = [m for m in MetricsLog(folder, writes=False).read() if m.student == TEACHER and m.split != "train"]
+    split = split or ("test" if any(m.split == "test" for m in log) else "dev")
+    return {m.metric: m.value for m in sorted(log, key=lambda m: m.step) if m.split == split}
+
+
+def _final_scores(folder: Path, log: list[Measurement]) -> dict[str, float]:
+    """The score of every finished student's final state."""
+    found: dict[str, float] = {}
+    # A study may come without its students' weights; while it is trained, those that are not written are not finished.
+    students = folder / STUDENTS
+    unfinished = (
+        {p.name for p in students.iterdir() if not (p / MATCHING_FILE).exists()} if students.is_dir() else set()
+    )
+    for m in sorted(log, key=lambda m: m.step):
+        if m.student != TEACHER and m.student not in unfinished and np.isfinite(m.value):
+            found[m.student] = m.value
+    return found
+
+
+def _with_examples(cell: Cell, study: Study, folder: Path, metric: str, split: str) -> Cell:
+    logged = ExamplesLog(folder, writes=False).read()
+    arms = {(arm.strategy, arm.draw): arm for arm in arms_of(study) if arm.cell == cell.name}
+
+    def of(arm: Arm, seed: int) -> np.ndarray | None:
+        scores = logged.get((f"{arm.label}-seed{seed}", split, metric))
+        return None if scores is None else np.array(scores.values)
+
+    found = {(s, d, seed): of(arm, seed) for (s, d), arm in arms.items() for seed in study.seeds}
+    n_examples = max((len(values) for values in found.values() if values is not None), default=0)
+    if not n_examples:
+        return cell
+    array = xr.DataArray(
+        np.full((*cell.scores.shape, n_examples), np.nan),
+        dims=("strategy", "draw", "seed", "example"),
+        coords=cell.scores.coords,
+    )
+    for (strategy, draw, seed), values in found.items():
+        if values is not None and strategy in array["strategy"] and seed in array["seed"]:
+            array.loc[{"strategy": strategy, "draw": draw, "seed": seed}] = values
+    return Cell(cell.name, cell.metric, cell.higher_is_better, cell.scores, cell.roles, examples=array)
+
+
+class Judged(NamedTuple):
+    """A verdict, and what belongs to it.
+
+    Attributes:
+        verdict: on one cell.
+        teacher: its teacher's score; NaN where it is not known.
+        notes: what whoever reads the verdict should know.
+        source: the study's directory, or the file of scores.
+    """
+
+    verdict: Verdict
+    teacher: float
+    notes: list[str]
+    source: Path
+
+
+def chosen_margin(margin: float | None, margin_of_gain: float | None) -> Margin | None:
+    """The margin that was given in one of two ways, if it was.
+
+    Raises:
+        InputError: it was given in both.
+    """
+    if margin is not None and margin_of_gain is not None:
+        raise InputError(f"give either --margin or --margin-of-gain, not both: {margin:g} and {margin_of_gain:g}.")
+    if margin is not None:
+        return Margin(margin)
+    return None if margin_of_gain is None else Margin(margin_of_gain, of_gain=True)
+
+
+def judge_paths(
+    paths: Sequence[Path],
+    *,
+    margin: Margin | None = None,
+    metric: str | None = None,
+    split: str | None = None,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> list[Judged]:
+    """The verdicts on all cells of some studies, and of files of scores.
+
+    Args:
+        paths: study directories, and CSV files (:func:`layerangles.equivalence.read_scores`).
+        margin: instead of what the studies say; noted as given after the run.
+        metric: see :func:`study_cells`.
+        split: see :func:`study_cells`.
+        alpha: see :func:`layerangles.equivalence.judge`.
+        power: see :func:`layerangles.equivalence.judge`.
+
+    Raises:
+        InputError: a path that is neither, or scores that cannot be judged.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            found += _judge_study(path, margin, metric, split, alpha, power)
+            continue
+        if metric is not None or split is not None:
+            raise InputError(
+                f"{path} is a table of scores: --metric and --split choose among a study's. Leave them out."
+            )
+        for cell in read_scores(path):
+            verdict = judge(cell, margin, alpha=alpha, power=power)
+            found.append(Judged(verdict, _teacher_in(path, cell), _notes(verdict), path))
+    return found
+
+
+def _judge_study(
+    folder: Path, margin: Margin | None, metric: str | None, split: str | None, alpha: float, power: float
+) -> list[Judged]:
+    stated = margin_of(read_study(folder))
+    late = []
+    if margin is not None and margin != stated:
+        said = "its file states none" if stated is None else f"its file states {stated}"
+        late = [f"the margin {margin} was given after the study was run; {said}."]
+    teacher = teacher_scores(folder, split=split)
+    found = []
+    for cell in study_cells(folder, metric=metric, split=split):
+        verdict = judge(cell, margin or stated, alpha=alpha, power=power)
+        found.append(Judged(verdict, teacher.get(cell.metric, math.nan), late + _notes(verdict), folder))
+    return found
+
+
+def _teacher_in(path: Path, cell: Cell) -> float:
+    """The teacher's score in a file that has such a column."""
+    frame = pd.read_csv(path, comment="#", skipinitialspace=True)
+    if "teacher" not in frame:
+        return math.nan
+    return float(frame.loc[frame["cell"] == cell.name, "teacher"].iloc[0])
+
+
+def _notes(verdict: Verdict) -> list[str]:
+    notes = []
+    if verdict.cell.incomplete_seeds:
+        left_out = ", ".join(map(str, verdict.cell.incomplete_seeds))
+        notes.append(f"left out are the seeds {left_out}, at which some strategy has no student.")
+    if verdict.spread_of_gain.value == math.inf:
+        notes.append("matching gains nothing over none here, so a spread cannot be put in relation to it.")
+    return notes
