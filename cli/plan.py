@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import design
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,22 +22,30 @@ def plan(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value: key=value, such as student.layers=6.")
     ] = None,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(help="A study that was run with few seeds, or a CSV file of scores: how many seeds are needed?"),
+    ] = None,
+    power: Annotated[float, typer.Option(help="The probability of a verdict for which seeds are counted.")] = 0.8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print the layer map of every strategy, the sizes of the models, and what will be run.
+    """Print the layer map of every strategy, the sizes of the models, the design, and what will be run.
 
-    No weights are read and nothing is trained.
+    No weights are read and nothing is trained. With a pilot, the seeds are counted that the study needs to find
+    strategies that do not differ equivalent within its margin.
 
-    Example: layerangles plan examples/studies/movie-reviews.yaml --set student.layers=2
+    Example: layerangles plan examples/studies/movie-reviews.yaml --set verdict.margin=0.01 --pilot runs/pilot
     """
     from kd_train.plan import plan_study
     from kd_train.study import read_study
 
     planned = plan_study(read_study(study, overrides=set_ or []))
+    needs = design.needs(planned.study, pilot, power) if pilot is not None else []
     if as_json:
-        print_json(_content(planned))
+        print_json(_content(planned) | {"design": design.content(planned.study), "needs": needs})
         return
     _print(planned)
+    design.show(planned.study, needs, power)
 
 
 def _content(plan: "StudyPlan") -> dict[str, Any]:

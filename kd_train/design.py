@@ -1,5 +1,6 @@
 """How a study's students are compared: cells of strategies, draws of random maps, and seeds."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -56,6 +57,38 @@ def arms_of(study: Study) -> list[Arm]:
         members = [variant for variant in study.strategies if variant in [*baselines, *variants]]
         arms += [_arm(variant, name, members, keeps_names=len(cells) == 1) for variant in members]
     return arms
+
+
+class Comparison(NamedTuple):
+    """A cell of a study that is still to be trained.
+
+    Attributes:
+        cell: its name.
+        none: whether there are students without matching.
+        strategies: the matched ones, with the number of their draws.
+        controls: the others.
+        n_seeds: to which all are crossed.
+    """
+
+    cell: str
+    none: bool
+    strategies: dict[str, int]
+    controls: tuple[str, ...]
+    n_seeds: int
+
+
+def comparisons(study: Study) -> list[Comparison]:
+    """The cells that a study will fill: strategies and draws, crossed with seeds."""
+    arms = arms_of(study)
+    found = []
+    for cell in dict.fromkeys(arm.cell for arm in arms):
+        mine = [arm for arm in arms if arm.cell == cell]
+        matched = Counter(arm.strategy for arm in mine if arm.role == "matched")
+        controls = tuple(dict.fromkeys(arm.strategy for arm in mine if arm.role == "control"))
+        found.append(
+            Comparison(cell, any(arm.role == "none" for arm in mine), dict(matched), controls, len(study.seeds))
+        )
+    return found
 
 
 def margin_of(study: Study) -> Margin | None:

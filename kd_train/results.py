@@ -131,6 +131,19 @@ class Judged(NamedTuple):
     source: Path
 
 
+def read_cells(path: Path, *, metric: str | None = None, split: str | None = None) -> list[Cell]:
+    """The cells of a study's directory (:func:`study_cells`), or of a CSV file of scores.
+
+    Raises:
+        InputError: neither; or a metric or a split was named for a file, which has but one.
+    """
+    if path.is_dir():
+        return study_cells(path, metric=metric, split=split)
+    if metric is not None or split is not None:
+        raise InputError(f"{path} is a table of scores: --metric and --split choose among a study's. Leave them out.")
+    return read_scores(path)
+
+
 def chosen_margin(margin: float | None, margin_of_gain: float | None) -> Margin | None:
     """The margin that was given in one of two ways, if it was.
 
@@ -168,37 +181,21 @@ def judge_paths(
     """
     found = []
     for path in paths:
-        if path.is_dir():
-            found += _judge_study(path, margin, metric, split, alpha, power)
-            continue
-        if metric is not None or split is not None:
-            raise InputError(
-                f"{path} is a table of scores: --metric and --split choose among a study's. Leave them out."
-            )
-        for cell in read_scores(path):
-            verdict = judge(cell, margin, alpha=alpha, power=power)
-            found.append(Judged(verdict, _teacher_in(path, cell), _notes(verdict), path))
+        stated = margin_of(read_study(path)) if path.is_dir() else None
+        late = []
+        if path.is_dir() and margin is not None and margin != stated:
+            said = "states none" if stated is None else f"states {stated}"
+            late = [f"the margin {margin} was given after the study was run; its file {said}."]
+        for cell in read_cells(path, metric=metric, split=split):
+            verdict = judge(cell, margin or stated, alpha=alpha, power=power)
+            found.append(Judged(verdict, _teacher(path, cell, split), late + _notes(verdict), path))
     return found
 
 
-def _judge_study(
-    folder: Path, margin: Margin | None, metric: str | None, split: str | None, alpha: float, power: float
-) -> list[Judged]:
-    stated = margin_of(read_study(folder))
-    late = []
-    if margin is not None and margin != stated:
-        said = "its file states none" if stated is None else f"its file states {stated}"
-        late = [f"the margin {margin} was given after the study was run; {said}."]
-    teacher = teacher_scores(folder, split=split)
-    found = []
-    for cell in study_cells(folder, metric=metric, split=split):
-        verdict = judge(cell, margin or stated, alpha=alpha, power=power)
-        found.append(Judged(verdict, teacher.get(cell.metric, math.nan), late + _notes(verdict), folder))
-    return found
-
-
-def _teacher_in(path: Path, cell: Cell) -> float:
-    """The teacher's score in a file that has such a column."""
+def _teacher(path: Path, cell: Cell, split: str | None) -> float:
+    """The teacher's score: of a study, or in a file that has such a column."""
+    if path.is_dir():
+        return teacher_scores(path, split=split).get(cell.metric, math.nan)
     frame = pd.read_csv(path, comment="#", skipinitialspace=True)
     if "teacher" not in frame:
         return math.nan
