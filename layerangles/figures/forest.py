@@ -73,6 +73,11 @@ def places_of(verdict: "Verdict") -> int:
     return decimals([*columns.to_numpy(dtype=float).ravel().tolist(), verdict.gain.value, verdict.spread.value])
 
 
+def largest_first(verdict: "Verdict") -> pd.DataFrame:
+    """The pairs, those of the largest difference first."""
+    return verdict.pairs.sort_values("difference", key=abs, ascending=False, kind="stable").reset_index()
+
+
 def forest(verdict: "Verdict") -> go.Figure:
     """Draw the paired differences of all pairs of matched strategies, a row a pair, the largest first.
 
@@ -91,9 +96,8 @@ def forest(verdict: "Verdict") -> go.Figure:
             f"the cell {verdict.cell.name} has no pair of matched strategies, so there is no difference to draw. "
             "Judge a cell with two matched strategies at least."
         )
-    table = verdict.pairs.sort_values("difference", key=abs, ascending=False, kind="stable")
     places = places_of(verdict)
-    rows = [_pair(row, places, verdict.alpha) for row in table.reset_index().to_dict("records")]
+    rows = [_pair(row, places, verdict.alpha) for row in largest_first(verdict).to_dict("records")]
     decisive, wide = percent(1 - 2 * verdict.alpha), percent(1 - verdict.alpha)
     has_intervals = any(not math.isnan(row.thick.low) for row in rows)
     notes = [f"thick: {decisive} interval, which decides equivalence", f"thin: {wide} interval"]

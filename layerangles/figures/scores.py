@@ -144,12 +144,12 @@ def with_interval(value: float, ends: Ends, places: int, *, signed: bool = False
 
 
 def percent(share: float) -> str:
-    """A share as a percentage.
+    r"""A share as a percentage, which no line break tears apart.
 
     >>> percent(1 - 2 * 0.05), percent(0.975)
-    ('90 %', '97.5 %')
+    ('90\xa0%', '97.5\xa0%')
     """
-    return f"{100 * share:.4g} %"
+    return f"{100 * share:.4g}\N{NO-BREAK SPACE}%"
 
 
 def draw_rows(rows: Sequence[Row], looks: Mapping[str, Look], words: Words, band: float = math.nan) -> go.Figure:
