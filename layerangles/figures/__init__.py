@@ -6,6 +6,7 @@ from layerangles.figures.export import write_html, write_image
 from layerangles.figures.forest import forest, gains
 from layerangles.figures.heatmap import heatmap
 from layerangles.figures.histogram import histogram
+from layerangles.figures.prediction import prediction
 from layerangles.figures.trajectory import trajectory
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "gains",
     "heatmap",
     "histogram",
+    "prediction",
     "trajectory",
     "write_html",
     "write_image",

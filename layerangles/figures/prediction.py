@@ -1,0 +1,244 @@
+"""Gaps between strategies against geometry: a column a measure, all cells above, ranks within the cells below."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from layerangles.equivalence.prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
+from layerangles.figures import style
+from layerangles.figures.panel import axis_number, domain_of
+from layerangles.figures.trajectory import _COLOURS, _faded, _legend_height
+
+# Told apart in grey, too, by the mark alone; with 7 colours they make 105 different points.
+_MARKS = (
+    *("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down", "pentagon", "hexagram"),
+    *("bowtie", "hourglass", "triangle-left", "triangle-right", "star-diamond"),
+)
+
+_PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
+_GAP_X, _GAP_Y = 44, 96  # between panels; in the latter go the ticks and title of one, the numbers above the next
+_NUMBERS_HEIGHT = 40
+_LEGEND_WIDTH = 240
+
+# A line through the other cells may foretell anything. A prediction further off than this many times the spread of the
+# gaps is beyond the panel, or the gaps themselves would be too flat to be read.
+_FURTHEST = 1.0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one cell looks like in all panels."""
+
+    name: str  # literal, with line breaks
+    colour: str
+    mark: str
+
+
+def prediction(prediction: Prediction) -> go.Figure:
+    """Draw each cell's gap between strategies against each measure of geometry, with line, band and left-out errors.
+
+    The upper row has a point a cell, the least-squares line with the 95 % band of the mean gap, and small hollow
+    points for the gap that the line through the other cells predicts, joined to the gap that it is. Above each panel
+    stand the number of cells, Spearman's correlation, and the error for a cell left out beside that of the mean of the
+    other cells. Where there are scores of strategies, the lower row has their ranks within each cell (1 is the best)
+    against the same measures, less their means over the cell's strategies: cells differ more than strategies do. A cell
+    has the same colour and mark throughout.
+
+    Args:
+        prediction: what :func:`layerangles.equivalence.prediction.predict_gaps` returned.
+
+    Returns:
+        The figure; of fixed size, in pixels.
+    """
+    looks = _looks(prediction)
+    within = list(prediction.ranks.index.unique("predictor"))
+    columns = [name for name in PREDICTORS if name in prediction.predictors or name in within]
+    n_rows = 2 if within else 1
+    width = len(columns) * _PANEL_WIDTH + (len(columns) - 1) * _GAP_X
+    gaps = (n_rows - 1) * _GAP_Y
+    # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
+    legend_height = _legend_height([look.name.split("<br>") for look in looks.values()])
+    panel_height = max(_PANEL_HEIGHT, (legend_height - gaps) / n_rows)
+    height = n_rows * panel_height + gaps
+    figure = go.Figure([_key(look) for look in looks.values()], layout={"template": "none"})
+    low, high, is_beyond = _gap_range(prediction)
+    for column, name in enumerate(columns):
+        left = column * (_PANEL_WIDTH + _GAP_X) / width
+        for row in range(n_rows):
+            top = 1 - row * (panel_height + _GAP_Y) / height
+            if row == 0:
+                traces, numbers = _across(prediction, name, looks), _numbers_across(prediction, name)
+                y: dict[str, Any] = {"title": _title("gap between strategies"), "range": [low, high]}
+            else:
+                traces, numbers = _within(prediction, name, looks), _numbers_within(prediction, name)
+                y = {"title": _title("rank by score (1 = best)")} | _ranks_downwards(prediction)
+            domains = [left, min(1.0, left + _PANEL_WIDTH / width)], [max(0.0, top - panel_height / height), top]
+            index, first = row * len(columns) + column, axis_number(row * len(columns))
+            axis = axis_number(index)
+            figure.add_traces([trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}") for trace in traces])
+            x = {"title": _title(_axis_title(name) + (", from the cell's mean" if row else "")), "nticks": 6}
+            y |= {"matches": f"y{first}", "title": None, "showticklabels": False} if column else {}
+            figure.update_layout({f"xaxis{axis}": _AXIS | x | {"domain": domains[0], "anchor": f"y{axis}"}})
+            figure.update_layout({f"yaxis{axis}": _AXIS | y | {"domain": domains[1], "anchor": f"x{axis}"}})
+            above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
+            figure.add_annotation(text=numbers, **domain_of(index), **above, yshift=2, font={"size": 11})
+    figure.update_layout(legend={"x": 1 + 14 / width, "y": 1, "font": {"size": 12}, "tracegroupgap": 2})
+    title = "Does the geometry predict the gap between strategies?"
+    subtitle = " · ".join(_notes(prediction, is_beyond=is_beyond))
+    return style.frame(figure, title, subtitle, (width, height), (72, _LEGEND_WIDTH, _NUMBERS_HEIGHT, 60))
+
+
+_AXIS = {
+    "gridcolor": "#e6e9ec",
+    "zeroline": False,
+    "showline": True,
+    "linecolor": "#c9ced4",
+    "tickfont": {"size": 11},
+}
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "standoff": 8, "font": {"size": 12}}
+
+
+def _axis_title(predictor: str) -> str:
+    return LABELS[predictor] + (" °" if predictor.endswith("_deg") else "")
+
+
+def _looks(prediction: Prediction) -> dict[Hashable, _Look]:
+    looks = {}
+    for number, cell in enumerate(prediction.cells.index):
+        name = "<br>".join(style.wrapped(str(cell), _LEGEND_WIDTH - 60, 12, at_hyphens=True))
+        looks[cell] = _Look(name, _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)])
+    return looks
+
+
+def _key(look: _Look) -> go.Scatter:
+    """The cell's entry in the legend, whether or not it has a point in any one panel."""
+    marker = {"symbol": look.mark, "size": 10, "color": look.colour}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=look.name, legendgroup=look.name)
+
+
+def _gap_range(prediction: Prediction) -> tuple[float, float, bool]:
+    """The ends of the axis of gaps, and whether a prediction lies beyond them."""
+    gaps, foretold = (values[np.isfinite(values)] for values in (prediction.cells["gap"], prediction.left_out.values))
+    if not len(gaps):
+        return 0.0, 1.0, False
+    low, high = float(min(gaps)), float(max(gaps))
+    spread = high - low or abs(low) or 1.0
+    both = [low, high, *foretold.tolist()]
+    least, most = max(min(both), low - _FURTHEST * spread), min(max(both), high + _FURTHEST * spread)
+    return least - 0.08 * spread, most + 0.08 * spread, least > min(both) or most < max(both)
+
+
+def _ranks_downwards(prediction: Prediction) -> dict[str, Any]:
+    ranks = prediction.strategies["score_rank"]
+    last = float(ranks.max()) if ranks.notna().any() else 1.0
+    return {"range": [last + 0.5, 0.5], "dtick": 1, "tick0": 1}
+
+
+def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look]) -> list[go.Scatter]:
+    """Band and line, and each cell's point joined to what the others foretell of it."""
+    if predictor not in prediction.predictors:
+        return []
+    traces = []
+    line = prediction.lines[prediction.lines.index.get_level_values("predictor") == predictor]
+    if len(line):
+        x, (low, high) = line["x"].tolist(), (line[end].tolist() for end in ("low", "high"))
+        quiet: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+        outline = {"x": [*x, *reversed(x)], "y": [*low, *reversed(high)], "line": {"width": 0}}
+        traces.append(go.Scatter(**outline, **quiet, fill="toself", fillcolor=_faded(style.FAINT), name="band"))
+        traces.append(go.Scatter(x=x, y=line["fitted"].tolist(), **quiet, line={"color": style.INK}, name="line"))
+    table = prediction.cells[["gap", predictor]].assign(foretold=prediction.left_out[predictor])
+    known = table.dropna(subset=["gap", predictor])
+    for cell, (gap, at, foretold) in zip(known.index, known.values.tolist(), strict=True):
+        said = f"{looks[cell].name}<br>{LABELS[predictor]} {at:.4g}<br>"
+        points = [(gap, looks[cell].mark, 10, 0.0, f"{said}gap <b>{gap:.4g}</b>")]
+        if np.isfinite(foretold):
+            text = f"{said}gap as the other cells foretell it <b>{foretold:.4g}</b>, in truth {gap:.4g}"
+            points.append((foretold, "circle-open", 7, 1.5, text))
+        y, marks, sizes, edges, texts = zip(*points, strict=True)
+        marker = {"symbol": marks, "size": sizes, "line": {"width": edges}}
+        traces.append(_points(looks[cell], [at] * len(y), y, texts, marker, looks[cell].colour))
+    return traces
+
+
+def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look]) -> list[go.Scatter]:
+    """The strategies of each cell, joined in the order of the predictor."""
+    if predictor not in prediction.strategies:
+        return []
+    traces = []
+    table = prediction.strategies.assign(deviation=prediction.deviations[predictor])
+    known = table.dropna(subset=["score", predictor]).sort_values(predictor, kind="stable")
+    for cell, rows in known.groupby("cell", sort=False):
+        strategies = rows.index.get_level_values("strategy")
+        columns = rows[["deviation", "score_rank", predictor, "score"]].values.tolist()
+        texts = [
+            f"{looks[cell].name}<br>{style.literal(str(strategy))}<br>{LABELS[predictor]} {at:.4g}<br>"
+            f"score {score:.4g}, rank <b>{rank:g}</b>"
+            for strategy, (_, rank, at, score) in zip(strategies, columns, strict=True)
+        ]
+        x, y, *_ = zip(*columns, strict=True)
+        # Zigzags of many cells are to lie behind their points.
+        marker = {"symbol": looks[cell].mark, "size": 8}
+        traces.append(_points(looks[cell], x, y, texts, marker, _faded(looks[cell].colour)))
+    return traces
+
+
+def _points(look: _Look, x: Any, y: Any, texts: Any, marker: dict[str, Any], line_colour: str) -> go.Scatter:
+    """One cell's points in one panel, joined by a line."""
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines+markers",
+        line={"color": line_colour, "width": 1.5},
+        marker=marker | {"color": look.colour, "opacity": 1},  # else plotly takes less for marks of several sizes
+        legendgroup=look.name,
+        name=look.name,
+        showlegend=False,
+        hovertext=texts,
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _numbers_across(prediction: Prediction, predictor: str) -> str:
+    if predictor not in prediction.predictors:
+        return "not known for the cells"
+    fit = prediction.fits.loc[predictor].to_dict()
+    n = int(fit["n_cells"])
+    cells = f"{n} cell{'' if n == 1 else 's'}"
+    if np.isnan(fit["slope"]):
+        return f"{cells}<br>no line: " + ("the same in all" if n >= FEWEST else f"fewer than {FEWEST} cells")
+    error = f"left-out error {fit['error']:.3g}, of the mean {fit['error_of_mean']:.3g}"
+    if np.isnan(fit["error"]):
+        error = "left-out error not defined"
+    return f"{cells} · Spearman {fit['spearman']:.2f}, p = {fit['p']:.2g}<br>{error}"
+
+
+def _numbers_within(prediction: Prediction, predictor: str) -> str:
+    ranks = prediction.ranks
+    known = ranks[ranks.index.get_level_values("predictor") == predictor].dropna(subset=["spearman"])
+    if not len(known):
+        return f"no cell with {FEWEST} strategies to rank"
+    spearman = known["spearman"]
+    if len(known) == 1:
+        return f"1 cell · Spearman {spearman.iloc[0]:.2f}, p = {known['p'].iloc[0]:.2g}"
+    return f"{len(known)} cells · Spearman {spearman.min():.2f} to {spearman.max():.2f}"
+
+
+def _notes(prediction: Prediction, *, is_beyond: bool) -> list[str]:
+    """What a reader must know, for a subtitle."""
+    n = max(prediction.fits["n_cells"].tolist())
+    notes = ["a mark: a cell"]
+    if len(prediction.lines):
+        notes += ["band: 95 % interval of the mean gap", "hollow: the gap as the line through the other cells has it"]
+    if is_beyond:
+        notes.append("a join that leaves its panel leads to one further off")
+    if len(prediction.ranks):
+        notes.append("below: strategies within each cell")
+    if n < FEWEST_TO_CONCLUDE:
+        notes.append(f"{n} cell{'' if n == 1 else 's'}: too few to conclude anything")
+    return notes
