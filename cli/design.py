@@ -85,7 +85,7 @@ def show(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
             sd = largest_sd(len(study.seeds), margin.size, most, power=power)
             typer.echo(
                 f"With {len(study.seeds)} seeds, {most} strategies that do not differ are found equivalent within "
-                f"{margin} with a probability of {power:g} if their paired differences scatter by {sd:.2g} (sd) or less."
+                f"{margin} with a probability of {power:g} if their paired differences scatter by {sd:.2g} at most."
             )
     if needed:
         print_table(needed, title=f"Seeds needed for a probability of {power:g}, by the pilot's scatter")

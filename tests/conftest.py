@@ -1,7 +1,8 @@
 """Tensor shapes are enforced, the hub is out of reach, one thread computes; and what the tests share."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,38 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 install_import_hook(["layerangles", "kd_train"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import torch  # noqa: E402
+from layerangles_cli.main import run  # noqa: E402
 from toys import toy_bert, toy_texts, write_model, write_student  # noqa: E402
 
 from layerangles import AngleResult  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Run the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["layerangles", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            run()
+        captured = capsys.readouterr()
+        code = left.value.code
+        return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from toys import toy_bert, toy_texts, toy_tokenizer
-from toys_training import write_jsonl
+from toys_training import write_jsonl, write_task
 from transformers import BertConfig
 
 from kd_train import embedded, tables
@@ -383,3 +383,23 @@ def test_answers_are_those_of_the_texts_one_by_one(training: bool) -> None:
     right = sum(a == b for a, b in zip(given, data.examples["dev"].labels, strict=True))
     assert scores == {"accuracy": right / 17}
     assert len(set(given)) == 2
+
+
+def test_training_examples_may_become_test_examples(tmp_path: Path) -> None:
+    files = write_task(tmp_path)
+    before = ClassificationTask(files=files).load()
+    after = ClassificationTask(files=files, test_from_train=15).load()
+    assert [len(after.texts(split)) for split in ("train", "dev", "test")] == [25, 20, 25]
+    assert after.texts("dev") == before.texts("dev")
+    assert after.texts("test")[:10] == before.texts("test")
+    moved = after.texts("test")[10:]
+    assert sorted(after.texts("train") + moved) == sorted(before.texts("train"))
+    assert moved not in (before.texts("train")[:15], before.texts("train")[-15:])  # not in the file's order
+    label_of = dict(zip(before.texts("train"), before.examples["train"].labels, strict=True))
+    assert after.examples["test"].labels[10:] == [label_of[text] for text in moved]
+    again = ClassificationTask(files=files, test_from_train=15).load()
+    assert again.texts("train") == after.texts("train")
+    without = ClassificationTask(files={k: v for k, v in files.items() if k != "test"}, test_from_train=15).load()
+    assert without.texts("test") == moved
+    with pytest.raises(InputError, match=r"test_from_train is 40, and .* has 40 examples"):
+        ClassificationTask(files=files, test_from_train=40).load()

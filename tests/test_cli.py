@@ -7,14 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ToyStudy
-from layerangles_cli.main import run
+from conftest import Cli, Outcome, ToyStudy
 from toys import toy_bert, toy_tokenizer, write_model
 from toys_training import toy_study, write_task
 
@@ -22,32 +19,6 @@ from kd_train.train import train_study
 from layerangles import AngleResult
 
 LAYERANGLES = str(Path(sys.executable).with_name("layerangles"))
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    """Run the command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["layerangles", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            run()
-        captured = capsys.readouterr()
-        code = left.value.code
-        return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from layerangles_cli.main import run
 from toys_cluster import Trained, a_study, assert_same_study, claimed, play, ran, states, trained
 
 from kd_train import cells, cluster, train
@@ -250,33 +247,13 @@ def test_ctrl_c_on_the_command_and_again(toys: Trained, tmp_path: Path) -> None:
 # ---- the command ---------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+def cli(cli: Cli, tmp_path: Path) -> Cli:
     """Run ``layerangles train`` in this process, in a folder with the studies a.yaml and b.yaml."""
-    monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         content = a_study(tmp_path / name, name=name, seeds=[0]).model_dump_json()
         (tmp_path / f"{name}.yaml").write_text(content, encoding="utf-8")
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["layerangles", "train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            run()
-        captured = capsys.readouterr()
-        code = left.value.code
-        return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return call
+    return partial(cli, "train")
 
 
 @pytest.mark.usefixtures("stand_in")

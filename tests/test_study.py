@@ -119,7 +119,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     )
     assert sorted(_mistakes(content)) == [
         "seed: unknown key; did you mean seeds? valid here: compile, embedding_pair, loss, name, output, precision, "
-        "report_to, schema_version, seeds, strategies, student, task, teacher, towers, training",
+        "report_to, schema_version, seeds, strategies, student, task, teacher, towers, training, verdict",
         "strategies.0: Input should be 'none', 'forward', 'reverse', 'all_to_one', 'random', 'in_order_random', "
         "'first', 'last', 'one_to_one', 'patient_skip', 'patient_last', 'attention', 'dynamic' or 'explicit'; "
         "did you mean forward? (got 'fowrard')",
