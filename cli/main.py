@@ -7,7 +7,7 @@ import typer
 
 from layerangles.errors import InputError, RunError
 
-from . import angles, demo, env, merge, plan, train, verdict
+from . import angles, demo, env, merge, plan, report, train, verdict
 
 app = typer.Typer(
     name="layerangles",
@@ -25,6 +25,7 @@ app.command(name="train")(train.train)
 app.command(name="angles")(angles.angles)
 app.command(name="merge")(merge.merge)
 app.command(name="verdict")(verdict.verdict)
+app.command(name="report")(report.report)
 app.command(name="env")(env.env)
 
 

@@ -1,6 +1,7 @@
 """Run a study: fine-tune the teacher, train the bank of every seed, write the students; resume where it stopped."""
 
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -33,10 +34,12 @@ from layerangles.checkpoints import (
     write_student,
 )
 from layerangles.errors import InputError
-from layerangles.files import full_disk_reported
+from layerangles.files import full_disk_reported, replacing
 from layerangles.states import Tower
+from layerangles.versions import versions
 from layerangles.weights import check_weights
 
+ENVIRONMENT_FILE = "environment.json"
 # From how many texts the directions of pca maps are taken.
 _PRINCIPAL_EXAMPLES = 512
 
@@ -150,6 +153,9 @@ def claim_study(study: Study, *, resume: bool = False, overwrite: bool = False, 
         shutil.rmtree(study.folder)
     study.folder.mkdir(parents=True, exist_ok=True)
     write_resolved(study, study.folder)
+    if not (study.folder / ENVIRONMENT_FILE).exists():  # what resumes a study does not rewrite where it began
+        with replacing(study.folder / ENVIRONMENT_FILE) as beside:
+            beside.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse_to_delete(folder: Path, inputs: Iterable[Path]) -> None:

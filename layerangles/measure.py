@@ -2,18 +2,14 @@
 
 import dataclasses
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-import transformers
 import xarray as xr
 from accelerate import PartialState
 
-import layerangles
 from layerangles import labelling, passes
 from layerangles.checkpoints import ModelCheckpoint, StudentCheckpoint, check_same_tokenizer, tokenizer_sha256
 from layerangles.convention import measure_as_paper
@@ -27,6 +23,7 @@ from layerangles.preprocessing import Preprocessing, TeacherStatistics, parse_pr
 from layerangles.result import SCHEMA_VERSION, AngleResult
 from layerangles.states import FinalNorm, Tower, n_layers, towers_of, width
 from layerangles.texts import EncodedTexts, Text
+from layerangles.versions import versions
 
 Convention = Literal["layerangles", "paper"]
 
@@ -183,7 +180,7 @@ def measure_angles(
         "tokenizer_sha256": tokenizer_sha256(tokenizer),
         "teacher": str(teacher or teacher_checkpoint.path),
         "teacher_weights_sha256": teacher_checkpoint.weights_sha256,
-        "versions": json.dumps(_versions()),
+        "versions": json.dumps(versions()),
     }
     if fit is not None:
         lenses = passes.fit_maps(lenses, teacher_checkpoint, encoded, settings, fit)
@@ -283,16 +280,6 @@ def _preprocessing(
         return {tower: Preprocessing.of(kind) for tower in towers}
     statistics = passes.teacher_statistics(teacher, encoded, settings)
     return {tower: Preprocessing.of(kind, statistics[tower]) for tower in towers}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "layerangles": layerangles.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _check_numbers(confidence: float, until: float | None, shard: tuple[int, int], **at_least_one: int) -> None:

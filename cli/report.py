@@ -1,0 +1,185 @@
+"""``layerangles report``: a study on one page, its verdict first."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import print_json, print_written
+
+if TYPE_CHECKING:
+    from kd_train.results import Judged
+    from layerangles import AngleResult
+
+_RESULT = "angles.nc"
+
+
+def report(
+    studies: Annotated[list[Path], typer.Argument(help="Study directories; the first gives the page its name.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; report.html in the first study by default.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="The smallest difference that matters, in the metric's own unit.")
+    ] = None,
+    margin_of_gain: Annotated[
+        float | None, typer.Option(help="The same, as a share of what matching gains over none.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What is compared; what the studies decide by, by default.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of the studies; test, or else dev, by default.")] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Measure the angles of the first seed's students where a study has none yet.")
+    ] = True,
+    texts: Annotated[int, typer.Option(min=2, help="How many texts of the dev split they are measured on.")] = 200,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write one HTML page: the question and the verdict, scores, differences, angles, geometry, design, provenance.
+
+    Angles are read from each study's angles/*.nc. The page opens from disk, without a network.
+
+    Example: layerangles report runs/movie-reviews
+    """
+    from kd_train.predictors import predict_from
+    from kd_train.results import chosen_margin, judge_paths, teacher_scores
+    from layerangles.files import refuse_existing
+    from layerangles.report.study import StudyReport, write_report
+
+    _check(studies)
+    page = output or studies[0] / "report.html"
+    refuse_existing(page, overwrite=overwrite)
+    given = chosen_margin(margin, margin_of_gain)
+    judged = judge_paths(studies, margin=given, metric=metric, split=split)
+    angles, measured = _angles(studies, texts if measure else 0)
+    found = StudyReport(
+        title=_title(studies),
+        verdicts=[one.verdict for one in judged],
+        teacher=teacher_scores(studies[0], split=split),
+        angles=[result for results in angles.values() for result in results],
+        prediction=predict_from(judged, angles),
+        design=_design(studies, judged),
+        provenance=_provenance(studies, angles),
+    )
+    written = [*measured, write_report(page, found, overwrite=overwrite)]
+    if as_json:
+        print_json({"verdicts": {one.verdict.cell.name: one.verdict.outcome for one in judged}, "wrote": written})
+        return
+    for one in judged:
+        typer.echo(f"{one.verdict.cell.name}: {one.verdict.outcome}")
+    print_written(*written)
+    typer.echo(f"\nOpen {page} in a browser.")
+
+
+def _check(studies: Sequence[Path]) -> None:
+    from kd_train.study import RESOLVED_FILE
+    from layerangles.errors import InputError
+
+    for study in studies:
+        if not (study / RESOLVED_FILE).is_file():
+            raise InputError(
+                f"{study} is no study's directory: it holds no {RESOLVED_FILE}. Give what `layerangles train` wrote."
+            )
+
+
+def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[AngleResult]], list[Path]]":
+    """What is stored of each study, or is measured now and stored; and what was written."""
+    from kd_train.predictors import ANGLES, stored_angles
+
+    angles, written = {}, []
+    for study in studies:
+        angles[study] = stored_angles(study)
+        if not angles[study] and n_texts and (result := _measured(study, n_texts)) is not None:
+            (study / ANGLES).mkdir(exist_ok=True)
+            written.append(result.save(study / ANGLES / _RESULT))
+            angles[study] = [result]
+    return angles, written
+
+
+def _measured(folder: Path, n_texts: int) -> "AngleResult | None":
+    from kd_train.results import STUDENTS
+    from kd_train.study import read_study
+    from layerangles import measure_angles
+    from layerangles.checkpoints import MATCHING_FILE
+
+    study = read_study(folder)
+    places = [folder / STUDENTS / f"{strategy.label}-seed{study.seeds[0]}" for strategy in study.strategies]
+    students = [place for place in places if (place / MATCHING_FILE).exists()]
+    if not students:
+        return None
+    typer.echo(f"Measuring the angles of {len(students)} students (seed {study.seeds[0]})", err=True)
+    return measure_angles(
+        students,
+        study.task.load().texts("dev")[:n_texts],
+        steps=any(any(student.glob("checkpoints/step-*")) for student in students),
+        nulls=("N0", "N1", "N5"),
+        rivals="sums",
+        max_length=study.task.max_length,
+    )
+
+
+def _title(studies: Sequence[Path]) -> str:
+    from kd_train.study import read_study
+
+    return " and ".join(read_study(study).name for study in studies)
+
+
+def _design(studies: Sequence[Path], judged: "Sequence[Judged]") -> dict[str, str]:
+    from kd_train.design import comparisons
+    from kd_train.study import read_study
+
+    design: dict[str, str] = {}
+    for folder in studies:
+        study = read_study(folder)
+        name = f"{study.name}: " if len(studies) > 1 else ""
+        training, loss = study.training, study.loss
+        length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs or 3:g} epochs"
+        design |= {
+            f"{name}task": f"{study.task.kind}, {study.task.dataset or 'files'}",
+            f"{name}teacher": study.teacher.model + (", fine-tuned" if study.teacher.finetune else ""),
+            f"{name}students": f"{study.student.layers} layers, {study.student.init}, unless their cell says otherwise",
+            f"{name}training": f"{length} of batch {training.batch_size}, learning rate {training.learning_rate:g}",
+            f"{name}loss": f"{loss.ce_weight:g} CE + {loss.kl_weight:g} {loss.divergence} + {loss.hidden_weight:g} "
+            f"{loss.hidden}",
+            f"{name}seeds": ", ".join(map(str, study.seeds)),
+        }
+        for comparison in comparisons(study):
+            drawn = (f"{s} ({n} draws)" if n > 1 else s for s, n in comparison.strategies.items())
+            controls = f"; controls: {', '.join(comparison.controls)}" if comparison.controls else ""
+            design[f"strategies of {comparison.cell}"] = ", ".join(drawn) + controls
+    for note in dict.fromkeys(note for one in judged for note in one.notes):
+        cells = [one.verdict.cell.name for one in judged if note in one.notes]
+        design[f"note on {', '.join(cells)}"] = note
+    return design
+
+
+def _provenance(studies: Sequence[Path], angles: "Mapping[Path, Sequence[AngleResult]]") -> dict[str, str]:
+    import layerangles
+
+    found = {"report written by": f"layerangles {layerangles.__version__}"}
+    for folder in studies:
+        name = f"{folder.name}: " if len(studies) > 1 else ""
+        found[f"{name}trained with"] = _trained_with(folder)
+        for number, result in enumerate(angles[folder], start=1):
+            attributes = result.dataset.attrs
+            versions = ", ".join(f"{key} {value}" for key, value in json.loads(attributes["versions"]).items())
+            which = f"{name}angles" + (f" {number}" if len(angles[folder]) > 1 else "")
+            found[which] = (
+                f"{attributes['n_examples']} texts, {attributes['precision']} on {attributes['device']}; {versions}"
+            )
+            found[f"{which}: weights of the teacher"] = f"SHA-256 {attributes['teacher_weights_sha256']}"
+            found[f"{which}: texts"] = f"SHA-256 {attributes['data_sha256']}"
+    found["the same page"] = f"layerangles report {' '.join(map(str, studies))}"
+    return found
+
+
+def _trained_with(folder: Path) -> str:
+    from kd_train.train import ENVIRONMENT_FILE
+
+    path = folder / ENVIRONMENT_FILE
+    if not path.is_file():
+        return "not recorded"
+    return ", ".join(f"{key} {value}" for key, value in json.loads(path.read_text(encoding="utf-8")).items())
