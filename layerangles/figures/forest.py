@@ -83,7 +83,7 @@ def forest(verdict: "Verdict") -> go.Figure:
 
     The thick interval, of 1 − 2α, decides equivalence; the thin one is the 1 − α interval. The margin is a band around
     zero, for a margin that is a share of the gain at the gain that was measured. Colour, mark and a word say each
-    pair's outcome. Where the test examples were resampled too, that interval is drawn faintly below the row.
+    pair's outcome. Where there is an interval for new test examples too, it is drawn faintly below the row.
 
     Returns:
         The figure; of fixed size, in pixels, and as high as it has pairs.
@@ -116,7 +116,7 @@ def forest(verdict: "Verdict") -> go.Figure:
         numbers=f"difference [{decisive} interval]" if has_intervals else "difference",
         kinds="outcome",
         axis=_axis("difference in", verdict, "where the first is better"),
-        extra=f"{decisive} interval with the test examples resampled, too (Multi-Bootstrap)",
+        extra=f"{decisive} interval for new seeds and new test examples (Multi-Bootstrap)",
     )
     return draw_rows(rows, OUTCOMES, words, half_band(verdict))
 

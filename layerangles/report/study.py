@@ -181,8 +181,8 @@ def _reading(verdicts: Sequence[Verdict]) -> dict[str, str]:
         terms["none given"] = "No margin was given, so nothing is decided: it takes a difference that would matter."
     if any(verdict.outcome_for_new_examples is not None for verdict in verdicts):
         terms["with new examples"] = (
-            "The same question where not only the seeds but also the test examples are resampled (Multi-Bootstrap): "
-            "would another test set say the same?"
+            "The same question for new test examples as well as new seeds: would another test set say the same? (The "
+            "same tests, with the Multi-Bootstrap's standard error.)"
         )
     return terms
 
