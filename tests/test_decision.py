@@ -1,7 +1,7 @@
 """The tests behind a verdict, against statsmodels and scipy on the scores seed by seed, and what they promise."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -185,7 +185,7 @@ def test_a_wider_margin_makes_equivalence_more_and_difference_less_plausible() -
     given_moments = moments(_scores())
     sizes = (0.01, 0.02, 0.04, 0.08)
     found = [compare_pairs(given_moments, 4, Margin(size)) for size in sizes]
-    for narrow, wide in zip(found, found[1:], strict=False):
+    for narrow, wide in pairwise(found):
         assert (wide.p_equivalent < narrow.p_equivalent).all()
         assert (wide.p_different >= narrow.p_different).all()
 

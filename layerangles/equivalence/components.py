@@ -24,7 +24,8 @@ def variance_components(cell: Cell) -> pd.DataFrame:
         where there is nothing to estimate it from: one seed, or no random map that was drawn twice.
     """
     arms = [(strategy, draw) for strategy in cell.matched for draw in cell.draws(strategy)]
-    scores = np.array([cell.scores.sel(strategy=s, draw=d, seed=list(cell.seeds)).values for s, d in arms])
+    paired = cell.scores.sel(seed=list(cell.seeds))
+    scores = np.array([paired.sel(strategy=strategy, draw=draw).values for strategy, draw in arms])
     trained = np.isfinite(scores).any(axis=1)  # a draw may have students at left-out seeds alone
     arms, scores = [arm for arm, there in zip(arms, trained, strict=True) if there], scores[trained]
     scores = scores[:, np.isfinite(scores).all(axis=0)]

@@ -1,0 +1,254 @@
+"""Intervals against scipy, brute force, a naive loop, and theory."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from layerangles.equivalence import intervals
+from layerangles.equivalence.intervals import (
+    Estimate,
+    fieller,
+    multi_bootstrap,
+    spread_interval,
+    spread_of_gain_interval,
+    t_interval,
+)
+
+
+def _scores(n_seeds: int = 12, n_strategies: int = 4, rng_seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(rng_seed)
+    return 0.8 + 0.03 * np.arange(n_strategies) + 0.04 * rng.standard_normal((n_seeds, n_strategies))
+
+
+def _all_nan(found: Estimate) -> bool:
+    return all(math.isnan(number) for number in found)
+
+
+# --- Student's ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_student(n: int, confidence: float) -> None:
+    values = np.random.default_rng(n).standard_normal(n) + 3
+    expected = stats.t.interval(confidence, n - 1, loc=values.mean(), scale=stats.sem(values))
+    assert t_interval(values, confidence) == pytest.approx((values.mean(), *expected), rel=1e-12)
+
+
+def test_student_of_few() -> None:
+    assert _all_nan(t_interval(np.array([]), 0.9))
+    found = t_interval(np.array([2.5]), 0.9)
+    assert found.value == 2.5
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert t_interval(np.array([2.5, 2.5, 2.5]), 0.9) == (2.5, 2.5, 2.5)
+
+
+# --- the bootstrap of the range -------------------------------------------------------------------------------
+
+
+def _percentiles(columns: np.ndarray, statistic: Callable[..., np.ndarray], confidence: float) -> tuple[float, float]:
+    found = stats.bootstrap(
+        list(columns.T),
+        statistic,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        confidence_level=confidence,
+        n_resamples=50_000,
+        rng=np.random.default_rng(1),
+    )
+    return found.confidence_interval
+
+
+def _tolerance(sd: float) -> float:
+    """Of the tails: the standard error of a normal quantile at 0.05 is 0.01 sd here; four of them, and some skew."""
+    return 0.05 * sd
+
+
+@pytest.fixture
+def many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "N_RESAMPLES", 100_000)
+
+
+@pytest.mark.usefixtures("many_resamples")
+@pytest.mark.parametrize("confidence", [0.9, 0.6])
+def test_the_spread_against_scipy(confidence: float) -> None:
+    scores = _scores()
+
+    def spread(*columns: np.ndarray, axis: int) -> np.ndarray:
+        return np.ptp(np.stack([column.mean(axis=axis) for column in columns]), axis=0)
+
+    found = spread_interval(scores, confidence)
+    low, high = _percentiles(scores, spread, confidence)
+    assert found.value == pytest.approx(np.ptp(scores.mean(axis=0)))
+    assert found.low == pytest.approx(low, abs=_tolerance(0.015))
+    assert found.high == pytest.approx(high, abs=_tolerance(0.015))
+
+
+@pytest.mark.usefixtures("many_resamples")
+@pytest.mark.parametrize("confidence", [0.9, 0.6])
+def test_the_spread_as_a_share_of_the_gain_against_scipy(confidence: float) -> None:
+    scores = _scores()
+    gain = 0.3 + 0.1 * np.random.default_rng(2).standard_normal(len(scores)) + scores[:, 0] - 0.8
+
+    def share(*columns: np.ndarray, axis: int) -> np.ndarray:
+        means = np.stack([column.mean(axis=axis) for column in columns])
+        return np.ptp(means[:-1], axis=0) / means[-1]
+
+    found = spread_of_gain_interval(scores, gain, confidence)
+    low, high = _percentiles(np.column_stack([scores, gain]), share, confidence)
+    assert found.value == pytest.approx(np.ptp(scores.mean(axis=0)) / gain.mean())
+    assert found.low == pytest.approx(low, abs=_tolerance(0.08))
+    assert found.high == pytest.approx(high, abs=_tolerance(0.08))
+
+
+def test_seeds_are_resampled_whole() -> None:
+    """Strategies that differ by the same at every seed have a spread without uncertainty, however seeds scatter."""
+    seeds = np.random.default_rng(0).standard_normal((8, 1))
+    assert spread_interval(seeds + np.array([0.0, 0.5, 0.2]), 0.95) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_no_gain_makes_the_share_infinite() -> None:
+    scores = _scores()
+    n = len(scores)
+    nowhere = spread_of_gain_interval(scores, np.full(n, -0.1), 0.95)
+    assert nowhere == (math.inf, math.inf, math.inf)
+    assert spread_of_gain_interval(np.full((n, 2), 0.5), np.zeros(n), 0.95) == (math.inf, math.inf, math.inf)
+    unsure = spread_of_gain_interval(scores, np.linspace(-0.1, 0.3, n), 0.95)
+    assert 0 < unsure.low < unsure.value < math.inf
+    assert np.isfinite(spread_of_gain_interval(scores, np.full(n, 0.1), 0.95)).all()
+    doubtful = spread_of_gain_interval(scores, np.append(np.full(n - 1, -0.1), 1.3), 0.95)  # of mean 0.017
+    assert doubtful.high == math.inf
+    assert _all_nan(spread_of_gain_interval(scores, np.full(n, math.nan), 0.95))
+
+
+def test_intervals_of_one_seed_have_no_ends_and_repeat_themselves() -> None:
+    scores = _scores(1)
+    found = spread_interval(scores, 0.95)
+    assert found.value == pytest.approx(np.ptp(scores))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert spread_interval(_scores(), 0.9) == spread_interval(_scores(), 0.9)
+    assert spread_interval(_scores(), 0.9) != spread_interval(_scores(), 0.9, rng_seed=1)
+
+
+# --- Fieller's ------------------------------------------------------------------------------------------------
+
+
+def _not_rejected(top: np.ndarray, bottom: np.ndarray, confidence: float, ratios: np.ndarray) -> np.ndarray:
+    values = top - ratios[:, None] * bottom
+    return stats.ttest_1samp(values, 0, axis=1).pvalue >= 1 - confidence
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_fieller_holds_the_ratios_that_the_t_test_does_not_reject(confidence: float, sign: int) -> None:
+    rng = np.random.default_rng(4)
+    bottom = sign * (1 + 0.4 * rng.standard_normal(7))
+    top = 0.3 + 0.5 * bottom * sign + 0.3 * rng.standard_normal(7)
+    found = fieller(top, bottom, confidence)
+    ratios = np.linspace(-6, 6, 48_001)
+    inside = ratios[_not_rejected(top, bottom, confidence, ratios)]
+    assert found.value == pytest.approx(top.mean() / bottom.mean())
+    assert found.low == pytest.approx(inside.min(), abs=5e-4)
+    assert found.high == pytest.approx(inside.max(), abs=5e-4)
+    assert len(inside) == pytest.approx((found.high - found.low) / 2.5e-4, abs=2)  # one piece
+
+
+def test_fieller_is_unbounded_where_the_denominator_may_be_zero() -> None:
+    rng = np.random.default_rng(5)
+    bottom = 0.1 + rng.standard_normal(6)
+    top = 2 + rng.standard_normal(6)
+    assert stats.ttest_1samp(bottom, 0).pvalue > 0.05
+    far = np.array([-1e6, 1e6])
+    assert _not_rejected(top, bottom, 0.95, far).all()
+    found = fieller(top, bottom, 0.95)
+    assert found.value == pytest.approx(top.mean() / bottom.mean())
+    assert (found.low, found.high) == (-math.inf, math.inf)
+
+
+def test_fieller_of_little() -> None:
+    single = fieller(np.array([1.0]), np.array([4.0]), 0.95)
+    assert single.value == 0.25
+    assert math.isnan(single.low)
+    assert math.isnan(single.high)
+    assert _all_nan(fieller(np.array([1.0, 2.0]), np.array([math.nan, math.nan]), 0.95))
+    nothing = fieller(np.zeros(4), np.zeros(4), 0.95)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.high) == (-math.inf, math.inf)
+    exact = fieller(np.full(4, 0.5), np.full(4, 2.0), 0.95)
+    assert exact == pytest.approx((0.25, 0.25, 0.25))
+
+
+# --- the Multi-Bootstrap --------------------------------------------------------------------------------------
+
+
+def _examples(n_strategies: int, n_seeds: int, n_examples: int, rng_seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(rng_seed).random((n_strategies, n_seeds, n_examples))
+
+
+def test_the_multi_bootstrap_against_a_loop() -> None:
+    examples = _examples(3, 4, 7)
+    found = multi_bootstrap(examples, n_resamples=50, rng_seed=9)
+    assert found.shape == (50, 3)
+    rng = np.random.default_rng(9)
+    seeds = rng.multinomial(4, [1 / 4] * 4, 50)
+    rows = rng.multinomial(7, [1 / 7] * 7, 50)
+    for resample in range(50):
+        chosen_seeds = np.repeat(np.arange(4), seeds[resample])
+        chosen_examples = np.repeat(np.arange(7), rows[resample])
+        for strategy in range(3):
+            expected = np.mean([[examples[strategy, k, e] for e in chosen_examples] for k in chosen_seeds])
+            assert found[resample, strategy] == pytest.approx(expected)
+
+
+def test_the_multi_bootstrap_has_the_variance_of_its_definition() -> None:
+    """Over resamples, exactly: seeds', examples' and the residuals' mean squares (population ones), for fixed data."""
+    examples = _examples(1, 5, 9, rng_seed=3)
+    table = examples[0] - examples[0].mean()
+    by_seed, by_example = table.mean(axis=1), table.mean(axis=0)
+    residual = table - by_seed[:, None] - by_example[None, :]
+    expected = (by_seed**2).mean() / 5 + (by_example**2).mean() / 9 + (residual**2).mean() / 45
+    found = multi_bootstrap(examples, n_resamples=40_000).var()
+    assert found == pytest.approx(expected, rel=0.03)
+
+
+def test_the_multi_bootstrap_estimates_the_variance_over_new_seeds_and_new_examples() -> None:
+    """Seeds a, examples b, residuals e, crossed: the mean varies by a²/K + b²/N + e²/(KN) from study to study.
+
+    The bootstrap's own expectation is known, too: (K − 1)/K of the seeds' part, and so on.
+    """
+    n_seeds, n_examples, a, b, e, n = 6, 40, 1.0, 3.0, 4.0, 400
+    rng = np.random.default_rng(0)
+    studies = (
+        a * rng.standard_normal((n, n_seeds, 1))
+        + b * rng.standard_normal((n, 1, n_examples))
+        + e * rng.standard_normal((n, n_seeds, n_examples))
+    )
+    k, m = n_seeds, n_examples
+    expected = (
+        (a**2 + e**2 / m) * (k - 1) / k**2
+        + (b**2 + e**2 / k) * (m - 1) / m**2
+        + e**2 * (k - 1) * (m - 1) / (k * m) ** 2
+    )
+    found = multi_bootstrap(studies, n_resamples=1000).var(axis=0)
+    error = found.std() / math.sqrt(n)
+    assert found.mean() == pytest.approx(expected, abs=3.5 * error)
+    assert error < 0.03 * expected
+    true = a**2 / k + b**2 / m + e**2 / (k * m)
+    assert studies.mean(axis=(1, 2)).var() == pytest.approx(true, rel=0.25)
+
+
+def test_strategies_share_their_resamples() -> None:
+    first = _examples(1, 4, 6)
+    both = multi_bootstrap(np.concatenate([first, first + 0.5]), n_resamples=20)
+    assert both[:, 1] - both[:, 0] == pytest.approx(0.5)
+    assert len(np.unique(both[:, 0])) > 10
+
+
+def test_the_number_of_resamples_is_what_the_tails_need() -> None:
+    assert intervals.N_RESAMPLES * 0.025 >= 100
