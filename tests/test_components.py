@@ -96,7 +96,7 @@ def test_planted_components_come_out_on_average(draws: dict[str, int]) -> None:
     have exactly the planted variance in every study where they can, which keeps the error of the mean small.
     """
     strategy_sd, draw_sd, seed_sd, noise_sd = 3.0, 1.0, 1.0, 0.3
-    n_seeds, n = 6, 150
+    n_seeds, n = 6, 100
     rng = np.random.default_rng(2)
     blank = _cell({(s, draw): np.ones(n_seeds) for s, n_draws in draws.items() for draw in range(n_draws)})
     random = np.array([[n_draws > 1] for n_draws in draws.values()])

@@ -102,8 +102,8 @@ def test_the_spread_as_a_share_of_the_gain_against_scipy(confidence: float) -> N
     found = spread_of_gain_interval(scores, gain, confidence)
     low, high = _percentiles(np.column_stack([scores, gain]), share, confidence)
     assert found.value == pytest.approx(np.ptp(scores.mean(axis=0)) / gain.mean())
-    assert found.low == pytest.approx(low, abs=_tolerance(0.08))
-    assert found.high == pytest.approx(high, abs=_tolerance(0.08))
+    assert found.low == pytest.approx(low, abs=_tolerance(0.15))
+    assert found.high == pytest.approx(high, abs=_tolerance(0.15))
 
 
 def test_seeds_are_resampled_whole() -> None:
