@@ -47,6 +47,11 @@ def reason_for(verdict: "Verdict") -> str:
     if verdict.outcome == "equivalent":
         row = int(pairs[["low", "high"]].abs().max(axis=1).argmax())
         widest, (first, second) = pairs.iloc[row], pairs.index[row]
+        if n_pairs == 1:
+            return (
+                f"{first} and {second} differ by less than {verdict.margin}: the {confidence} interval of {first} − "
+                f"{second} is {_interval(widest)}."
+            )
         return (
             f"All {n_pairs} pairs of {len(verdict.cell.matched)} strategies differ by less than {verdict.margin}: the "
             f"{confidence} interval that reaches farthest is that of {first} − {second}, {_interval(widest)}."
@@ -75,7 +80,10 @@ def _interval(row: "pd.Series[float]") -> str:
 
 def _way_on(verdict: "Verdict") -> str:
     if verdict.seeds_needed is None:
-        return f"Not even {MOST_SEEDS:,} seeds would decide if everything is as it seems: some pair lies at the margin."
+        reasons = ["some pair lies at the margin", "scores scatter too much for it"]
+        if verdict.margin is not None and verdict.margin.of_gain:
+            reasons.append("there is hardly a gain to take a share of")
+        return f"Not even {MOST_SEEDS:,} seeds would decide if everything is as it seems: {', or '.join(reasons)}."
     return (
         f"If everything is as it seems, {verdict.seeds_needed} seeds (there are {verdict.n_seeds}) would decide with a "
         f"probability of {verdict.power:g}."
