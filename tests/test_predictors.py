@@ -1,0 +1,109 @@
+"""Geometry beside scores, student by student; and the command that puts a study on one page."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Cli
+from toys import toy_bert, write_model
+from toys_training import toy_study, write_task
+
+from kd_train.predictors import predict_from, stored_angles
+from kd_train.results import judge_paths
+from kd_train.train import train_study
+from layerangles import measure_angles
+from layerangles.equivalence import Margin
+from layerangles.equivalence.prediction import student_geometry
+
+STRATEGIES = [
+    "none",
+    "forward",
+    {"kind": "random", "mapping_seed": 0},
+    {"kind": "random", "mapping_seed": 1},
+    {"kind": "forward", "targets": "other_text"},
+    {"kind": "none", "name": "none-scratch", "student": {"init": "random"}},
+    {"kind": "forward", "name": "forward-scratch", "student": {"init": "random"}},
+    {"kind": "reverse", "name": "reverse-scratch", "student": {"init": "random"}},
+]
+TEXTS = ["one small text", "another text of some words", "a third one", "and the last of all the texts"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("predictors")
+    base = write_model(root / "base", toy_bert(layers=4, seed=0))
+    study = toy_study(root / "run", write_task(root / "data"), base, strategies=STRATEGIES, seeds=(0, 1))
+    return train_study(study, device="cpu")
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "study"))
+
+
+def _measured(folder: Path) -> list[Path]:
+    students = sorted((folder / "students").iterdir())
+    (folder / "angles").mkdir()
+    halves = (students[::2], students[1::2])
+    return [
+        measure_angles(half, TEXTS, rivals="sums", steps=True).save(folder / "angles" / f"{i}.nc")
+        for i, half in enumerate(halves)
+    ]
+
+
+def test_geometry_is_averaged_as_the_scores_are(folder: Path) -> None:
+    _measured(folder)
+    judged = judge_paths([folder], margin=Margin(0.1))
+    found = predict_from(judged, {folder: stored_angles(folder)})
+    assert found is not None
+    of = {name: row for r in stored_angles(folder) for name, row in student_geometry(r).iterrows()}
+    assert list(found.cells.index) == ["toy (init copied)", "toy (init random)"]
+    for one, suffix in zip(judged, ("", "-scratch"), strict=True):
+        row = found.cells.loc[one.verdict.cell.name]
+        assert row["gap"] == pytest.approx(one.verdict.spread.value)
+        for predictor in ("excess_deg", "common_mode_ratio"):
+            expected = np.mean([of[f"none{suffix}-seed{seed}"][predictor] for seed in (0, 1)])
+            assert row[predictor] == pytest.approx(expected)
+    drawn = [of[f"{label}-seed{seed}"]["excess_deg"] for label in ("random", "random-draw1") for seed in (0, 1)]
+    assert found.strategies.loc[("toy (init copied)", "random"), "excess_deg"] == pytest.approx(np.mean(drawn))
+    assert ("toy (init copied)", "forward-other_text") not in found.strategies.index
+    scores = judged[0].verdict.strategies["score"]
+    assert found.strategies.loc[("toy (init copied)", "random"), "score"] == pytest.approx(scores["random"])
+
+
+def test_without_angles_nothing_is_predicted(folder: Path) -> None:
+    assert predict_from(judge_paths([folder]), {folder: stored_angles(folder)}) is None
+
+
+def test_the_report_measures_what_is_missing(folder: Path, cli: Cli) -> None:
+    done = cli("report", folder, "--margin", 0.1, "--texts", 5, "--json")
+    assert done.code == 0, done.err
+    content = json.loads(done.out)
+    assert content["verdicts"].keys() == {"toy (init copied)", "toy (init random)"}
+    assert content["wrote"] == [str(folder / "angles" / "angles.nc"), str(folder / "report.html")]
+    (angles,) = stored_angles(folder)
+    assert sorted(angles.students) == sorted(p.name for p in (folder / "students").iterdir() if "seed0" in p.name)
+    assert angles.nulls == ["N0", "N1", "N5"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for part in ("Does the choice of layers matter?", "toy (init random)", "SHA-256", "forward, random (2 draws)",
+                 "the margin 0.1 was given after the study was run; its file states none."):  # fmt: skip
+        assert part in page
+    assert json.loads((folder / "environment.json").read_text())["torch"] in page
+    assert cli("report", folder).code == 2  # the page is there
+    assert cli("report", folder, "--overwrite").code == 0
+
+
+def test_the_report_does_without_weights(folder: Path, cli: Cli) -> None:
+    shutil.rmtree(folder / "students")
+    done = cli("report", folder, "--output", "page.html")
+    assert done.code == 0, done.err
+    assert "Does the choice of layers matter?" in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_the_report_refuses_what_is_no_study(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = cli("report", "empty")
+    assert done.code == 2
+    assert "empty is no study's directory: it holds no study.resolved.yaml" in done.err
