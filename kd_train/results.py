@@ -186,7 +186,9 @@ def judge_paths(
         if path.is_dir() and margin is not None and margin != stated:
             said = "states none" if stated is None else f"states {stated}"
             late = [f"the margin {margin} was given after the study was run; its file {said}."]
-        for cell in read_cells(path, metric=metric, split=split):
+        cells = read_cells(path, metric=metric, split=split)
+        # A cell of one strategy has nothing to compare; where it is alone, judge says so.
+        for cell in [cell for cell in cells if len(cell.matched) > 1] or cells:
             verdict = judge(cell, margin or stated, alpha=alpha, power=power)
             found.append(Judged(verdict, _teacher(path, cell, split), late + _notes(verdict), path))
     return found
