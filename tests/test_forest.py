@@ -165,7 +165,10 @@ def test_numbers_and_outcomes_are_written_beside_the_rows() -> None:
         row = verdict.pairs.loc[tuple(label.split(" − "))]
         numbers = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]".replace("-", "−")
         assert written[y] == [numbers, row["outcome"]]
-    assert {"first − second", "difference [90 % interval]", "outcome"} <= set(texts_of(figure))
+    headers = {note.text.replace("\N{NO-BREAK SPACE}", " "): note.xshift for note in figure.layout.annotations}
+    assert headers["first − second"] < -100  # above the labels, left of the plot
+    assert headers["difference [90 % interval]"] == 14
+    assert headers["outcome"] > 14 + 6 * len(numbers)
     hover = next(trace for trace in figure.data if trace.legendgroup == "different" and trace.mode == "markers")
     row = verdict.pairs.loc[tuple(hover.customdata[0].split(" − "))]
     assert f"p, within the margin {row['p_different']:.3g}" in hover.hovertext[0]
