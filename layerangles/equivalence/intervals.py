@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +110,13 @@ def multi_bootstrap(
     return np.asarray(np.einsum("skr,rk->rs", by_seed, seed_weights))
 
 
+@lru_cache(maxsize=4)  # what a verdict resamples, it resamples alike, and drawing costs more than all the rest
+def _resamples(n: int, n_resamples: int, rng_seed: int) -> Float[np.ndarray, "resample seed"]:
+    weights = np.random.default_rng(rng_seed).multinomial(n, np.full(n, 1 / n), n_resamples) / n
+    weights.flags.writeable = False
+    return weights
+
+
 def _bootstrapped(
     scores: Float[np.ndarray, "seed column"],
     statistic: Callable[[Float[np.ndarray, "*study column"]], Float[np.ndarray, "*study"]],
@@ -120,7 +128,7 @@ def _bootstrapped(
     value = float(statistic(scores.mean(axis=0)))
     if n < 2:
         return Estimate(value, math.nan, math.nan)
-    weights = np.random.default_rng(rng_seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES) / n
+    weights = _resamples(n, N_RESAMPLES, rng_seed)
     tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
     # Quantiles that are values themselves: infinite ones cannot be interpolated.
     low, high = np.quantile(statistic(weights @ scores), tails, method="inverted_cdf")
