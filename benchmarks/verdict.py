@@ -1,0 +1,348 @@
+"""What a verdict promises, on simulated studies whose truth is known: rates of wrong and right outcomes, and coverage.
+
+Scores are drawn seed by seed and go the way that ``judge`` takes them: moments over seeds, tests of all pairs, then the
+decision. The margin is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the worst rate is
+shown. Accuracies are those on 1,000 examples that all students share, of which some are hard; a seed makes a student
+better or worse, and every answer is right or wrong.
+
+Run: python benchmarks/verdict.py [--studies 2000] [--json]
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import special
+
+from layerangles.equivalence.cells import Cell
+from layerangles.equivalence.decision import (
+    Decisions,
+    Margin,
+    Moments,
+    compare_pairs,
+    decide,
+    differences,
+    moments,
+    standard_errors,
+)
+from layerangles.equivalence.intervals import fieller, multi_bootstrap, spread_interval, spread_of_gain_interval
+from layerangles.equivalence.power import largest_sd, seeds_to_decide, seeds_to_plan
+from layerangles.equivalence.verdict import _moments_for_new_examples
+
+ALPHA, POWER = 0.05, 0.8
+N_SEEDS, N_STRATEGIES = (3, 5, 6, 10, 20), (2, 4, 7)
+SCATTER = (0.1, 0.3, 0.6, 1.0, 2.0)  # sd of a paired difference over the margin
+SHARE = 0.25
+STUDIES_AT_ONCE = 50  # that share the resamples of a bootstrap
+N_GROUPS, PER_GROUP = 40, 25  # examples of one difficulty each
+
+
+class Figure(NamedTuple):
+    """One rate, with what is promised of it."""
+
+    what: str
+    strategies: int
+    seeds: int
+    rate: float
+    promise: str
+
+
+# --- studies --------------------------------------------------------------------------------------------------
+
+
+def decided(scores: np.ndarray, n_matched: int, margin: Margin) -> Decisions:
+    """The decisions of studies ``[study, seed, strategy]``."""
+    each = [moments(of_one) for of_one in scores]
+    sample = Moments(np.array([m.mean for m in each]), np.array([m.covariance for m in each]), scores.shape[1])
+    return decide(compare_pairs(sample, n_matched, margin), ALPHA)
+
+
+def normal(rng: np.random.Generator, means: np.ndarray, sd: float, n_seeds: int, n: int) -> np.ndarray:
+    """Scores whose paired differences scatter by ``sd``, with the level of a seed in common."""
+    own = sd / math.sqrt(2) * rng.standard_normal((n, n_seeds, len(means)))
+    return means + rng.standard_normal((n, n_seeds, 1)) + own
+
+
+def one_worse(n_strategies: int, by: float) -> np.ndarray:
+    """All are equal but the last."""
+    means = np.zeros(n_strategies)
+    means[-1] = -by
+    return means
+
+
+def at_the_margin(n_strategies: int) -> list[np.ndarray]:
+    """Truths with a difference of exactly 1: one strategy worse than all others, or all spread evenly."""
+    return [one_worse(n_strategies, 1)] + ([np.linspace(0, -1, n_strategies)] if n_strategies > 2 else [])
+
+
+def with_none(means: np.ndarray) -> np.ndarray:
+    """With a gain of 4 over none."""
+    return np.append(means, means.mean() - 1 / SHARE)
+
+
+class TestSet:
+    """Accuracies of strategies on 1,000 examples: right with the probability sigmoid(ability − difficulty)."""
+
+    def __init__(self, abilities: np.ndarray, seed_sd: float) -> None:
+        self.difficulty = 2 * special.ndtri((np.arange(N_GROUPS) + 0.5) / N_GROUPS) - 2.5
+        self.abilities, self.seed_sd = abilities, seed_sd
+
+    def expected(self) -> np.ndarray:
+        """Accuracy by strategy, over all seeds; the seeds' effect is integrated by Gauss and Hermite."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+        right = special.expit(self.abilities[:, None, None] + self.seed_sd * nodes - self.difficulty[:, None])
+        return (right @ weights / weights.sum()).mean(axis=-1)
+
+    def scores(self, rng: np.random.Generator, n_seeds: int, n: int) -> np.ndarray:
+        """Accuracies ``[study, seed, strategy]``, half of a seed's effect being all strategies'."""
+        shape = (n, n_seeds, len(self.abilities))
+        effect = (rng.standard_normal((n, n_seeds, 1)) + rng.standard_normal(shape)) / math.sqrt(2)
+        ability = (self.abilities + self.seed_sd * effect)[..., None]
+        right = rng.binomial(PER_GROUP, special.expit(ability - self.difficulty))
+        return right.sum(axis=-1) / (N_GROUPS * PER_GROUP)
+
+
+# --- rates ----------------------------------------------------------------------------------------------------
+
+
+def wrong_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int], rng_seed: int = 0) -> list[Figure]:
+    """How often a verdict is wrong, at worst: of normal scores, of a share of the gain, and of accuracies."""
+    found = []
+    promise = f"≤ {ALPHA:g}"
+    for n_strategies in strategies:
+        for n_seeds in seeds:
+            rng = np.random.default_rng([rng_seed, n_strategies, n_seeds])
+            equal = [
+                decided(normal(rng, np.zeros(n_strategies), sd, n_seeds, n_studies), n_strategies, Margin(1))
+                for sd in SCATTER
+            ]
+            edge = [
+                decided(normal(rng, means, sd, n_seeds, n_studies), n_strategies, Margin(1))
+                for means in at_the_margin(n_strategies)
+                for sd in SCATTER
+            ]
+            share = [
+                decided(
+                    normal(rng, with_none(means), sd, n_seeds, n_studies), n_strategies, Margin(SHARE, of_gain=True)
+                )
+                for means in at_the_margin(n_strategies)
+                for sd in SCATTER
+            ]
+            sets = [TestSet(one_worse(n_strategies, by), sd) for by in (0.15, 0.5) for sd in (0.05, 0.3)]
+            accuracies = [
+                decided(of_one.scores(rng, n_seeds, n_studies), n_strategies, Margin(float(np.ptp(of_one.expected()))))
+                for of_one in sets
+            ]
+            for what, decisions in (
+                ("false equivalent, a pair at the margin", edge),
+                ("false equivalent, at a share of the gain", share),
+                ("false equivalent, accuracies at the margin", accuracies),
+            ):
+                rate = max(float(d.equivalent.mean()) for d in decisions)
+                found.append(Figure(what, n_strategies, n_seeds, rate, promise))
+            for what, decisions in (
+                ("false different, all equal", equal),
+                ("false different, a pair at the margin", edge),
+                ("false different, at a share of the gain", share),
+                ("false different, accuracies at the margin", accuracies),
+            ):
+                rate = max(float(d.different.mean()) for d in decisions)
+                found.append(Figure(what, n_strategies, n_seeds, rate, promise))
+    return found
+
+
+def right_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int], rng_seed: int = 1) -> list[Figure]:
+    """How often the verdict is right on three planted truths, with the scatter that so many seeds allow for.
+
+    Strategies that are all equal, and one that is worse by two margins, scatter by ``largest_sd``: the promise is the
+    power for the first. The third truth scatters by five margins, which is too much for any of these.
+    """
+    found = []
+    for n_strategies in strategies:
+        for n_seeds in seeds:
+            rng = np.random.default_rng([rng_seed, n_strategies, n_seeds])
+            sd = largest_sd(n_seeds, 1, n_strategies, power=POWER, alpha=ALPHA)
+
+            def rates(means: np.ndarray, scatter: float) -> Decisions:
+                scores = normal(rng, means, scatter, n_seeds, n_studies)  # noqa: B023 - called at once
+                return decided(scores, n_strategies, Margin(1))  # noqa: B023
+
+            equal, worse = rates(np.zeros(n_strategies), sd), rates(one_worse(n_strategies, 2), sd)
+            wild = rates(np.zeros(n_strategies), 5)
+            undecided = ~(wild.equivalent | wild.different)
+            found += [
+                Figure("right: all equal", n_strategies, n_seeds, float(equal.equivalent.mean()), f"≥ {POWER:g}"),
+                Figure("right: one worse by 2 margins", n_strategies, n_seeds, float(worse.different.mean()), "–"),
+                Figure("right: scatter of 5 margins", n_strategies, n_seeds, float(undecided.mean()), f"≥ {1 - ALPHA}"),
+            ]
+    return found
+
+
+def planned_power(n_studies: int, strategies: Iterable[int], rng_seed: int = 2) -> list[Figure]:
+    """How often a study is decided with the seeds that were said to be enough, for a scatter of 0.5, 1 and 1.5 margins.
+
+    Of equal strategies by ``seeds_to_plan``, and of one that is worse by two margins by ``seeds_to_decide``.
+    """
+    found = []
+    for n_strategies in strategies:
+        for sd in (0.5, 1.0, 1.5):
+            planned = seeds_to_plan(sd, 1, n_strategies, power=POWER, alpha=ALPHA)
+            worse = one_worse(n_strategies, 2)
+            needed = seeds_to_decide(worse, np.eye(n_strategies) * sd**2 / 2, Margin(1), power=POWER, alpha=ALPHA)
+            assert planned is not None
+            assert needed is not None
+            for what, means, n_seeds in (("all equal", 0 * worse, planned), ("one worse by 2", worse, needed.seeds)):
+                rng = np.random.default_rng([rng_seed, n_strategies, n_seeds])
+                rates = decided(normal(rng, means, sd, n_seeds, n_studies), n_strategies, Margin(1))
+                right = rates.equivalent if what == "all equal" else rates.different
+                label = f"{what}, scatter of {sd:g} margins"
+                found.append(Figure(label, n_strategies, n_seeds, float(right.mean()), f"≥ {POWER:g}"))
+    return found
+
+
+# --- coverage -------------------------------------------------------------------------------------------------
+
+
+def coverage(n_studies: int, seeds: Iterable[int], rng_seed: int = 3) -> list[Figure]:
+    """Of the 95 % intervals of spread, spread ÷ gain, and the ratio by Fieller, for four strategies and none.
+
+    The true spread is 1 and the gain 4. Spread evenly means that strategies are easily taken for each other's rank.
+    """
+    found = []
+    for n_seeds in seeds:
+        for name, means in (("one worse", one_worse(4, 1)), ("spread evenly", np.linspace(0, -1, 4))):
+            for sd in (0.3, 1.0):
+                rng = np.random.default_rng([rng_seed, n_seeds, int(10 * sd)])
+                hits = {"spread": 0, "spread ÷ gain": 0, "Fieller, pair known": 0, "Fieller, extremes found": 0}
+                for scores in normal(rng, with_none(means), sd, n_seeds, n_studies):
+                    matched, gain = scores[:, :-1], scores[:, :-1].mean(axis=1) - scores[:, -1]
+                    order = matched.mean(axis=0).argsort()
+                    for what, (_, low, high), truth in (
+                        ("spread", spread_interval(matched, 1 - ALPHA), 1),
+                        ("spread ÷ gain", spread_of_gain_interval(matched, gain, 1 - ALPHA), SHARE),
+                        ("Fieller, pair known", fieller(matched[:, 0] - matched[:, -1], gain, 1 - ALPHA), SHARE),
+                        (
+                            "Fieller, extremes found",
+                            fieller(matched[:, order[-1]] - matched[:, order[0]], gain, 1 - ALPHA),
+                            SHARE,
+                        ),
+                    ):
+                        hits[what] += low <= truth <= high
+                for what, count in hits.items():
+                    label = f"coverage: {what}; {name}, scatter {sd:g}"
+                    found.append(Figure(label, 4, n_seeds, count / n_studies, f"≈ {1 - ALPHA}"))
+    return found
+
+
+def new_examples(n_studies: int, seeds: Iterable[int], n_examples: int = 100, rng_seed: int = 4) -> list[Figure]:
+    """Of a pair's difference for new seeds and new examples: coverage of 90 %, and wrong verdicts at the margin.
+
+    A student's seed makes it better or worse by 1 on average over examples, or by 0.3; what examples a strategy is
+    good at varies by 1, or by 10; the rest by 3.
+    """
+    found = []
+    for n_seeds in seeds:
+        for name, of_seed, of_example in (("seeds scatter most", 1.0, 1.0), ("examples scatter most", 0.3, 10.0)):
+            rng = np.random.default_rng([rng_seed, n_seeds, int(of_example)])
+            covered = percentiles = wrong = total = 0
+            scatter = math.sqrt(of_seed**2 / n_seeds + of_example**2 / n_examples + 9 / n_seeds / n_examples)
+            # A margin that the test passes more easily than any smaller one.
+            margin = Margin(6 * scatter)
+            while total < n_studies:
+                # Studies that share their resamples: as one cell, in which each is a strategy, and the last gets 0.
+                shape = (STUDIES_AT_ONCE, n_seeds, n_examples)
+                examples = (
+                    margin.size
+                    + of_seed * rng.standard_normal((*shape[:2], 1))
+                    + of_example * rng.standard_normal((shape[0], 1, n_examples))
+                    + 3 * rng.standard_normal(shape)
+                )
+                examples = np.concatenate([examples, np.zeros((1, *shape[1:]))])
+                given = _moments_for_new_examples(_cell(examples), 1)
+                assert given is not None
+                pairs = [np.ix_([study, -1], [study, -1]) for study in range(STUDIES_AT_ONCE)]
+                sample = Moments(
+                    np.array([given.mean[[study, -1]] for study in range(STUDIES_AT_ONCE)]),
+                    np.array([given.covariance[pair] for pair in pairs]),
+                    n_seeds,
+                )
+                half = special.stdtrit(n_seeds - 1, 1 - ALPHA) * standard_errors(sample, differences(2, 2))[:, 0]
+                covered += int((np.abs(sample.mean[:, 0] - sample.mean[:, 1] - margin.size) <= half).sum())
+                low, high = np.quantile(multi_bootstrap(examples[:-1]), [ALPHA, 1 - ALPHA], axis=0)
+                percentiles += int(((low <= margin.size) & (margin.size <= high)).sum())
+                wrong += int(decide(compare_pairs(sample, 2, margin), ALPHA).equivalent.sum())
+                total += STUDIES_AT_ONCE
+            for what, count, promise in (
+                ("coverage: new examples", covered, f"≥ {1 - 2 * ALPHA:g}"),
+                ("(coverage of mere percentiles)", percentiles, f"({1 - 2 * ALPHA:g})"),
+                ("false equivalent for new examples", wrong, f"≤ {ALPHA:g}"),
+            ):
+                found.append(Figure(f"{what}; {name}", 2, n_seeds, count / total, promise))
+    return found
+
+
+def _cell(examples: np.ndarray) -> Cell:
+    names = [str(number) for number in range(len(examples))]
+    coords = {"strategy": names, "draw": [0], "seed": range(examples.shape[1])}
+    array = xr.DataArray(examples[:, None], dims=(*coords, "example"), coords=coords)
+    return Cell("c", "score", True, array.mean("example"), dict.fromkeys(names, "matched"), array)
+
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+
+def table(figures: list[Figure]) -> str:
+    """One line a figure and number of strategies, one column a number of seeds, if these are few."""
+    seeds = sorted({figure.seeds for figure in figures})
+    if len(seeds) > len(N_SEEDS):
+        return "\n".join(
+            f"{figure.what:58}{figure.strategies:>11}{figure.promise:>9}  {figure.seeds:>4} seeds{figure.rate:10.3f}"
+            for figure in figures
+        )
+    lines = [f"{'':58}{'strategies':>11}{'promise':>9}  " + "".join(f"{n:>4} seeds" for n in seeds)]
+    rows: dict[tuple[str, int, str], dict[int, float]] = {}
+    for figure in figures:
+        rows.setdefault((figure.what, figure.strategies, figure.promise), {})[figure.seeds] = figure.rate
+    for (what, strategies, promise), rates in sorted(rows.items(), key=lambda row: _first(figures, row[0][0])):
+        cells = "".join(f"{rates[n]:10.3f}" if n in rates else " " * 10 for n in seeds)
+        lines.append(f"{what:58}{strategies:>11}{promise:>9}  {cells}")
+    return "\n".join(lines)
+
+
+def _first(figures: list[Figure], what: str) -> int:
+    return [figure.what for figure in figures].index(what)
+
+
+def main() -> None:
+    """Print the figures, as tables or as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=2000, help="simulated for every figure; default 2000")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    chosen = parser.parse_args()
+    n = chosen.studies
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "Wrong verdicts": lambda: wrong_rates(n, N_SEEDS, N_STRATEGIES),
+        "Right verdicts": lambda: right_rates(n, N_SEEDS, N_STRATEGIES),
+        "Power as planned": lambda: planned_power(n, N_STRATEGIES),
+        "Coverage": lambda: coverage(n, (5, 10, 20)),
+        "New examples": lambda: new_examples(n, (3, 5, 10, 20)),
+    }
+    everything: list[Figure] = []
+    if not chosen.json:
+        error = math.sqrt(ALPHA * (1 - ALPHA) / n)
+        print(f"{n:,} studies for each figure: the standard error of a rate of {ALPHA:g} is {error:.4f}")
+    for title, part in parts.items():
+        figures = part()
+        everything += figures
+        if not chosen.json:
+            print(f"\n{title}\n{table(figures)}", flush=True)
+    if chosen.json:
+        print(json.dumps([figure._asdict() for figure in everything], ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    main()
