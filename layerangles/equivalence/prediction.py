@@ -103,8 +103,12 @@ class Prediction:
 
     def _against_the_mean(self) -> str:
         tested = self.fits.dropna(subset=["error"])
-        shares = (1 - tested["error"] / tested["error_of_mean"]).items()
-        better = [f"{LABELS[str(name)]} (error {100 * less:.0f} % less)" for name, less in shares if less > 0]
+        better = [
+            f"{LABELS[str(name)]} ({100 * (1 - fit['error'] / fit['error_of_mean']):.0f} % less error, "
+            f"{fit['n_cells']:.0f} cells)"
+            for name, fit in tested.iterrows()
+            if fit["error"] < fit["error_of_mean"]
+        ]
         if not len(tested):
             return "No measure could be tried on a cell left out."
         if not better:
