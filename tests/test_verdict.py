@@ -1,9 +1,11 @@
 """Verdicts on studies with planted truths; every number of their tables and sentences; what must not change them."""
 
+import importlib.util
 import math
 import re
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -597,3 +599,38 @@ def test_from_a_table_of_scores_to_a_verdict() -> None:
     found = judge(cells_from_frame(pd.DataFrame(rows))[0], MARGIN)
     assert found.outcome == "equivalent"
     _same(found, judge(_cell(_planted()), MARGIN))
+
+
+# --- what is promised -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_benchmark_keeps_what_is_promised() -> None:
+    """A small version of it; bounds are four standard errors of a rate (of the worst of ten, for wrong verdicts)."""
+    path = Path(__file__).parents[1] / "benchmarks" / "verdict.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_verdicts", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    n = 400
+
+    def error(rate: float) -> float:
+        return 4 * math.sqrt(rate * (1 - rate) / n)
+
+    for figure in benchmark.wrong_rates(n, (5, 10), (2, 4)):
+        assert figure.rate <= 0.05 + error(0.05), figure
+    for figure in benchmark.right_rates(n, (5, 10), (2, 4)):
+        least = {"right: all equal": 0.8, "right: scatter of 5 margins": 0.95}.get(figure.what, 0.5)
+        assert figure.rate >= least - error(least), figure
+    for figure in benchmark.planned_power(n, (2, 4)):
+        assert figure.rate >= 0.8 - error(0.8), figure
+    for figure in benchmark.coverage(n, (10,)):
+        if "pair known" in figure.what:
+            assert figure.rate == pytest.approx(0.95, abs=error(0.95)), figure
+    for figure in benchmark.new_examples(n, (3, 10)):
+        if figure.what.startswith("coverage"):
+            assert figure.rate >= 0.9 - error(0.9), figure
+        if figure.what.startswith("false"):
+            assert figure.rate <= 0.05 + error(0.05), figure
+    assert "strategies" in benchmark.table(benchmark.right_rates(2, (5,), (2,)))
