@@ -138,9 +138,48 @@ def test_every_number_of_the_first_table_is_the_verdicts(tmp_path: Path) -> None
         f"sst2, copied □ undecided 5 93.12 {scores['none']:.2f} {best} {scores[best]:.2f} {worst} {scores[worst]:.2f} "
         "0.91 [0.45, 1.62] +2.00 [+1.70, +2.40] 0.25 of the gain ±0.50 □ undecided"
     )
-    assert row in written(tmp_path, verdict, teacher={"accuracy": 93.123, "f1": 50.0})
+    assert row in written(tmp_path, verdict, teacher={"f1": 50.0, "accuracy": 93.123})
     lower = replace(verdict, cell=replace(verdict.cell, higher_is_better=False))
     assert f"{worst} {scores[worst]:.2f} {best} {scores[best]:.2f} 0.91" in written(tmp_path, lower)
+
+
+def test_every_strategy_has_its_scores_best_first_between_none_and_controls(tmp_path: Path) -> None:
+    verdict = make_verdict(controls=("shuffled", "another-text"))
+    table = verdict.strategies
+    text = written(tmp_path, verdict, teacher={"accuracy": 93.123})
+    assert (
+        "strategy role score [95 %] draws sd over seeds gain over none [95 %] teacher teacher 93.12 – – – none" in text
+    )
+    order = [
+        "none",
+        *(table[table["role"] == role].sort_values("score").index[::-1] for role in ("matched", "control")),
+    ]
+    places = []
+    for strategy in [order[0], *order[1], *order[2]]:
+        row = table.loc[strategy]
+        gain = f"{row['gain']:+.2f} [{row['gain_low']:+.2f}, {row['gain_high']:+.2f}]".replace("-", "−")
+        shown = (
+            f" {strategy} {row['role']} {row['score']:.2f} [{row['low']:.2f}, {row['high']:.2f}] 1 {row['sd']:.2f} "
+            f"{'–' if strategy == 'none' else gain}"
+        )
+        assert shown in text
+        places.append(text.index(shown))
+    assert places == sorted(places)
+
+
+def test_every_pair_has_its_intervals(tmp_path: Path) -> None:
+    verdict = make_verdict(has_examples=True)
+    text = written(tmp_path, verdict)
+    signs = {"equivalent": "●", "different": "◆", "undecided": "□"}
+    assert "first second difference [90 %] 95 % interval sd over seeds outcome 90 % interval, new examples" in text
+    for (first, second), row in verdict.pairs.iterrows():
+        decides, wide, examples = (
+            f"[{row[low]:+.2f}, {row[high]:+.2f}]".replace("-", "−")
+            for low, high in (("low", "high"), ("wide_low", "wide_high"), ("examples_low", "examples_high"))
+        )
+        difference = f"{row['difference']:+.2f}".replace("-", "−")
+        outcome = f"{signs[row['outcome']]} {row['outcome']}"
+        assert f"{first} {second} {difference} {decides} {wide} {row['sd']:.2f} {outcome} {examples}" in text
 
 
 def test_cells_of_different_metrics_say_which(tmp_path: Path) -> None:
@@ -230,6 +269,15 @@ def test_angles_are_listed_for_every_student(tmp_path: Path) -> None:
     assert "Over training" not in text
 
 
+def test_the_table_of_angles_is_of_the_last_step_and_signed(tmp_path: Path) -> None:
+    dataset = measured(["a", "b"], steps=(0, 1500)).dataset
+    for end in ("deg", "low", "high"):
+        dataset[f"student_excess_{end}"] = dataset[f"student_excess_{end}"] + xr.where(dataset["step"] > 0, 9, 0)
+    text = written(tmp_path, make_verdict(), angles=[AngleResult(dataset)])
+    assert "Every student at step 1,500" in text
+    assert text.count("+7.00 [+6.50, +7.50]") == 2
+
+
 def test_another_null_no_null_and_no_means(tmp_path: Path) -> None:
     assert "Excess over N5" in written(tmp_path, make_verdict(), angles=[measured(["a", "b"], nulls=("N5",))])
     assert "xcess over" not in written(tmp_path, make_verdict(), angles=[measured(["a"], nulls=())])
@@ -255,12 +303,20 @@ def test_of_many_students_those_of_one_seed_are_drawn(
     tmp_path: Path, names: list[str], drawn: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
+    of_null: list[str | None] = []
     from layerangles import figures
 
     draw = figures.comparison
-    monkeypatch.setattr(figures, "comparison", lambda result, **kw: seen.append(result.students) or draw(result, **kw))
+
+    def watched(result: AngleResult, **kwargs: Any) -> Any:
+        seen.append(result.students)
+        of_null.append(kwargs["null"])
+        return draw(result, **kwargs)
+
+    monkeypatch.setattr(figures, "comparison", watched)
     text = written(tmp_path, make_verdict(), angles=[measured(names)])
-    assert [len(students) for students in seen] == [drawn, drawn]  # angles and excess
+    assert [len(students) for students in seen] == [drawn, drawn]
+    assert of_null == [None, "N1"]  # angles, and excess
     assert set(seen[0]) <= set(names)
     assert "are drawn" in text if said else "are drawn" not in text
     assert said in text
