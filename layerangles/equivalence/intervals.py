@@ -39,7 +39,8 @@ def spread_interval(scores: Float[np.ndarray, "seed strategy"], confidence: floa
     """Best minus worst strategy, with the bootstrap's percentile interval over seeds.
 
     The range of noisy means is larger than the range of the true ones, and the interval cannot hold 0: it says how
-    large the spread may be, not whether there is one.
+    large the spread may be, not whether there is one. In simulated studies of 5 seeds, intervals of 95 % held the true
+    spread in 71 to 86 %, with 20 seeds in 83 to 94 % (benchmarks/verdict.py): they describe, and decide nothing.
     """
     return _bootstrapped(scores, lambda means: np.ptp(means, axis=-1), confidence, rng_seed)
 
@@ -53,7 +54,8 @@ def spread_of_gain_interval(
 ) -> Estimate:
     """Spread ÷ gain, with the bootstrap's percentile interval over seeds; infinite where there may be no gain.
 
-    NaN where the gain is, for want of students without matching.
+    As narrow with few seeds as :func:`spread_interval`; :func:`fieller` keeps what it promises. NaN where the gain is,
+    for want of students without matching.
     """
 
     def ratio(means: Float[np.ndarray, "*study column"]) -> Float[np.ndarray, "*study"]:

@@ -171,7 +171,7 @@ def _reading(verdicts: Sequence[Verdict]) -> dict[str, str]:
         "seeds": "Those at which every compared strategy, and none, has a student. Differences are taken within each.",
         "spread": f"The best matched strategy minus the worst, with a {wide} bootstrap interval over seeds. It is "
         "never below zero, and chance makes it larger than it truly is: its interval says how large it may be, not "
-        "whether there is a difference.",
+        "whether there is a difference. With few seeds the interval is too narrow: it describes, and does not decide.",
         "gain": f"The mean of the matched strategies over none (no matching) at the same seeds; positive is better. "
         f"With Student's {wide} interval.",
         "margin": "The smallest difference that matters. A share of the gain is also given at the gain that was "
