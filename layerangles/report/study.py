@@ -144,7 +144,7 @@ def _margin(verdict: Verdict, places: int) -> str:
     if not verdict.margin.of_gain:
         return f"±{verdict.margin.size:g}"
     half = half_band(verdict)
-    return f"{verdict.margin.size:g} of the gain" + ("" if math.isnan(half) else f"\n±{number(half, places)}")
+    return f"{verdict.margin.size:g} of the gain\n" + ("no gain" if math.isnan(half) else f"±{number(half, places)}")
 
 
 def _tag(outcome: str) -> Tag:
