@@ -45,7 +45,7 @@ def report(
     Example: layerangles report runs/movie-reviews
     """
     from kd_train.predictors import predict_from
-    from kd_train.results import chosen_margin, judge_paths, teacher_scores
+    from kd_train.results import chosen_margin, judge_paths
     from layerangles.files import refuse_existing
     from layerangles.report.study import StudyReport, write_report
 
@@ -58,7 +58,7 @@ def report(
     found = StudyReport(
         title=_title(studies),
         verdicts=[one.verdict for one in judged],
-        teacher=teacher_scores(studies[0], split=split),
+        teacher={one.verdict.cell.name: one.teacher for one in judged if one.teacher == one.teacher},
         angles=[result for results in angles.values() for result in results],
         prediction=predict_from(judged, angles),
         design=_design(studies, judged),

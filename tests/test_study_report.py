@@ -74,7 +74,7 @@ def full_report() -> StudyReport:
     return StudyReport(
         title="Layer selection <on> reviews",
         verdicts=some_verdicts(),
-        teacher={"accuracy": 93.125},
+        teacher={"sst2, copied": 93.125, "sst2, random": 93.125},
         angles=[measured(students_of(2), steps=(0, 100)), measured(["forward"])],
         prediction=predict_gaps(cells_of([1, 2, 4], excess_deg=[3, 2, 1])),
         design={"teacher": "BERT & co", "seeds": "0 to 4"},
@@ -138,7 +138,7 @@ def test_every_number_of_the_first_table_is_the_verdicts(tmp_path: Path) -> None
         f"sst2, copied □ undecided 5 93.12 {scores['none']:.2f} {best} {scores[best]:.2f} {worst} {scores[worst]:.2f} "
         "0.91 [0.45, 1.62] +2.00 [+1.70, +2.40] 0.25 of the gain ±0.50 □ undecided"
     )
-    assert row in written(tmp_path, verdict, teacher={"f1": 50.0, "accuracy": 93.123})
+    assert row in written(tmp_path, verdict, teacher={"another cell": 50.0, "sst2, copied": 93.123})
     lower = replace(verdict, cell=replace(verdict.cell, higher_is_better=False))
     assert f"{worst} {scores[worst]:.2f} {best} {scores[best]:.2f} 0.91" in written(tmp_path, lower)
 
@@ -146,7 +146,7 @@ def test_every_number_of_the_first_table_is_the_verdicts(tmp_path: Path) -> None
 def test_every_strategy_has_its_scores_best_first_between_none_and_controls(tmp_path: Path) -> None:
     verdict = make_verdict(controls=("shuffled", "another-text"))
     table = verdict.strategies
-    text = written(tmp_path, verdict, teacher={"accuracy": 93.123})
+    text = written(tmp_path, verdict, teacher={"sst2, copied": 93.123})
     assert (
         "strategy role score [95 %] draws sd over seeds gain over none [95 %] teacher teacher 93.12 – – – none" in text
     )

@@ -30,7 +30,7 @@ class StudyReport:
     Attributes:
         title: of the page.
         verdicts: one a cell, at least one.
-        teacher: by metric, the teacher's score; may be empty.
+        teacher: by cell, its teacher's score; those that are not known are left out.
         angles: measured angles, at one state of the students or along training, with or without nulls.
         prediction: whether geometry predicts the gaps between strategies.
         design: what was run, by what it is called.
@@ -114,7 +114,7 @@ def _verdict_row(verdict: Verdict, teacher: Mapping[str, float]) -> dict[str, ob
     places, wide = places_of(verdict), percent(1 - verdict.alpha)
     cell, scores = verdict.cell, verdict.strategies["score"]
     matched = scores[list(cell.matched)].sort_values(ascending=not cell.higher_is_better, kind="stable")
-    score_of_teacher = teacher.get(cell.metric, math.nan)
+    score_of_teacher = teacher.get(cell.name, math.nan)
 
     def below_each_other(estimate: Estimate, places: int, *, signed: bool = False) -> str:
         text = with_interval(estimate.value, Ends(estimate.low, estimate.high), places, signed=signed)
@@ -216,8 +216,8 @@ def _score_parts(verdict: Verdict, teacher: Mapping[str, float]) -> list[Part]:
     order = {"none": 0, "matched": 1, "control": 2}
     table = table.sort_values("role", key=lambda role: role.map(order), kind="stable")
     rows: list[dict[str, object]] = []
-    if cell.metric in teacher:
-        rows.append({"strategy": "teacher", "role": "teacher", f"score [{wide}]": number(teacher[cell.metric], places)})
+    if cell.name in teacher:
+        rows.append({"strategy": "teacher", "role": "teacher", f"score [{wide}]": number(teacher[cell.name], places)})
     for strategy, row in table.iterrows():
         gain = with_interval(row["gain"], Ends(row["gain_low"], row["gain_high"]), places, signed=True)
         rows.append(
