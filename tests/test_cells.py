@@ -78,9 +78,9 @@ def test_only_seeds_with_every_student_are_paired(cells: list[Cell]) -> None:
 
 
 def test_a_missing_none_leaves_a_seed_out() -> None:
-    frame = _frame(strategy=["a", "none"], seed=[0, 0])
-    more = pd.concat([frame, _frame(strategy=["a", "b"], seed=[1, 0])])
-    cell = cells_from_frame(more)[0]
+    frame = pd.concat([_frame(), _frame(seed=1), _frame(strategy=["none", "c"]).iloc[:1]])
+    cell = cells_from_frame(frame)[0]
+    assert cell.none == "none"
     assert cell.seeds == (0,)
     assert cell.incomplete_seeds == (1,)
 

@@ -114,6 +114,24 @@ def test_planted_components_come_out_on_average(draws: dict[str, int]) -> None:
         assert got == pytest.approx(wanted, abs=3.5 * of_one, nan_ok=True), name
 
 
+def test_draws_are_pooled_by_their_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(3)
+    arms = {
+        (name, draw): level + 1.5 * rng.standard_normal() + 0.3 * rng.standard_normal(4)
+        for name, n, level in (("a", 4, 0), ("b", 2, 4), ("c", 1, -4))
+        for draw in range(n)
+    }
+    found = variance_components(_cell(arms))["variance"]
+    means = {name: [of_arm.mean() for (s, _), of_arm in arms.items() if s == name] for name in "abc"}
+    within = {name: np.var(of_one, ddof=1) for name, of_one in means.items() if len(of_one) > 1}
+    noise = found["strategy × seed"]
+    assert found["draw"] == pytest.approx(max(0, (3 * within["a"] + within["b"]) / 4 - noise / 4))
+    between = np.var([np.mean(of_one) for of_one in means.values()], ddof=1)
+    expected = between - (within["a"] / 4 + within["b"] / 2 + noise / 4) / 3
+    assert found["strategy"] == pytest.approx(max(0, expected))
+    assert 0 < found["draw"] != found["strategy"] > 0
+
+
 def test_estimates_below_zero_are_given_as_zero() -> None:
     cell = _cell({("a", 0): np.array([0.0, 1.0]), ("b", 0): np.array([1.0, 0.0])})  # equal means, all of it interaction
     found = variance_components(cell)

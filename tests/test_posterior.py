@@ -37,14 +37,20 @@ def test_a_pair_against_students_t(n_seeds: int) -> None:
 
 
 def test_a_margin_of_the_gain_is_drawn_along() -> None:
-    """Beyond it: a − b − f · gain > 0, a contrast with a t distribution of its own (the gain is surely positive)."""
-    scores, share = _scores(), 0.1
+    """Beyond it: a − b − f · gain > 0, a contrast with a t distribution of its own (the gain is surely positive).
+
+    None scatters, so that the margin does; with a fixed one, the probabilities would be others.
+    """
+    scores, share = _scores(), 0.2
+    scores[:, 3] += [0.2, -0.2, 0.1, -0.1, 0.15, -0.15]
     found = rope(moments(scores), 3, Margin(share, of_gain=True))
     size = share * (scores[:, :3].mean(axis=1) - scores[:, 3])
     for pair, (a, b) in enumerate([(0, 1), (0, 2), (1, 2)]):
         d = scores[:, a] - scores[:, b]
         assert found.above[pair] == pytest.approx(_posterior(d - size).sf(0), abs=ERROR)
         assert found.below[pair] == pytest.approx(_posterior(d + size).cdf(0), abs=ERROR)
+    fixed = rope(moments(scores), 3, Margin(size.mean()))
+    assert np.abs(fixed.inside - found.inside).max() > 3 * ERROR
 
 
 def test_without_a_gain_nothing_is_inside() -> None:

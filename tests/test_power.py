@@ -165,7 +165,7 @@ def test_the_largest_sd_is_the_reverse_of_the_seeds_to_plan() -> None:
     assert largest_sd(5, 1, 2, alpha=0.01) < largest_sd(5, 1, 2)
     tiny = largest_sd(2, 1, 7, alpha=0.001)
     assert 0 < tiny < 2e-3
-    assert _equivalent(tiny, 2, 7, alpha=0.001) >= 0.8
+    assert _equivalent(tiny, 2, 7, alpha=0.001) >= 0.8 > _equivalent(1.003 * tiny, 2, 7, alpha=0.001)
 
 
 # --- seeds for a decision -------------------------------------------------------------------------------------
@@ -190,6 +190,15 @@ def test_seeds_to_decide_are_just_enough_and_say_which_way() -> None:
 
 def test_at_the_margin_no_number_of_seeds_decides() -> None:
     assert seeds_to_decide(np.array([0.8, 0.82]), 0.01**2 * np.eye(2), Margin(0.02)) is None
+
+
+def test_one_outcome_has_to_come_with_the_power_not_both_together() -> None:
+    """At the margin 5 % are found equivalent and 2.5 % different, however many seeds there are."""
+    at_the_margin = (np.array([0.8, 0.82]), 0.01**2 * np.eye(2), Margin(0.02))
+    assert seeds_to_decide(*at_the_margin, power=0.065) is None
+    found = seeds_to_decide(*at_the_margin, power=0.03)
+    assert found is not None
+    assert found.outcome == "equivalent"
 
 
 def test_power_and_alpha_take_part_in_what_decides() -> None:

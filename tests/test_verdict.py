@@ -19,8 +19,9 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from layerangles.equivalence import decision_rates, fieller, largest_sd, seeds_to_decide, variance_components
 from layerangles.equivalence.cells import Cell, Role, cells_from_frame
-from layerangles.equivalence.decision import Margin
+from layerangles.equivalence.decision import Margin, moments
 from layerangles.equivalence.intervals import multi_bootstrap, spread_interval, spread_of_gain_interval, t_interval
+from layerangles.equivalence.posterior import rope
 from layerangles.equivalence.verdict import Verdict, judge
 from layerangles.equivalence.wording import half_width, number, reason_for, verdict_table
 from layerangles.errors import InputError
@@ -212,10 +213,10 @@ def test_the_table_of_strategies(higher_is_better: bool) -> None:
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_what_is_said_of_all_strategies_together(higher_is_better: bool) -> None:
     scores = _planted((0.8, 0.81, 0.83, 0.79), sd=0.01)
-    cell = _cell(scores, higher_is_better=higher_is_better)
+    cell, sign = _cell(scores, higher_is_better=higher_is_better), 1 if higher_is_better else -1
     found = judge(cell, MARGIN, alpha=0.1)
-    matched = np.stack([scores[name] for name in NAMES], axis=1) * (1 if higher_is_better else -1)
-    gain = matched.mean(axis=1) - scores["none"] * (1 if higher_is_better else -1)
+    matched = sign * np.stack([scores[name] for name in NAMES], axis=1)
+    gain = matched.mean(axis=1) - sign * scores["none"]
     assert found.spread == spread_interval(matched, 0.9)
     assert found.spread.value == pytest.approx(np.ptp(matched.mean(axis=0)))
     assert found.gain == pytest.approx(t_interval(gain, 0.9))
@@ -224,7 +225,8 @@ def test_what_is_said_of_all_strategies_together(higher_is_better: bool) -> None
     assert found.extremes_of_gain == pytest.approx(fieller(scores["random"] - scores["last"], gain, 0.9))
     assert extremes.mean() == pytest.approx(found.spread.value)
     pd.testing.assert_frame_equal(found.components, variance_components(cell))
-    assert found.inside <= found.pairs["inside"].min()
+    posterior = rope(moments(np.column_stack([matched, sign * scores["none"]])), 4, MARGIN)
+    assert found.inside == posterior.all_inside < found.pairs["inside"].min()
 
 
 # --- sentences ------------------------------------------------------------------------------------------------
@@ -258,16 +260,22 @@ def test_the_sentence_of_a_different_cell(worst: int) -> None:
     assert found.reason.startswith(f"{better} is better than {NAMES[worst]} by ")
     low, high = sorted([abs(row["wide_low"]), abs(row["wide_high"])])
     numbers = _numbers(found.reason)
+    assert len(numbers) == 7
     assert numbers[:4] == [*_rounded(abs(row["difference"]), low, high), 0.02]
     assert numbers[4] == pytest.approx(row["p_different"], rel=0.06)
     assert numbers[5:] == [3, 6]
     assert found.reason.endswith("; 3 of 6 pairs are beyond the margin.")
 
 
+def test_a_sentence_counts_the_pairs_that_are_beyond() -> None:
+    found = judge(_cell(_planted((0.8, 0.8, 0.74))), MARGIN)
+    assert found.reason.endswith("; 2 of 3 pairs are beyond the margin.")
+
+
 def test_the_sentences_of_an_undecided_cell() -> None:
-    found = judge(_cell(_planted((0.8, 0.8, 0.82, 0.8), sd=0.008)), MARGIN)
+    found = judge(_cell(_planted((0.8, 0.81, 0.82, 0.81), sd=0.006)), MARGIN)
     within = (found.pairs["outcome"] == "equivalent").sum()
-    assert 0 < within < 6
+    assert within not in (0, 3, 6)  # those that are and those that are not can be told apart
     assert found.reason.startswith(f"{within} of 6 pairs are within 0.02, none is shown to be beyond it. ")
     assert _numbers(found.reason)[3:] == [found.seeds_needed, 6, 0.8]
     assert found.reason.endswith("would decide with a probability of 0.8.")
@@ -278,6 +286,7 @@ def test_the_sentence_where_no_number_of_seeds_would_decide(of_gain: bool) -> No
     scatter = np.array([0.03, -0.03, 0.02, -0.02, 0.05, -0.05])
     found = judge(_cell({"a": 0.8 + scatter, "b": 0.8 - scatter, "none": np.full(6, 0.7)}), Margin(1e-3, of_gain))
     assert (found.outcome, found.seeds_needed) == ("undecided", None)
+    assert found.reason.startswith("0 of 1 pairs are within ")
     why = "some pair lies at the margin, or scores scatter too much for it"
     why += ", or there is hardly a gain to take a share of." if of_gain else "."
     assert found.reason.endswith(f"Not even 1,000 seeds would decide if everything is as it seems: {why}")
@@ -469,6 +478,29 @@ def test_intervals_over_examples_have_the_multi_bootstraps_standard_error() -> N
         assert row["examples_high"] - row["examples_low"] > row["high"] - row["low"]
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.1])
+def test_the_outcome_for_new_examples_is_what_its_intervals_say(alpha: float) -> None:
+    cell = _with_examples(_planted((0.8, 0.81, 0.8, 0.815), sd=0.005))
+    reach = judge(cell, None, alpha=alpha).pairs[["examples_low", "examples_high"]].abs().to_numpy().max()
+    for margin, outcome in ((1.01 * reach, "equivalent"), (0.99 * reach, "undecided")):
+        assert judge(cell, Margin(float(margin)), alpha=alpha).outcome_for_new_examples == outcome
+
+
+def test_example_scores_are_averaged_over_draws() -> None:
+    cell = _with_examples(_planted((0.8, 0.81, 0.8, 0.84), sd=0.005))
+    assert cell.examples is not None
+    apart = xr.DataArray([0.05, -0.02, -0.03], coords={"draw": [0, 1, 2]})
+    drawn = cell.examples["strategy"] == "random"
+    shifts = apart.where(drawn, xr.where(apart["draw"] == 0, 0.0, np.nan))
+    examples = (cell.examples.isel(draw=0, drop=True) + shifts).transpose(*cell.examples.dims)
+    several = replace(cell, scores=examples.mean("example", skipna=False), examples=examples)
+    assert several.draws("random") == (0, 1, 2)
+    assert several.draws("forward") == (0,)
+    ours, others = judge(cell, MARGIN), judge(several, MARGIN)
+    _same(ours, others)
+    assert "examples_low" in others.pairs
+
+
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True)], ids=str)
 @pytest.mark.parametrize(
     ("means", "sd", "outcome"),
@@ -556,7 +588,8 @@ def test_a_table_of_verdicts() -> None:
     lower = {name: 1 - values for name, values in scores.items()}
     first = judge(_with_examples(scores), MARGIN)
     second = judge(replace(_cell(lower, higher_is_better=False), name="error", metric="error rate"), None)
-    third = judge(replace(_cell({"a": scores["last"], "b": scores["random"]}), name="pair"), MARGIN)
+    unpaired = {"a": np.append(scores["last"], 0.5), "b": np.append(scores["random"], np.nan)}
+    third = judge(replace(_cell(unpaired), name="pair"), MARGIN)
     found = verdict_table([first, second, third])
     assert found.index.name == "cell"
     assert list(found.index) == ["toy", "error", "pair"]
