@@ -67,7 +67,8 @@ def reason_for(verdict: "Verdict") -> str:
             f"{_beyond(pairs)} of {n_pairs} pairs are beyond the margin."
         )
     within = int((pairs["outcome"] == "equivalent").sum())
-    return f"{within} of {n_pairs} pairs are within {verdict.margin}, none is shown to be beyond it. {_way_on(verdict)}"
+    undecided = f"{within} of {n_pairs} pairs are within {verdict.margin}, and no pair is shown to be beyond it."
+    return f"{undecided} {_way_on(verdict)}"
 
 
 def _beyond(pairs: pd.DataFrame) -> int:
