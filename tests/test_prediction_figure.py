@@ -60,6 +60,7 @@ def test_a_panel_a_measure_with_a_point_a_cell() -> None:
             assert trace.y == (gap, prediction.left_out.loc[cell, name])
             assert trace.marker.symbol == (legend(figure)[cell].marker.symbol, "circle-open")
             assert trace.marker.size[0] > trace.marker.size[1]
+            assert trace.marker.opacity == 1  # plotly's own is less where sizes differ
             assert f"gap <b>{gap:.4g}</b>" in trace.hovertext[0]
             assert f"<b>{trace.y[1]:.4g}</b>, in truth {gap:.4g}" in trace.hovertext[1]
     titles = [figure.layout[axis].title.text for axis in ("xaxis", "xaxis2", "xaxis3")]
@@ -102,14 +103,14 @@ def test_ranks_within_cells() -> None:
         {"a": [1, 2, 3, 4], "b": [5, 5, 7], "c": [1, 2]},
         excess_deg={"a": [40, 10, 20, 30], "b": [1, 2, 0], "c": [1, np.nan]},
     )
-    figure = figures.prediction(predict_gaps(random_cells(3), strategies))
+    figure = figures.prediction(predict_gaps(random_cells(3), strategies.rename(index={"s1": "<s1>"}, level=1)))
     drawn = points(figure, 1)
     assert {cell: (trace.x, trace.y) for cell, trace in drawn.items()} == {
         "a": ((-15, -5, 5, 15), (3, 2, 1, 4)),  # in the order of the measure: scores of 2, 3, 4 and 1
         "b": ((-1, 0, 1), (1, 2.5, 2.5)),
         "c": ((0,), (2,)),
     }
-    assert drawn["a"].hovertext[0] == "a<br>s1<br>excess over the null 10<br>score 2, rank <b>3</b>"
+    assert drawn["a"].hovertext[0] == "a<br>&lt;s1&gt;<br>excess over the null 10<br>score 2, rank <b>3</b>"
     assert figure.layout.yaxis2.range == (4.5, 0.5)  # the best above
     assert figure.layout.xaxis2.title.text == "excess over the null °, from the cell's mean"
     assert "below: strategies within each cell" in subtitle(figure)
