@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from layerangles.equivalence.prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
 from layerangles.figures import style
 from layerangles.figures.panel import axis_number, domain_of
-from layerangles.figures.trajectory import _COLOURS, _faded, _legend_height
 
 # Told apart in grey, too, by the mark alone; with 7 colours they make 105 different points.
 _MARKS = (
@@ -60,7 +59,7 @@ def prediction(prediction: Prediction) -> go.Figure:
     width = len(columns) * _PANEL_WIDTH + (len(columns) - 1) * _GAP_X
     gaps = (n_rows - 1) * _GAP_Y
     # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
-    legend_height = _legend_height([look.name.split("<br>") for look in looks.values()])
+    legend_height = style.legend_height([look.name.split("<br>") for look in looks.values()])
     panel_height = max(_PANEL_HEIGHT, (legend_height - gaps) / n_rows)
     height = n_rows * panel_height + gaps
     figure = go.Figure([_key(look) for look in looks.values()], layout={"template": "none"})
@@ -112,7 +111,7 @@ def _looks(prediction: Prediction) -> dict[Hashable, _Look]:
     looks = {}
     for number, cell in enumerate(prediction.cells.index):
         name = "<br>".join(style.wrapped(str(cell), _LEGEND_WIDTH - 60, 12, at_hyphens=True))
-        looks[cell] = _Look(name, _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)])
+        looks[cell] = _Look(name, style.COLOURS[number % len(style.COLOURS)], _MARKS[number % len(_MARKS)])
     return looks
 
 
@@ -150,7 +149,7 @@ def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         x, (low, high) = line["x"].tolist(), (line[end].tolist() for end in ("low", "high"))
         quiet: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
         outline = {"x": [*x, *reversed(x)], "y": [*low, *reversed(high)], "line": {"width": 0}}
-        traces.append(go.Scatter(**outline, **quiet, fill="toself", fillcolor=_faded(style.FAINT), name="band"))
+        traces.append(go.Scatter(**outline, **quiet, fill="toself", fillcolor=style.faded(style.FAINT), name="band"))
         traces.append(go.Scatter(x=x, y=line["fitted"].tolist(), **quiet, line={"color": style.INK}, name="line"))
     table = prediction.cells[["gap", predictor]].assign(foretold=prediction.left_out[predictor])
     known = table.dropna(subset=["gap", predictor])
@@ -184,7 +183,7 @@ def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         x, y, *_ = zip(*columns, strict=True)
         # Zigzags of many cells are to lie behind their points.
         marker = {"symbol": looks[cell].mark, "size": 8}
-        traces.append(_points(looks[cell], x, y, texts, marker, _faded(looks[cell].colour)))
+        traces.append(_points(looks[cell], x, y, texts, marker, style.faded(looks[cell].colour)))
     return traces
 
 

@@ -2,6 +2,7 @@
 
 import html
 import textwrap
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
@@ -10,6 +11,8 @@ import plotly.graph_objects as go
 ACUTE = ("#1c1b50", "#223a82", "#2260a7", "#3387c2", "#55aed8", "#8ed2e8", "#d1f2f7")  # 0° to 90°, 15° apart
 _OBTUSE = ("#f3ae58", "#d17412", "#a43f00", "#642211")  # 90° to 180°, 30° apart
 
+# Of lines and marks: Okabe and Ito's colours, without yellow, which is too light for a line.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 INK = "#1f2328"
 FAINT = "#6e7781"
 FONT = "Helvetica, Arial, sans-serif"
@@ -152,3 +155,18 @@ def frame(
         font={"size": 12, "color": FAINT},
     )
     return figure
+
+
+def faded(colour: str) -> str:
+    """A colour as a ground for others: see-through.
+
+    >>> faded("#0072b2")
+    'rgba(0, 114, 178, 0.15)'
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.15)"
+
+
+def legend_height(names: Sequence[Sequence[str]]) -> float:
+    """About how high a legend of these lines is, on the safe side, in pixels."""
+    return 20 + sum(6 + 16.5 * len(lines) for lines in names)

@@ -13,8 +13,7 @@ from layerangles.figures.panel import axis_number
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
 
-# Okabe and Ito's colours, without yellow, which is too light for a line; dashes and marks tell the lines apart in grey.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Dashes and marks tell the lines apart in grey.
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 
@@ -63,7 +62,7 @@ def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = N
     names = [style.wrapped(student, _LEGEND_WIDTH - 60, 12, at_hyphens=True) for student in result.students]
     gaps = (len(panels) - 1) * _GAP
     # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
-    panel_height = max(_PANEL_HEIGHT, (_legend_height(names) - gaps) / len(panels))
+    panel_height = max(_PANEL_HEIGHT, (style.legend_height(names) - gaps) / len(panels))
     height = len(panels) * panel_height + gaps
     for index, panel in enumerate(panels):
         axis = axis_number(index)
@@ -118,11 +117,6 @@ def _in_range(variables: list[xr.DataArray | None], marked: tuple[int, ...]) -> 
     return tuple(value for value in marked if finite and min(finite) <= value <= max(finite))
 
 
-def _legend_height(names: list[list[str]]) -> float:
-    """About how high a legend of these lines is, on the safe side, in pixels."""
-    return 20 + sum(6 + 16.5 * len(lines) for lines in names)
-
-
 def _runs(there: list[bool], breaks: list[bool]) -> list[list[int]]:
     """The indices that are joined by a line: runs of what is there, begun anew at each break.
 
@@ -163,7 +157,7 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
         """Of points that stand alone, where a band has no width."""
         return _apart([[float(lengths[i]) if len(run) == 1 and in_band[i] else None for i in run] for run in runs])
 
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour = style.COLOURS[number % len(style.COLOURS)]
     return [
         go.Scatter(
             # Round every run once: with "tonexty" plotly would fill across the gaps.
@@ -173,7 +167,7 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
             mode="lines",
             line={"width": 0},
             fill="toself",
-            fillcolor=_faded(colour),
+            fillcolor=style.faded(colour),
             hoverinfo="skip",
         ),
         go.Scatter(
@@ -196,11 +190,6 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
             hovertemplate="%{hovertext}<extra></extra>",
         ),
     ]
-
-
-def _faded(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, 0.15)"
 
 
 def _x_axis(steps: list[int], anchor: str, *, is_last: bool) -> dict[str, Any]:
