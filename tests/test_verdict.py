@@ -276,7 +276,7 @@ def test_the_sentences_of_an_undecided_cell() -> None:
     found = judge(_cell(_planted((0.8, 0.81, 0.82, 0.81), sd=0.006)), MARGIN)
     within = (found.pairs["outcome"] == "equivalent").sum()
     assert within not in (0, 3, 6)  # those that are and those that are not can be told apart
-    assert found.reason.startswith(f"{within} of 6 pairs are within 0.02, none is shown to be beyond it. ")
+    assert found.reason.startswith(f"{within} of 6 pairs are within 0.02, and no pair is shown to be beyond it. ")
     assert _numbers(found.reason)[3:] == [found.seeds_needed, 6, 0.8]
     assert found.reason.endswith("would decide with a probability of 0.8.")
 
