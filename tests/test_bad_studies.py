@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 import test_cli
 import yaml
+from conftest import Cli
 from toys import toy_bert, write_model
 from toys_training import write_task
 from transformers import BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
-
-cli = test_cli.cli
 
 _SIZES = {"vocab_size": 30, "max_position_embeddings": 64}
 
@@ -430,7 +429,7 @@ def _name(mistake: Mistake) -> str:
     return f"{mistake.place}={mistake.got}"
 
 
-def _refused(cli: test_cli.Cli, command: str, models: Path, changes: dict[str, Any]) -> str:
+def _refused(cli: Cli, command: str, models: Path, changes: dict[str, Any]) -> str:
     """The one message with which a study is refused; nothing is written, neither beside the study nor where we are."""
     file = _write(models, changes)
     before = _everything_in(models, Path())
@@ -441,7 +440,7 @@ def _refused(cli: test_cli.Cli, command: str, models: Path, changes: dict[str, A
     return outcome.err
 
 
-def test_the_study_that_the_mistakes_are_made_in_is_right(cli: test_cli.Cli, models: Path) -> None:
+def test_the_study_that_the_mistakes_are_made_in_is_right(cli: Cli, models: Path) -> None:
     assert cli("plan", _write(models, {})).code == 0
     for model, task in (("decoder", _TEXT), ("two-towers", _S2S)):
         assert cli("plan", _write(models, {"teacher": {"model": model}, "task": task | {"max_length": 16}})).code == 0
@@ -460,7 +459,7 @@ def test_the_catalogue_holds_many_mistakes_and_none_twice() -> None:
 @pytest.mark.parametrize("command", ["plan", "train"])
 @pytest.mark.parametrize("mistake", CATALOGUE, ids=_name)
 def test_a_mistake_is_answered_with_its_place_its_value_and_a_way_on(
-    cli: test_cli.Cli, models: Path, command: str, mistake: Mistake
+    cli: Cli, models: Path, command: str, mistake: Mistake
 ) -> None:
     message = _refused(cli, command, models, mistake.changes)
     answers = [line for line in message.splitlines() if mistake.place in line]
@@ -472,7 +471,7 @@ def test_a_mistake_is_answered_with_its_place_its_value_and_a_way_on(
         assert message.splitlines()[0] == f"Error: {models / 'study.yaml'} has 1 mistake:"
 
 
-def test_several_mistakes_come_in_one_message(cli: test_cli.Cli, models: Path) -> None:
+def test_several_mistakes_come_in_one_message(cli: Cli, models: Path) -> None:
     several = [
         Mistake({"seed": 1}, "seed", "unknown key", "did you mean seeds?"),
         Mistake({"student": {"layers": 0}}, "student.layers", "0", "greater than or equal to 1"),
@@ -492,7 +491,7 @@ def test_several_mistakes_come_in_one_message(cli: test_cli.Cli, models: Path) -
         assert mistake.allowed in line
 
 
-def test_several_impossibilities_with_the_teacher_come_in_one_message(cli: test_cli.Cli, models: Path) -> None:
+def test_several_impossibilities_with_the_teacher_come_in_one_message(cli: Cli, models: Path) -> None:
     changes = {"strategies": ["none", {"kind": "all_to_one", "teacher_layer": 9, "name": "far"}, "in_order_random"]}
     head, *lines = _refused(cli, "plan", models, _changed(changes, {"student": {"layers": 4}})).splitlines()
     assert head == "Error: the study is not possible with this teacher:"
@@ -513,7 +512,7 @@ def test_several_impossibilities_with_the_teacher_come_in_one_message(cli: test_
     ids=["no-file", "wrong-ending", "no-text", "no-label", "wrong-labels"],
 )
 def test_data_that_do_not_fit_the_study_are_answered_before_training(
-    cli: test_cli.Cli, models: Path, changes: dict[str, Any], parts: tuple[str, ...]
+    cli: Cli, models: Path, changes: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
     message = _refused(cli, "train", models, changes)
     for part in parts:
@@ -521,7 +520,7 @@ def test_data_that_do_not_fit_the_study_are_answered_before_training(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
-def test_a_tracker_that_is_not_installed_is_answered_before_training(cli: test_cli.Cli, models: Path) -> None:
+def test_a_tracker_that_is_not_installed_is_answered_before_training(cli: Cli, models: Path) -> None:
     message = _refused(cli, "train", models, {"report_to": ["trackio"]})
     assert "report_to names trackio" in message
     assert "pip install trackio" in message

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from conftest import Cli
 from toys_cluster import Trained, a_study, assert_same_study, claimed, play, ran, states, trained
 
 from kd_train import cells, cluster, train

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import psutil
 import pytest
-import test_cli
 import yaml
+from conftest import Cli
 from transformers import BartConfig, BertConfig, LlamaConfig, MarianConfig, PretrainedConfig, Qwen3Config, T5Config
 
 from kd_train.controls import TargetKind
@@ -83,8 +83,6 @@ CONFIGURATIONS: dict[str, PretrainedConfig] = {
         decoder_start_token_id=1,
     ),
 }
-
-cli = test_cli.cli
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +176,7 @@ def test_every_recipe_plans_without_hub_and_without_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_plan_prints_every_recipe(cli: test_cli.Cli, name: str) -> None:
+def test_plan_prints_every_recipe(cli: Cli, name: str) -> None:
     outcome = cli("plan", FOLDER / f"{name}.yaml")
     assert (outcome.code, outcome.err) == (0, "")
     for strategy in _recipe(name).strategies:

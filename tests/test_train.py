@@ -94,7 +94,7 @@ def _accuracy(model_dir: Path, jsonl: str) -> float:
 def test_a_study_directory_is_that_of_the_design(toys: Toys) -> None:
     names = {file.name for file in toys.folder.iterdir() if file.is_file() or any(file.iterdir())}
     assert {name for name in names if not name.startswith(".")} == {
-        "metrics.jsonl", "students", "study.resolved.yaml", "teacher"
+        "environment.json", "examples.jsonl", "metrics.jsonl", "students", "study.resolved.yaml", "teacher"
     }  # fmt: skip
     assert {file.name for file in (toys.folder / "teacher").iterdir()} == MODEL_FILES
     assert {file.name for file in (toys.folder / "students").iterdir()} == set(STUDENTS)
