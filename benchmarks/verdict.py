@@ -2,8 +2,9 @@
 
 Scores are drawn seed by seed and go the way that ``judge`` takes them: moments over seeds, tests of all pairs, then the
 decision. The margin is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the one with the worst
-rate is shown, measured anew. Accuracies are those on 1,000 examples that all students share, of which some are hard; a
-seed makes a student better or worse, and every answer is right or wrong.
+rate of wrong verdicts is shown, measured anew with five times as many studies. Accuracies are those on 1,000 examples
+that all students share, of which some are hard; a seed makes a student better or worse, and every answer is right or
+wrong.
 
 Run: python benchmarks/verdict.py [--studies 2000] [--json]
 """
@@ -110,16 +111,16 @@ class TestSet:
 # --- rates ----------------------------------------------------------------------------------------------------
 
 
-def worst(studies: Sequence[Callable[[], Decisions]], names: Iterable[str]) -> dict[str, float]:
+def worst(studies: Sequence[Callable[[int], Decisions]], n: int, names: Iterable[str]) -> dict[str, float]:
     """The largest rate of each outcome: which kind of study has it is found first, and its rate measured anew.
 
-    The largest of several measured rates would be above the largest true one by chance.
+    The largest of several measured rates would be above the largest true one by chance. Anew, with five times as many.
     """
-    first = [draw() for draw in studies]
+    first = [draw(n) for draw in studies]
     found = {}
     for name in names:
         rates = [float(getattr(decisions, name).mean()) for decisions in first]
-        found[name] = float(getattr(studies[int(np.argmax(rates))](), name).mean())
+        found[name] = float(getattr(studies[int(np.argmax(rates))](5 * n), name).mean())
     return found
 
 
@@ -130,13 +131,13 @@ def wrong_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int],
         for n_seeds in seeds:
             rng = np.random.default_rng([rng_seed, n_strategies, n_seeds])
 
-            def of_normal(means: np.ndarray, sd: float, margin: Margin) -> Decisions:
-                return decided(normal(rng, means, sd, n_seeds, n_studies), n_strategies, margin)  # noqa: B023
+            def of_normal(means: np.ndarray, sd: float, margin: Margin, n: int) -> Decisions:
+                return decided(normal(rng, means, sd, n_seeds, n), n_strategies, margin)  # noqa: B023
 
-            def of_accuracies(by: float, seed_sd: float) -> Decisions:
+            def of_accuracies(by: float, seed_sd: float, n: int) -> Decisions:
                 tested = TestSet(one_worse(n_strategies, by), seed_sd)  # noqa: B023 - all are called at once
                 margin = Margin(float(np.ptp(tested.expected())))
-                return decided(tested.scores(rng, n_seeds, n_studies), n_strategies, margin)  # noqa: B023
+                return decided(tested.scores(rng, n_seeds, n), n_strategies, margin)  # noqa: B023
 
             truths, share = at_the_margin(n_strategies), Margin(SHARE, of_gain=True)
             equal = [partial(of_normal, np.zeros(n_strategies), sd, Margin(1)) for sd in SCATTER]
@@ -150,7 +151,7 @@ def wrong_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int],
                 ("accuracies at the margin", accuracies, both),
                 ("all equal", equal, both[1:]),
             ):
-                for outcome, rate in worst(studies, outcomes).items():
+                for outcome, rate in worst(studies, n_studies, outcomes).items():
                     found.append(Figure(f"false {outcome}, {what}", n_strategies, n_seeds, rate, f"≤ {ALPHA:g}"))
     return sorted(found, key=lambda figure: figure.what.split(",")[0] != "false equivalent")
 
