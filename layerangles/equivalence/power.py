@@ -101,7 +101,7 @@ def seeds_to_decide(
 ) -> SeedsNeeded | None:
     """The fewest seeds with which either outcome comes with the probability ``power``; None for more than 1,000.
 
-    Rates are simulated, and the power is therefore kept within two points: 0.78 to 0.82 for 0.8 (benchmarks/verdict.py).
+    Rates are simulated: a power of 0.8 may fall short by about two points (benchmarks/verdict.py).
 
     Args:
         mean: see :func:`decision_rates`.
