@@ -1,7 +1,8 @@
 """What came out of a study: its scores as cells for the verdict, and the geometry of its students."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,11 @@ import xarray as xr
 
 from kd_train.design import Arm, arms_of, margin_of
 from kd_train.metrics import ExamplesLog, Measurement, MetricsLog
-from kd_train.study import Study, read_study
+from kd_train.study import read_study
 from kd_train.teachers import TEACHER
 from layerangles.checkpoints import MATCHING_FILE
 from layerangles.equivalence import Margin, Verdict, judge
-from layerangles.equivalence.cells import Cell, cells_from_frame, read_scores
+from layerangles.equivalence.cells import Cell, cells_from_frame, read_scores, read_table
 from layerangles.errors import InputError
 
 STUDENTS = "students"
@@ -50,6 +51,7 @@ def study_cells(folder: Path, *, metric: str | None = None, split: str | None = 
         )
     scores = _final_scores(folder, [m for m in log if (m.split, m.metric) == (split, metric)])
     better = study.task.all_metrics[metric].higher_is_better
+    arms = arms_of(study)
     rows = [
         {
             "cell": arm.cell,
@@ -61,14 +63,18 @@ def study_cells(folder: Path, *, metric: str | None = None, split: str | None = 
             "metric": metric,
             "higher_is_better": better,
         }
-        for arm in arms_of(study)
+        for arm in arms
         for seed in study.seeds
         if (student := f"{arm.label}-seed{seed}") in scores
     ]
     if not rows:
         raise InputError(f"{folder} has no finished student. Train it: layerangles train {folder} --resume")
     cells = cells_from_frame(pd.DataFrame(rows), source=str(folder))
-    return [_with_examples(cell, study, folder, metric, split) for cell in cells]
+    logged = ExamplesLog(folder, writes=False).read().values()
+    examples = {s.student: np.array(s.values) for s in logged if (s.split, s.metric) == (split, metric)}
+    return [
+        _with_examples(cell, [arm for arm in arms if arm.cell == cell.name], study.seeds, examples) for cell in cells
+    ]
 
 
 def teacher_scores(folder: Path, *, split: str | None = None) -> dict[str, float]:
@@ -92,27 +98,26 @@ def _final_scores(folder: Path, log: list[Measurement]) -> dict[str, float]:
     return found
 
 
-def _with_examples(cell: Cell, study: Study, folder: Path, metric: str, split: str) -> Cell:
-    logged = ExamplesLog(folder, writes=False).read()
-    arms = {(arm.strategy, arm.draw): arm for arm in arms_of(study) if arm.cell == cell.name}
-
-    def of(arm: Arm, seed: int) -> np.ndarray | None:
-        scores = logged.get((f"{arm.label}-seed{seed}", split, metric))
-        return None if scores is None else np.array(scores.values)
-
-    found = {(s, d, seed): of(arm, seed) for (s, d), arm in arms.items() for seed in study.seeds}
-    n_examples = max((len(values) for values in found.values() if values is not None), default=0)
-    if not n_examples:
+def _with_examples(cell: Cell, arms: Sequence[Arm], seeds: Sequence[int], scores: Mapping[str, np.ndarray]) -> Cell:
+    """The cell with what its students got on every example; ``scores`` are by student."""
+    found = {
+        (arm.strategy, arm.draw, seed): scores[student]
+        for arm in arms
+        for seed in seeds
+        if (student := f"{arm.label}-seed{seed}") in scores and arm.strategy in cell.roles
+    }
+    if not found:
         return cell
+    n_examples = max(map(len, found.values()))
     array = xr.DataArray(
         np.full((*cell.scores.shape, n_examples), np.nan),
         dims=("strategy", "draw", "seed", "example"),
         coords=cell.scores.coords,
     )
     for (strategy, draw, seed), values in found.items():
-        if values is not None and strategy in array["strategy"] and seed in array["seed"]:
+        if draw in array["draw"] and seed in array["seed"]:
             array.loc[{"strategy": strategy, "draw": draw, "seed": seed}] = values
-    return Cell(cell.name, cell.metric, cell.higher_is_better, cell.scores, cell.roles, examples=array)
+    return replace(cell, examples=array)
 
 
 class Judged(NamedTuple):
@@ -187,21 +192,25 @@ def judge_paths(
             said = "states none" if stated is None else f"states {stated}"
             late = [f"the margin {margin} was given after the study was run; its file {said}."]
         cells = read_cells(path, metric=metric, split=split)
+        teachers = _teachers(path, split)
         # A cell of one strategy has nothing to compare; where it is alone, judge says so.
         for cell in [cell for cell in cells if len(cell.matched) > 1] or cells:
             verdict = judge(cell, margin or stated, alpha=alpha, power=power)
-            found.append(Judged(verdict, _teacher(path, cell, split), late + _notes(verdict), path))
+            found.append(Judged(verdict, teachers(cell), late + _notes(verdict), path))
     return found
 
 
-def _teacher(path: Path, cell: Cell, split: str | None) -> float:
-    """The teacher's score: of a study, or in a file that has such a column."""
+def _teachers(path: Path, split: str | None) -> Callable[[Cell], float]:
+    """The teacher's score for a cell: the study's, or that of a file with such a column; NaN where it is not known."""
     if path.is_dir():
-        return teacher_scores(path, split=split).get(cell.metric, math.nan)
-    frame = pd.read_csv(path, comment="#", skipinitialspace=True)
+        of_study = teacher_scores(path, split=split)
+        return lambda cell: of_study.get(cell.metric, math.nan)
+    frame = read_table(path)
     if "teacher" not in frame:
-        return math.nan
-    return float(frame.loc[frame["cell"] == cell.name, "teacher"].iloc[0])
+        return lambda _cell: math.nan
+    scores = pd.to_numeric(frame["teacher"], errors="coerce")
+    of_cell = scores.groupby(frame["cell"].astype(str).str.strip()).first()
+    return lambda cell: float(of_cell[cell.name])
 
 
 def _notes(verdict: Verdict) -> list[str]:

@@ -143,6 +143,17 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
         read_cells(path, metric="accuracy")
 
 
+def test_a_teacher_may_be_unknown_and_a_name_may_hold_any_sign(tmp_path: Path) -> None:
+    """The teacher's column is read as the scores are: what is a comment there is one here."""
+    path = tmp_path / "scores.csv"
+    teachers = {"C# tasks": "0.9", "None": ""}
+    rows = [f"{cell},{s},{k},0.{5 + k},{t}" for cell, t in teachers.items() for s in "ab" for k in range(3)]
+    path.write_text("# a comment\ncell,strategy,seed,score,teacher\n" + "\n".join(rows))
+    known = {one.verdict.cell.name: one.teacher for one in judge_paths([path], margin=Margin(0.05))}
+    assert known["C# tasks"] == 0.9
+    assert math.isnan(known["None"])
+
+
 def test_the_papers_table() -> None:
     """Its ratios of spread and gain, as they were calculated from it apart; and that one run decides nothing."""
     judged = judge_paths([PAPER], margin=Margin(1))

@@ -128,15 +128,23 @@ def read_scores(path: str | os.PathLike[str]) -> list[Cell]:
     Raises:
         InputError: no such file, no CSV, or not such a table.
     """
+    return cells_from_frame(read_table(path), source=str(path))
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The rows of a CSV file of scores, not yet checked.
+
+    Raises:
+        InputError: no such file, or no CSV.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist. Give a study's directory, or a CSV file with one row a student.")
     try:
         # A # elsewhere belongs to a name, and so does "None" or "NA", which pandas would take for a missing value.
         lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if not line.startswith("#")]
-        frame = pd.read_csv(StringIO("\n".join(lines)), skipinitialspace=True, keep_default_na=False)
+        return pd.read_csv(StringIO("\n".join(lines)), skipinitialspace=True, keep_default_na=False)
     except ValueError as error:  # which pandas' parser errors are, and what is no UTF-8
         raise InputError(f"{path} is no CSV file ({error}).") from error
-    return cells_from_frame(frame, source=str(path))
 
 
 def _check_names(frame: pd.DataFrame, source: str) -> None:
