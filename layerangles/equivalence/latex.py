@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from layerangles.equivalence.wording import OUTCOMES, half_width
+from layerangles.equivalence.wording import half_width
 
 if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
@@ -55,7 +55,7 @@ def _block(verdict: "Verdict", teacher: float) -> list[str]:
         lines.append(f"{escaped(str(name))}{role} & {score} & {gain} & {verdict.n_seeds} \\\\")
     spread, margin = verdict.spread, "no margin" if verdict.margin is None else f"margin {verdict.margin}"
     lines.append(
-        f"\\multicolumn{{4}}{{l}}{{{OUTCOMES[verdict.outcome]} ({margin}); spread {_interval(*spread)}, "
+        f"\\multicolumn{{4}}{{l}}{{{verdict.outcome.capitalize()} ({margin}); spread {_interval(*spread)}, "
         f"spread/gain {_interval(*verdict.spread_of_gain)}}} \\\\"
     )
     return lines

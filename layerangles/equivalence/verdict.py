@@ -36,7 +36,7 @@ from layerangles.equivalence.intervals import (
     spread_of_gain_interval,
     t_interval,
 )
-from layerangles.equivalence.posterior import rope
+from layerangles.equivalence.posterior import Rope, rope
 from layerangles.equivalence.power import seeds_to_decide
 from layerangles.equivalence.wording import reason_for
 from layerangles.errors import InputError
@@ -154,7 +154,8 @@ def judge(cell: Cell, margin: Margin | None, *, alpha: float = 0.05, power: floa
     given = moments(paired.values)
     tests = compare_pairs(given, len(paired.names), margin) if margin is not None else None
     for_new_examples = _moments_for_new_examples(cell, sign)
-    pairs = _pair_table(paired, given, margin, tests, for_new_examples, alpha)
+    posterior = rope(given, len(paired.names), margin) if margin is not None and given.n_seeds > 1 else None
+    pairs = _pair_table(paired, given, tests, posterior, for_new_examples, alpha)
     outcome: Outcome = "undecided"
     needed = None
     if tests is not None and margin is not None:
@@ -177,7 +178,7 @@ def judge(cell: Cell, margin: Margin | None, *, alpha: float = 0.05, power: floa
         spread_of_gain=spread_of_gain_interval(paired.matched, paired.gain, 1 - alpha),
         extremes_of_gain=fieller(paired.extremes, paired.gain, 1 - alpha),
         components=variance_components(cell),
-        inside=_all_inside(given, len(paired.names), margin),
+        inside=math.nan if posterior is None else posterior.all_inside,
         outcome_for_new_examples=_outcome_for_new_examples(for_new_examples, len(paired.names), margin, alpha),
         seeds_needed=None if needed is None else needed.seeds,
     )
@@ -233,8 +234,8 @@ def _strategy_table(cell: Cell, sign: int, alpha: float) -> pd.DataFrame:
 def _pair_table(
     paired: _Paired,
     given: Moments,
-    margin: Margin | None,
     tests: PairTests | None,
+    posterior: Rope | None,
     for_new_examples: Moments | None,
     alpha: float,
 ) -> pd.DataFrame:
@@ -248,30 +249,19 @@ def _pair_table(
         table[high] = [interval.high for interval in intervals]
     table["sd"] = [float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for v in values]
     table["p_nonzero"] = holm(p_nonzero(given, n))
-    if tests is not None and margin is not None:
-        table["p_equivalent"], table["p_different"] = tests.p_equivalent, holm(tests.p_different)
-        within, beyond = table["p_equivalent"] <= alpha, table["p_different"] <= alpha
-        table["outcome"] = [outcome_of(*of_one) for of_one in zip(within, beyond, strict=True)]
-        if given.n_seeds > 1:
-            found = rope(given, n, margin)
-            table["inside"], table["below"], table["above"] = found.inside, found.below, found.above
-    else:
-        table["outcome"] = "undecided"
-    for name in ("p_equivalent", "p_different", "inside", "below", "above"):
-        if name not in table:
-            table[name] = math.nan
+    unknown = np.full(len(table), math.nan)
+    table["p_equivalent"] = unknown if tests is None else tests.p_equivalent
+    table["p_different"] = unknown if tests is None else holm(tests.p_different)
+    within, beyond = table["p_equivalent"] <= alpha, table["p_different"] <= alpha
+    table["outcome"] = [outcome_of(*of_one) for of_one in zip(within, beyond, strict=True)]
+    for name in ("inside", "below", "above"):
+        table[name] = unknown if posterior is None else getattr(posterior, name)
     if for_new_examples is not None:
         contrasts = differences(n, len(for_new_examples.mean))
         centre = contrasts @ for_new_examples.mean
         half = stdtrit(for_new_examples.n_seeds - 1, 1 - alpha) * standard_errors(for_new_examples, contrasts)
         table["examples_low"], table["examples_high"] = centre - half, centre + half
     return table.set_index(["first", "second"])
-
-
-def _all_inside(given: Moments, n_matched: int, margin: Margin | None) -> float:
-    if margin is None or given.n_seeds < 2:
-        return math.nan
-    return rope(given, n_matched, margin).all_inside
 
 
 def _moments_for_new_examples(cell: Cell, sign: int) -> Moments | None:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
 
 _FOR_EXAMPLE = 5  # seeds, where there is only one
-OUTCOMES = {"equivalent": "Equivalent", "different": "Different", "undecided": "Undecided"}
 
 
 def half_width(low: float, high: float) -> float:
