@@ -114,7 +114,7 @@ def angles(
         raise InputError(f"--excess needs a null to subtract; leave out {no_nulls or '--null none'}.")
     if trajectory is not None and no_nulls:
         raise InputError(f"--trajectory draws means over a whole student, which {no_nulls} does not have.")
-    with_steps = _have_checkpoints(students or []) if steps is None else steps
+    with_steps = have_checkpoints(students or []) if steps is None else steps
     if trajectory is not None and not with_steps:
         raise InputError("--trajectory needs checkpoints along training, and these students have none.")
     result = measure_angles(
@@ -187,7 +187,8 @@ def _shard(given: str) -> tuple[int, int]:
     return int(i), int(n)
 
 
-def _have_checkpoints(students: list[Path]) -> bool:
+def have_checkpoints(students: "Sequence[Path]") -> bool:
+    """Whether any of the students was kept along training."""
     return any(any(student.glob("checkpoints/step-*/matching.json")) for student in students)
 
 

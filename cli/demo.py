@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .output import print_json, print_table, print_written
+from .report import measure_students
 from .train import COSTS, score_rows
 
 if TYPE_CHECKING:
@@ -67,18 +68,8 @@ def demo(
 
 
 def _measure(study: "Study", folder: Path, n_texts: int) -> "AngleResult":
-    from layerangles import measure_angles
-
     names = [f"{strategy.label}-seed{seed}" for seed in study.seeds for strategy in study.strategies]
-    dev = study.task.load().texts("dev")[:n_texts]
-    return measure_angles(
-        [folder / "students" / name for name in names],
-        dev,
-        steps=True,
-        nulls=("N0", "N1", "N5"),
-        rivals="sums",
-        max_length=study.task.max_length,
-    )
+    return measure_students(study, [folder / "students" / name for name in names], n_texts, steps=True)
 
 
 def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:

@@ -64,9 +64,7 @@ def show(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
     rows = [
         {
             "cell": comparison.cell,
-            "compared": ", ".join(
-                name if draws == 1 else f"{name} ({draws} draws)" for name, draws in comparison.strategies.items()
-            ),
+            "compared": comparison.compared,
             "gain over": "none" if comparison.none else "–",
             "controls": ", ".join(comparison.controls) or "–",
             "seeds": comparison.n_seeds,

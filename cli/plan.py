@@ -121,15 +121,12 @@ def _print(plan: "StudyPlan") -> None:
 
 def _print_run(plan: "StudyPlan") -> None:
     study, training = plan.study, plan.study.training
-    length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs or 3:g} epochs"
     teacher = "fine-tune the teacher, then " if study.teacher.finetune else ""
     seeds = ", ".join(map(str, study.seeds))
     typer.echo(
         f"To run: {teacher}train {len(study.strategies) * len(study.seeds)} students "
-        f"({len(study.strategies)} strategies × {len(study.seeds)} seeds: {seeds}) for {length}, "
-        f"batch {training.batch_size}, learning rate {training.learning_rate:g}.\n"
-        f"Loss: {study.loss.ce_weight:g} CE + {study.loss.kl_weight:g} {study.loss.divergence} + "
-        f"{study.loss.hidden_weight:g} {study.loss.hidden}."
+        f"({len(study.strategies)} strategies × {len(study.seeds)} seeds: {seeds}) for "
+        f"{training.in_words}.\nLoss: {study.loss.formula}."
     )
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
+from .angles import have_checkpoints
 from .output import print_json, print_written
 
 if TYPE_CHECKING:
     from kd_train.results import Judged
+    from kd_train.study import Study
     from layerangles import AngleResult
 
 _RESULT = "angles.nc"
@@ -21,16 +24,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page; report.html in the first study by default.")
     ] = None,
-    margin: Annotated[
-        float | None, typer.Option(help="The smallest difference that matters, in the metric's own unit.")
-    ] = None,
-    margin_of_gain: Annotated[
-        float | None, typer.Option(help="The same, as a share of what matching gains over none.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="What is compared; what the studies decide by, by default.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of the studies; test, or else dev, by default.")] = None,
+    margin: options.Margin = None,
+    margin_of_gain: options.MarginOfGain = None,
+    metric: options.Metric = None,
+    split: options.Split = None,
     measure: Annotated[
         bool, typer.Option(help="Measure the angles of the first seed's students where a study has none yet.")
     ] = True,
@@ -102,7 +99,6 @@ def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[Ang
 def _measured(folder: Path, n_texts: int) -> "AngleResult | None":
     from kd_train.results import STUDENTS
     from kd_train.study import read_study
-    from layerangles import measure_angles
     from layerangles.checkpoints import MATCHING_FILE
 
     study = read_study(folder)
@@ -111,10 +107,17 @@ def _measured(folder: Path, n_texts: int) -> "AngleResult | None":
     if not students:
         return None
     typer.echo(f"Measuring the angles of {len(students)} students (seed {study.seeds[0]})", err=True)
+    return measure_students(study, students, n_texts, steps=have_checkpoints(students))
+
+
+def measure_students(study: "Study", students: Sequence[Path], n_texts: int, *, steps: bool) -> "AngleResult":
+    """The angles of some students of a study on texts of the dev split, with what a page about them shows."""
+    from layerangles import measure_angles
+
     return measure_angles(
         students,
         study.task.load().texts("dev")[:n_texts],
-        steps=any(any(student.glob("checkpoints/step-*")) for student in students),
+        steps=steps,
         nulls=("N0", "N1", "N5"),
         rivals="sums",
         max_length=study.task.max_length,
@@ -135,21 +138,18 @@ def _design(studies: Sequence[Path], judged: "Sequence[Judged]") -> dict[str, st
     for folder in studies:
         study = read_study(folder)
         name = f"{study.name}: " if len(studies) > 1 else ""
-        training, loss = study.training, study.loss
-        length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs or 3:g} epochs"
+        training = study.training
         design |= {
             f"{name}task": f"{study.task.kind}, {study.task.dataset or 'files'}",
             f"{name}teacher": study.teacher.model + (", fine-tuned" if study.teacher.finetune else ""),
             f"{name}students": f"{study.student.layers} layers, {study.student.init}, unless their cell says otherwise",
-            f"{name}training": f"{length} of batch {training.batch_size}, learning rate {training.learning_rate:g}",
-            f"{name}loss": f"{loss.ce_weight:g} CE + {loss.kl_weight:g} {loss.divergence} + {loss.hidden_weight:g} "
-            f"{loss.hidden}",
+            f"{name}training": training.in_words,
+            f"{name}loss": study.loss.formula,
             f"{name}seeds": ", ".join(map(str, study.seeds)),
         }
         for comparison in comparisons(study):
-            drawn = (f"{s} ({n} draws)" if n > 1 else s for s, n in comparison.strategies.items())
             controls = f"; controls: {', '.join(comparison.controls)}" if comparison.controls else ""
-            design[f"strategies of {comparison.cell}"] = ", ".join(drawn) + controls
+            design[f"strategies of {comparison.cell}"] = comparison.compared + controls
     for note in dict.fromkeys(note for one in judged for note in one.notes):
         cells = [one.verdict.cell.name for one in judged if note in one.notes]
         design[f"note on {', '.join(cells)}"] = note

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options
 from .output import print_json, print_table, print_written
 
 if TYPE_CHECKING:
@@ -19,14 +20,10 @@ def verdict(
         list[Path],
         typer.Argument(help="Study directories, or CSV files with the columns cell, strategy, seed, score."),
     ],
-    margin: Annotated[
-        float | None, typer.Option(help="The smallest difference that matters, in the metric's own unit.")
-    ] = None,
-    margin_of_gain: Annotated[
-        float | None, typer.Option(help="The same, as a share of what matching gains over none.")
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Of the studies; what they decide by, by default.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of the studies; test, or else dev, by default.")] = None,
+    margin: options.Margin = None,
+    margin_of_gain: options.MarginOfGain = None,
+    metric: options.Metric = None,
+    split: options.Split = None,
     alpha: Annotated[float, typer.Option(help="Largest rate of a false equivalent, and of a false different.")] = 0.05,
     power: Annotated[float, typer.Option(help="The probability of a decision for which seeds are counted.")] = 0.8,
     pairs: Annotated[bool, typer.Option("--pairs", help="Print every pair of strategies, too.")] = False,

@@ -76,6 +76,11 @@ class Comparison(NamedTuple):
     controls: tuple[str, ...]
     n_seeds: int
 
+    @property
+    def compared(self) -> str:
+        """The matched strategies in words."""
+        return ", ".join(f"{name} ({n} draws)" if n > 1 else name for name, n in self.strategies.items())
+
 
 def comparisons(study: Study) -> list[Comparison]:
     """The cells that a study will fill: strategies and draws, crossed with seeds."""

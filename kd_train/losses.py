@@ -45,6 +45,11 @@ class LossSpec(BaseModel):
     hidden_weight: float = Field(default=3.0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
 
+    @property
+    def formula(self) -> str:
+        """The terms with their weights."""
+        return f"{self.ce_weight:g} CE + {self.kl_weight:g} {self.divergence} + {self.hidden_weight:g} {self.hidden}"
+
     @model_validator(mode="after")
     def _tokens_fit_the_loss(self) -> "LossSpec":
         if self.tokens is not None and self.hidden in _ITS_TOKENS:

@@ -114,6 +114,12 @@ class StudentTraining(RunSpec):
             raise ValueError(f"checkpoints are shares of all steps, from 0 to 1; got {list(self.checkpoints)}")
         return self
 
+    @property
+    def in_words(self) -> str:
+        """How long, in which batches, and at which rate."""
+        length = f"{self.max_steps} steps" if self.max_steps else f"{self.epochs or 3:g} epochs"
+        return f"{length}, batch {self.batch_size}, learning rate {self.learning_rate:g}"
+
     def checkpoint_steps(self, total_steps: int) -> tuple[int, ...]:
         """The steps to keep, without the last, whose state is the student itself."""
         return tuple(sorted({round(share * total_steps) for share in self.checkpoints} - {total_steps}))
