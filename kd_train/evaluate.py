@@ -163,11 +163,6 @@ class Compared(NamedTuple):
     answers: Sequence[Any]
 
 
-def score(references: Sequence[Any], answers: Sequence[Any], metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Every metric of these answers."""
-    return {name: metric.compute(references, answers) for name, metric in metrics.items()}
-
-
 def generate(
     model: PreTrainedModel,
     inputs: Mapping[str, Int[Tensor, "example position"]],

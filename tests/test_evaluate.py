@@ -7,8 +7,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from toys import toy_bert
+from toys_tasks import score
 
-from kd_train.evaluate import LABEL_METRICS, Metric, accuracy, over_batches, score
+from kd_train.evaluate import LABEL_METRICS, Metric, accuracy, over_batches
 
 
 def _only(name: str) -> dict[str, Metric]:

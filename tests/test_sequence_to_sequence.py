@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional
 from toys import INITIALIZER_RANGE, N_TOKENS_IN_VOCABULARY, toy_texts, toy_tokenizer
-from toys_tasks import silence, teach
+from toys_tasks import score, silence, teach
 from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
@@ -21,7 +21,6 @@ from transformers import (
     T5Config,
 )
 
-from kd_train.evaluate import score
 from kd_train.tasks.base import IGNORED, Feature
 from kd_train.tasks.sequence_to_sequence import SequenceToSequence, Split
 from kd_train.text_metrics import TEXT_METRICS

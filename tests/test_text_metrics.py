@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 from toys import toy_texts
+from toys_tasks import score
 
-from kd_train.evaluate import score
 from kd_train.text_metrics import TEXT_METRICS, exact_match, exact_match_normalized, token_error_rate
 
 WORDS = ["the cat sat on the mat today", "a dog barks", "nothing new here under the sun"]

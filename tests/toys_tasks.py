@@ -2,14 +2,16 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from kd_train.evaluate import Metric
 from kd_train.tasks.base import IGNORED, Part
 
 END, BEGIN = 256, 257
@@ -30,6 +32,11 @@ def byte_tokenizer(*, begins: bool = False) -> PreTrainedTokenizerBase:
         )
     roles = {"eos_token": "<end>", "bos_token": "<begin>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def score(references: Sequence[Any], answers: Sequence[Any], metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Every metric of these answers."""
+    return {name: metric.compute(references, answers) for name, metric in metrics.items()}
 
 
 def teach(model: PreTrainedModel, part: Part, *, steps: int) -> None:
