@@ -90,6 +90,8 @@ def test_a_study_may_say_itself_what_is_compared() -> None:
 def test_names_are_kept_where_one_cell_holds_all() -> None:
     arms = arms_of(_study("forward", {"kind": "forward", "name": "tinybert", "student": {"map": "learned"}}))
     assert [(arm.cell, arm.strategy) for arm in arms] == [("toy", "forward"), ("toy", "tinybert")]
+    alone = arms_of(_study("forward", {"kind": "reverse", "name": "mine"}))
+    assert [arm.strategy for arm in alone] == ["forward", "mine"]
 
 
 @pytest.mark.parametrize(

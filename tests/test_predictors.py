@@ -5,17 +5,22 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from conftest import Cli
 from toys import toy_bert, write_model
 from toys_training import toy_study, write_task
 
+from kd_train import predictors
+from kd_train.metrics import Measurement, MetricsLog
 from kd_train.predictors import predict_from, stored_angles
-from kd_train.results import judge_paths
+from kd_train.results import judge_paths, study_cells
+from kd_train.study import write_resolved
 from kd_train.train import train_study
-from layerangles import measure_angles
+from layerangles import AngleResult, measure_angles
 from layerangles.equivalence import Margin
-from layerangles.equivalence.prediction import student_geometry
+from layerangles.equivalence.prediction import PREDICTORS, student_geometry
 
 STRATEGIES = [
     "none",
@@ -71,6 +76,40 @@ def test_geometry_is_averaged_as_the_scores_are(folder: Path) -> None:
     assert ("toy (init copied)", "forward-other_text") not in found.strategies.index
     scores = judged[0].verdict.strategies["score"]
     assert found.strategies.loc[("toy (init copied)", "random"), "score"] == pytest.approx(scores["random"])
+
+
+def test_every_cell_has_its_own_example_scores(folder: Path) -> None:
+    """Two students of one strategy and seed, in two cells, are not taken for each other."""
+    cells = study_cells(folder)
+    assert len(cells) == 2
+    for cell in cells:
+        assert cell.examples is not None
+        there = cell.scores.notnull().values
+        assert np.allclose(cell.examples.mean("example").values[there], cell.scores.values[there])
+
+
+def test_where_less_is_better_the_verdict_and_the_ranks_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = {"kind": "language_modelling", "files": {"train": "a.txt", "dev": "b.txt"}, "text": "text"}
+    study = toy_study(tmp_path, {}, Path("base"), strategies=["none", "forward", "reverse"], seeds=(0, 1), task=task)
+    write_resolved(study, tmp_path)
+    perplexity = {"none": 30.0, "forward": 10.0, "reverse": 20.0}
+    MetricsLog(tmp_path).append(
+        Measurement(f"{name}-seed{seed}", 8, "dev", "perplexity", value + seed)
+        for name, value in perplexity.items()
+        for seed in (0, 1)
+    )
+    (judged,) = judge_paths([tmp_path], margin=Margin(1))
+    assert not judged.verdict.cell.higher_is_better
+    assert judged.verdict.gain.value == pytest.approx(15)
+    assert judged.verdict.reason.startswith("forward is better than reverse by 10")
+    geometry = pd.DataFrame(
+        {name: [float(i) for i in range(6)] for name in PREDICTORS},
+        index=pd.Index([f"{name}-seed{seed}" for name in perplexity for seed in (0, 1)], name="student"),
+    )
+    monkeypatch.setattr(predictors, "student_geometry", lambda _result: geometry)
+    found = predict_from([judged], {tmp_path: [AngleResult(xr.Dataset())]})
+    assert found is not None
+    assert found.strategies["score_rank"].to_dict() == {("toy", "forward"): 1, ("toy", "reverse"): 2}
 
 
 def test_without_angles_nothing_is_predicted(folder: Path) -> None:

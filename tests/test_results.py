@@ -146,12 +146,22 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
 def test_a_teacher_may_be_unknown_and_a_name_may_hold_any_sign(tmp_path: Path) -> None:
     """The teacher's column is read as the scores are: what is a comment there is one here."""
     path = tmp_path / "scores.csv"
-    teachers = {"C# tasks": "0.9", "None": ""}
+    teachers = {"C# tasks": "0.9", "None": "–"}
     rows = [f"{cell},{s},{k},0.{5 + k},{t}" for cell, t in teachers.items() for s in "ab" for k in range(3)]
     path.write_text("# a comment\ncell,strategy,seed,score,teacher\n" + "\n".join(rows))
     known = {one.verdict.cell.name: one.teacher for one in judge_paths([path], margin=Margin(0.05))}
     assert known["C# tasks"] == 0.9
     assert math.isnan(known["None"])
+
+
+def test_a_cell_of_one_strategy_keeps_no_other_from_its_verdict(tmp_path: Path) -> None:
+    rows = {"alone": ["one,none,0,0.5", "one,a,0,0.6"], "beside": ["two,a,0,0.5", "two,b,0,0.6"]}
+    both, alone = tmp_path / "both.csv", tmp_path / "alone.csv"
+    both.write_text("\n".join(["cell,strategy,seed,score", *rows["alone"], *rows["beside"]]))
+    alone.write_text("\n".join(["cell,strategy,seed,score", *rows["alone"]]))
+    assert [one.verdict.cell.name for one in judge_paths([both], margin=Margin(1))] == ["two"]
+    with pytest.raises(InputError, match=r"the cell one has 1 matched strategies \(a\)"):
+        judge_paths([alone], margin=Margin(1))
 
 
 def test_the_papers_table() -> None:
