@@ -15,6 +15,7 @@ from kd_train.metrics import ExampleScores, ExamplesLog, MetricsLog
 from kd_train.results import judge_paths, read_cells, study_cells, teacher_scores
 from kd_train.train import train_study
 from layerangles.equivalence import Margin
+from layerangles.equivalence.latex import plus_minus
 from layerangles.errors import InputError
 
 SEEDS = (0, 1, 2)
@@ -74,6 +75,18 @@ def test_example_scores_average_to_the_score(trained: Path) -> None:
     there = cell.scores.notnull().values
     assert np.allclose(cell.examples.mean("example").values[there], cell.scores.values[there])
     assert set(np.unique(cell.examples.values[there])) <= {0.0, 1.0}
+
+
+def test_without_a_test_split_dev_decides_and_is_told_once(tmp_path: Path) -> None:
+    files = {split: path for split, path in write_task(tmp_path / "data").items() if split != "test"}
+    base = write_model(tmp_path / "base", toy_bert(layers=4, seed=0))
+    strategies = ["none", "forward", "reverse"]
+    folder = train_study(toy_study(tmp_path / "run", files, base, strategies=strategies), device="cpu")
+    (cell,) = study_cells(folder)
+    assert cell.examples is not None
+    assert np.allclose(cell.examples.mean("example").values, cell.scores.values)
+    told = [(m.student, m.step, m.split, m.metric) for m in MetricsLog(folder).read()]
+    assert len(told) == len(set(told))
 
 
 def test_another_split_may_be_asked_for(trained: Path) -> None:
@@ -226,6 +239,19 @@ def test_the_command_prints_a_row_a_cell(trained: Path, cli: Cli) -> None:
     assert (
         len([line for line in done.out.splitlines() if line.strip().startswith("forward") and "reverse" in line]) == 1
     )
+
+
+def test_the_latex_rows_hold_each_mean_with_its_own_interval(tmp_path: Path, cli: Cli) -> None:
+    scores = {"none": (0.5, 0.6, 0.7), "a": (0.61, 0.72, 0.80), "b": (0.62, 0.70, 0.83)}
+    rows = [f"here,{name},{seed},{value}" for name, values in scores.items() for seed, value in enumerate(values)]
+    (tmp_path / "scores.csv").write_text("\n".join(["cell,strategy,seed,score", *rows]))
+    assert cli("verdict", "scores.csv", "--margin", 0.1, "--latex", "table.tex").code == 0
+    latex = (tmp_path / "table.tex").read_text()
+    t = 4.302652729911275  # of 2 degrees of freedom
+    for name in ("a", "b"):
+        own, gains = np.array(scores[name]), np.array(scores[name]) - np.array(scores["none"])
+        half, of_gain = (t * values.std(ddof=1) / math.sqrt(3) for values in (own, gains))
+        assert f"{name} & {plus_minus(own.mean(), half)} & {plus_minus(gains.mean(), of_gain, sign=True)} & 3" in latex
 
 
 @pytest.mark.parametrize(
