@@ -10,20 +10,43 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from kd_train.design import Arm, arms_of, margin_of
+from kd_train.design import arms_of, margin_of
 from kd_train.metrics import ExamplesLog, Measurement, MetricsLog
 from kd_train.study import read_study
 from kd_train.teachers import TEACHER
 from layerangles.checkpoints import MATCHING_FILE
 from layerangles.equivalence import Margin, Verdict, judge
 from layerangles.equivalence.cells import Cell, cells_from_frame, read_scores, read_table
+from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 
 STUDENTS = "students"
+SCORE_COLUMNS = (
+    *("student", "label", "strategy", "cell", "role", "draw", "seed"),
+    *("split", "metric", "score", "ci_low", "ci_high", "higher_is_better"),
+)
+_CONFIDENCE = 0.95
 
 
 def study_cells(folder: Path, *, metric: str | None = None, split: str | None = None) -> list[Cell]:
-    """The cells of a study that was trained, whole or in part.
+    """The cells of a study that was trained, whole or in part; ``metric`` and ``split`` as in :func:`student_scores`.
+
+    Raises:
+        InputError: no study, no finished student, or nothing was scored by that name on that split.
+    """
+    rows = student_scores(folder, metric=metric, split=split)
+    examples = _example_scores(folder, *_scored_as(rows))
+    cells = cells_from_frame(rows, source=str(folder))
+    return [_with_examples(cell, rows[rows["cell"] == cell.name], examples) for cell in cells]
+
+
+def student_scores(folder: Path, *, metric: str | None = None, split: str | None = None) -> pd.DataFrame:
+    """One row a finished student and cell that it is compared in, with the score of its final state.
+
+    Columns: ``student``, ``label`` (what students of this entry are called, without the seed), ``strategy`` (what its
+    cell calls it), ``cell``, ``role``, ``draw``, ``seed``, ``split``, ``metric``, ``score``, ``ci_low`` and ``ci_high``
+    (95 %, Student's t over the examples of the split; NaN where they were not kept one by one), and
+    ``higher_is_better``. See :class:`kd_train.design.Arm` and :class:`layerangles.equivalence.Cell`.
 
     Args:
         folder: the study's.
@@ -50,31 +73,35 @@ def study_cells(folder: Path, *, metric: str | None = None, split: str | None = 
             "--metric."
         )
     scores = _final_scores(folder, [m for m in log if (m.split, m.metric) == (split, metric)])
-    better = study.task.all_metrics[metric].higher_is_better
-    arms = arms_of(study)
-    rows = [
-        {
-            "cell": arm.cell,
-            "strategy": arm.strategy,
-            "role": arm.role,
-            "draw": arm.draw,
-            "seed": seed,
-            "score": scores[student],
-            "metric": metric,
-            "higher_is_better": better,
-        }
-        for arm in arms
-        for seed in study.seeds
-        if (student := f"{arm.label}-seed{seed}") in scores
-    ]
+    examples = _example_scores(folder, split, metric)
+    rows = []
+    for arm in arms_of(study):
+        for seed in study.seeds:
+            student = f"{arm.label}-seed{seed}"
+            if student not in scores:
+                continue
+            interval = t_interval(examples.get(student, np.empty(0)), _CONFIDENCE)
+            rows.append(
+                {
+                    "student": student,
+                    **arm._asdict(),
+                    "seed": seed,
+                    "split": split,
+                    "metric": metric,
+                    "score": scores[student],
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "higher_is_better": study.task.all_metrics[metric].higher_is_better,
+                }
+            )
     if not rows:
         raise InputError(f"{folder} has no finished student. Train it: layerangles train {folder} --resume")
-    cells = cells_from_frame(pd.DataFrame(rows), source=str(folder))
-    logged = ExamplesLog(folder, writes=False).read().values()
-    examples = {s.student: np.array(s.values) for s in logged if (s.split, s.metric) == (split, metric)}
-    return [
-        _with_examples(cell, [arm for arm in arms if arm.cell == cell.name], study.seeds, examples) for cell in cells
-    ]
+    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+
+
+def finished_students(folder: Path) -> list[Path]:
+    """The directories of a study's finished students, by name; none where the weights were not kept."""
+    return sorted(path.parent for path in (folder / STUDENTS).glob(f"*/{MATCHING_FILE}"))
 
 
 def teacher_scores(folder: Path, *, split: str | None = None) -> dict[str, float]:
@@ -98,25 +125,30 @@ def _final_scores(folder: Path, log: list[Measurement]) -> dict[str, float]:
     return found
 
 
-def _with_examples(cell: Cell, arms: Sequence[Arm], seeds: Sequence[int], scores: Mapping[str, np.ndarray]) -> Cell:
-    """The cell with what its students got on every example; ``scores`` are by student."""
-    found = {
-        (arm.strategy, arm.draw, seed): scores[student]
-        for arm in arms
-        for seed in seeds
-        if (student := f"{arm.label}-seed{seed}") in scores and arm.strategy in cell.roles
-    }
-    if not found:
+def _scored_as(rows: pd.DataFrame) -> tuple[str, str]:
+    """The split and the metric of the rows, which share them."""
+    return str(rows["split"].iloc[0]), str(rows["metric"].iloc[0])
+
+
+def _example_scores(folder: Path, split: str, metric: str) -> dict[str, np.ndarray]:
+    """What each student got on every example, where it was kept."""
+    logged = ExamplesLog(folder, writes=False).read().values()
+    return {s.student: np.array(s.values) for s in logged if (s.split, s.metric) == (split, metric)}
+
+
+def _with_examples(cell: Cell, rows: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> Cell:
+    """The cell with what its students got on every example; ``rows`` are the cell's, ``scores`` are by student."""
+    there = rows[rows["student"].isin(list(scores))]
+    if not len(there):
         return cell
-    n_examples = max(map(len, found.values()))
+    n_examples = max(len(scores[student]) for student in there["student"])
     array = xr.DataArray(
         np.full((*cell.scores.shape, n_examples), np.nan),
         dims=("strategy", "draw", "seed", "example"),
         coords=cell.scores.coords,
     )
-    for (strategy, draw, seed), values in found.items():
-        if draw in array["draw"] and seed in array["seed"]:
-            array.loc[{"strategy": strategy, "draw": draw, "seed": seed}] = values
+    for row in there.itertuples():
+        array.loc[{"strategy": row.strategy, "draw": row.draw, "seed": row.seed}] = scores[str(row.student)]
     return replace(cell, examples=array)
 
 

@@ -310,8 +310,30 @@ class AngleResult:
         }
         return cls(dataset)
 
+    @property
+    def in_words(self) -> str:
+        """What was measured, in one line."""
+        data, steps = self.dataset, self.steps
+        depths = f"{data.sizes['student_layer']} student layers × {data.sizes['layer_a']} teacher layers"
+        towers = ", ".join(map(str, data["tower"].values))
+        facts = [
+            f"{len(self.students)} {'student' if len(self.students) == 1 else 'students'}",
+            *([f"steps {', '.join(map(str, steps))}"] if steps else []),
+            f"{depths} ({towers})",
+            *([f"{data.attrs['n_examples']} texts"] if "n_examples" in data.attrs else []),
+            *([f"space {data.attrs['space']}"] if "space" in data.attrs else []),
+            *([f"convention {data.attrs['convention']}"] if data.attrs.get("convention") == "paper" else []),
+            f"nulls {', '.join(self.nulls)}" if self.nulls else "no nulls",
+        ]
+        return "; ".join(facts)
+
+    def __repr__(self) -> str:
+        return f"<AngleResult: {self.in_words}>"
+
     def _repr_html_(self) -> str:
-        return str(self.dataset._repr_html_())
+        from layerangles.glance import glance
+
+        return glance(self)
 
 
 def _added_up(datasets: Sequence[xr.Dataset], attrs: Mapping[str, Any]) -> xr.Dataset:

@@ -299,9 +299,3 @@ def test_student_means(result: AngleResult, stepped: AngleResult) -> None:
     along = stepped.student_means()
     assert along.index.names == ["student", "step"]
     assert list(along.index) == [("late", 10), ("late", 30), ("early", 0), ("early", 10), ("early", 20)]
-
-
-def test_a_result_shows_itself_in_a_notebook(result: AngleResult) -> None:
-    html = result._repr_html_()
-    assert "angle_deg" in html
-    assert "wide-learned" in html
