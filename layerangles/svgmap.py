@@ -126,8 +126,8 @@ def heat_map(
                 )
                 colour = f"#{red:02x}{green:02x}{blue:02x}"
                 parts.append(f'<path d="{squares}" fill="{colour}">{title}</path>')
-                # Black or white, by the brightness that an eye sees.
-                ink = "#000" if 299 * red + 587 * green + 114 * blue > 130_000 else "#fff"
+                # Black or white, whichever is read better.
+                ink = "#000" if 299 * red + 587 * green + 114 * blue > 105_000 else "#fff"
                 numbers += [(x, y, value, ink) for x, y in ((b, a), (a, b))]
             index += 1
     if cell >= _LEAST_CELL_WITH_VALUE:
