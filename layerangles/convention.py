@@ -29,7 +29,7 @@ from layerangles import labelling
 from layerangles.checkpoints import ModelCheckpoint
 from layerangles.errors import InputError
 from layerangles.lens import Lens
-from layerangles.passes import Settings, load, progress_bar, states_of
+from layerangles.passes import Settings, load, states_of, watched
 from layerangles.states import n_positions
 from layerangles.texts import Batch, EncodedTexts
 
@@ -77,8 +77,9 @@ def measure_as_paper(
     pad_id = encoded.tokenizer.pad_token_id or 0
     means: list[list[Tensor]] = [[] for _ in lenses]
     histograms: list[Tensor | int] = [0 for _ in lenses]
-    with torch.inference_mode(), progress_bar(encoded, settings, "angles, paper's convention") as bar:
-        for batch in encoded.batches(settings.batch_size):  # in every process: means over batches do not add up
+    with torch.inference_mode():
+        batches = encoded.batches(settings.batch_size)  # in every process: means over batches do not add up
+        for batch in watched(batches, encoded, settings, "angles, paper's convention"):
             everything = _padded(batch.to(settings.device), max_length, pad_id)
             targets = states_of(model, everything, settings)
             states = {path: states_of(student, everything, settings) for path, student in students.items()}
@@ -88,7 +89,6 @@ def measure_as_paper(
                 kinds = (cosines, cosines.clamp(-1, 1).arccos().rad2deg(), (cosines > 0).double())
                 means[i].append(torch.stack([kind.mean(dim=-1) for kind in kinds]).cpu())
                 histograms[i] = histograms[i] + _histogram(cosines).cpu()
-            bar.update(len(batch))
     return [
         _labelled(lens, torch.stack(of_lens).mean(dim=0), torch.as_tensor(histogram))
         for lens, of_lens, histogram in zip(lenses, means, histograms, strict=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -52,6 +52,7 @@ def measure_angles(
     confidence: float = 0.95,
     students_per_pass: int = 12,
     trust_remote_code: bool = False,
+    progress: Callable[[str, float], None] | None = None,
 ) -> AngleResult:
     """Measure the angles between all teacher layers, seen from every layer of every student.
 
@@ -93,6 +94,7 @@ def measure_angles(
         confidence: of the intervals.
         students_per_pass: how many students are in memory at a time; each further group repeats the teacher.
         trust_remote_code: whether code that comes with a model may run.
+        progress: called after every batch with the name of the pass and the share of it that is done, 0 to 1.
 
     Returns:
         The result, with hashes of weights, tokenizer and data among its attributes.
@@ -153,11 +155,12 @@ def measure_angles(
         rivals=rivals,
         final_norm=final_norm,
         precision=precision,
-        device=_device(device),
+        device=device_of(device),
         batch_size=batch_size,
         confidence=confidence,
         until=until,
         shard=shard,
+        progress=progress,
     )
     policies: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -331,7 +334,7 @@ def _check_together(
                 )
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """The device of this process; by the way it joins the other processes, if it was launched with some."""
     on_cpu = name == "cpu" or (name == "auto" and not torch.accelerator.is_available())
     process = PartialState(cpu=on_cpu)

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -43,6 +43,7 @@ class Settings:
     Attributes:
         until: end the pass when the widest interval of all mean angles is narrower than this, in degrees.
         shard: ``(i, n)``: the i-th of n disjoint parts of the data, counted from 0.
+        progress: called after every batch with what is being done and how far it is, 0 to 1.
     """
 
     space: Space
@@ -56,6 +57,12 @@ class Settings:
     confidence: float
     until: float | None
     shard: tuple[int, int]
+    progress: Callable[[str, float], None] | None = None
+
+    @classmethod
+    def plain(cls, device: torch.device) -> "Settings":
+        """Nothing but the states of all texts, in float32."""
+        return cls("teacher", (), {}, "none", "pre", "float32", device, 32, 0.95, None, (0, 1))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the forward passes."""
@@ -108,14 +115,12 @@ def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTe
     towers = dict.fromkeys(lens.tower for lens in lenses)
     if settings.rivals != "none":
         measured.statistics = {tower: TeacherStatistics() for tower in towers}
-    with torch.inference_mode(), progress_bar(encoded, settings, "angles") as bar:
-        batches = settings.batches(encoded)
+    with torch.inference_mode(), closing(watched(settings.batches(encoded), encoded, settings, "angles")) as batches:
         # As many rounds in every process, since they meet at the end of each.
         n_rounds = 1 if settings.until is None else -(-len(encoded) // (settings.batch_size * _BATCHES_PER_LOOK))
         for _ in range(n_rounds):
             for batch in batches if settings.until is None else islice(batches, _BATCHES_PER_LOOK):
                 _measure_batch(batch, teacher_model, models, measured, settings)
-                bar.update(len(batch))
                 measured.n_examples += len(batch)
             if settings.until is not None and _widest_interval(measured, settings) < settings.until:
                 break
@@ -266,11 +271,20 @@ def load(checkpoint: ModelCheckpoint, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def progress_bar(encoded: EncodedTexts, settings: Settings, what: str) -> "tqdm[NoReturn]":
-    """A progress bar on a terminal, of the first process."""
-    process = PartialState()
-    total = len(encoded) // (settings.shard[1] * process.num_processes)
-    return tqdm(total=total, desc=what, unit="text", disable=None if process.is_main_process else True, leave=False)
+def watched(
+    batches: Iterable[Batch], encoded: EncodedTexts, settings: Settings, what: str
+) -> Generator[Batch, None, None]:
+    """The batches, with a progress bar on a terminal (of the first process) and word to whoever watches."""
+    process, done = PartialState(), 0
+    total = max(1, len(encoded) // (settings.shard[1] * process.num_processes))
+    disable = None if process.is_main_process else True
+    with tqdm(total=total, desc=what, unit="text", disable=disable, leave=False) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+            done += len(batch)
+            if settings.progress is not None:
+                settings.progress(what, min(1.0, done / total))
 
 
 # --- several processes ---------------------------------------------------------------------------------------
@@ -318,11 +332,10 @@ def teacher_statistics(
     """Means and variances of the teacher's states, by tower."""
     measured = Measured([])
     model = load(teacher, settings.device)
-    with torch.inference_mode(), progress_bar(encoded, settings, "teacher statistics") as bar:
-        for batch in settings.batches(encoded):
+    with torch.inference_mode():
+        for batch in watched(settings.batches(encoded), encoded, settings, "teacher statistics"):
             for tower, states in states_of(model, batch, settings).items():
                 measured.statistics.setdefault(tower, TeacherStatistics()).update(states)
-            bar.update(len(batch))
     return _over_processes(measured).statistics
 
 
@@ -336,8 +349,8 @@ def fit_maps(
     for lens in lenses:
         if str(lens.student.path) not in students:
             students[str(lens.student.path)] = load(lens.student, settings.device)
-    with torch.inference_mode(), progress_bar(encoded, settings, "fitting maps") as bar:
-        for batch in settings.batches(encoded):
+    with torch.inference_mode():
+        for batch in watched(settings.batches(encoded), encoded, settings, "fitting maps"):
             targets = states_of(model, batch, settings)
             states = {path: states_of(student, batch, settings) for path, student in students.items()}
             for lens, of_lens in zip(lenses, sums, strict=True):
@@ -346,7 +359,6 @@ def fit_maps(
                 for layer, of_layer in enumerate(of_lens):
                     target = targets[lens.tower][target_layer(layer, lens.n_layers - 1, last)]
                     of_layer.update(states[str(lens.student.path)][lens.tower][layer], target, example)
-            bar.update(len(batch))
     if PartialState().num_processes > 1:
         gathered: list[list[list[MapSums]]] = gather_object([sums])
         sums = [

@@ -1,0 +1,159 @@
+"""All that can be chosen: the students of all sources, their states, their scores."""
+
+import threading
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from layerangles.app.sources import Source, Student, no_scores
+from layerangles.checkpoints import MATCHING_FILE
+from layerangles.equivalence.intervals import t_interval
+from layerangles.errors import InputError
+from layerangles.result import AngleResult
+
+# What can be measured on demand; results that were measured otherwise are ways of their own.
+WAYS = ("teacher", "pull", "gradient")
+
+
+def way_of(result: AngleResult) -> str:
+    """How a result was measured, in words: its space, and what is not as usual."""
+    attributes = result.dataset.attrs
+    unusual = {"preprocessing": "raw", "convention": "layerangles", "maps": "the student's", "final_norm": "pre"}
+    parts = [str(attributes[key]) for key, usual in unusual.items() if attributes.get(key, usual) != usual]
+    return " · ".join([str(attributes["space"]), *parts])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A student under the key by which the browser knows it. The key is never a path."""
+
+    key: str
+    source: Source
+    student: Student
+
+    @cached_property
+    def strategy(self) -> str:
+        """The key without the seed."""
+        seed = self.student.seed
+        return self.key if seed is None else self.key.removesuffix(f"-seed{seed}")
+
+    def results(self, way: str) -> list[AngleResult]:
+        """What was measured of it in one way."""
+        return [result for result in self.student.results if way_of(result) == way]
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The training steps of which there is a checkpoint or a measurement; empty where only one state is known."""
+        measured = {step for result in self.student.results for step in _steps_of(result, self.student.name)}
+        directory = self.student.directory
+        if directory is not None:
+            names = [file.parent.name for file in directory.glob(f"checkpoints/step-*/{MATCHING_FILE}")]
+            measured |= {int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdecimal()}
+        return sorted(measured)
+
+
+def _steps_of(result: AngleResult, student: str) -> list[int]:
+    """The steps at which this student was measured: a result has the steps of all its students."""
+    if not result.steps:
+        return []
+    hashes = result.dataset["weights_sha256"].sel(student=student).values.astype(str)
+    return [step for step, there in zip(result.steps, hashes, strict=True) if there]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The catalogue as it was at one time."""
+
+    entries: dict[str, Entry]
+    scores: pd.DataFrame
+
+    @property
+    def ways(self) -> list[str]:
+        """How students were or can be measured."""
+        found = {way_of(result) for entry in self.entries.values() for result in entry.student.results}
+        return [*WAYS, *sorted(found - set(WAYS))]
+
+    @property
+    def strategies(self) -> list[str]:
+        """In the order in which they were found."""
+        return list(dict.fromkeys(entry.strategy for entry in self.entries.values()))
+
+    def seeds(self, strategy: str) -> list[int]:
+        """Those of which there is a student."""
+        seeds = (e.student.seed for e in self.entries.values() if e.strategy == strategy)
+        return sorted(seed for seed in seeds if seed is not None)
+
+    def key(self, strategy: str | None, seed: int | None) -> str | None:
+        """The student of a strategy: with this seed, or else with the first."""
+        mine = [entry for entry in self.entries.values() if entry.strategy == strategy]
+        return next((e.key for e in [*(e for e in mine if e.student.seed == seed), *mine]), None)
+
+    def standings(self) -> pd.DataFrame:
+        """One row a strategy and metric, the best first: mean over seeds, with the interval, and how many seeds.
+
+        Columns: ``strategy``, ``metric``, ``split``, ``n_seeds``, ``score``, ``ci_low``, ``ci_high`` (95 %, Student's t
+        over seeds; NaN with a single seed).
+        """
+        rows = []
+        groups = self.scores.groupby(["metric", "split", "strategy", "higher_is_better"], sort=False)
+        for (metric, split, strategy, better), of in groups:
+            mean, low, high = t_interval(of["score"].to_numpy(dtype=np.float64), 0.95)
+            rows.append((strategy, metric, split, len(of), mean, low, high, -mean if better else mean))
+        columns = ["strategy", "metric", "split", "n_seeds", "score", "ci_low", "ci_high", "place"]
+        frame = pd.DataFrame(rows, columns=columns).sort_values(["metric", "split", "place"], kind="stable")
+        return frame.drop(columns="place").reset_index(drop=True)
+
+
+class Catalogue:
+    """Reads the sources, and reads them again where something changed. May be asked by several threads.
+
+    Raises:
+        InputError: there is no student in any of the sources.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = tuple(sources)
+        self._lock = threading.Lock()
+        self._version: Hashable = object()
+        self._snapshot = Snapshot({}, pd.DataFrame())
+        if not self.read().entries:
+            names = ", ".join(source.name for source in self.sources) or "nothing"
+            raise InputError(
+                f"there is no student to compare in {names}. Give student directories, a study's directory, or result "
+                "files that `layerangles angles` wrote; a study must have a finished student or stored angles."
+            )
+
+    def read(self) -> Snapshot:
+        """What there is now."""
+        with self._lock:
+            version = tuple(source.version() for source in self.sources)
+            if version != self._version:
+                self._snapshot = Snapshot(*_read(self.sources))
+                self._version = version
+            return self._snapshot
+
+
+def _read(sources: Iterable[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
+    found = [(source, student) for source in sources for student in source.students()]
+    count = Counter(student.name for _, student in found)
+    entries: dict[str, Entry] = {}
+    for source, student in found:
+        key = student.name if count[student.name] == 1 else f"{source.name}: {student.name}"
+        number = 2
+        while key in entries:
+            key, number = f"{source.name} ({number}): {student.name}", number + 1
+        entries[key] = Entry(key, source, student)
+    keys = {(id(entry.source), entry.student.name): entry for entry in entries.values()}
+    scores = []
+    for source in sources:
+        frame = source.scores().copy()
+        known = [keys.get((id(source), name)) for name in frame["student"]]
+        frame["strategy"] = [e.strategy if e else s for e, s in zip(known, frame["strategy"], strict=True)]
+        frame["student"] = [e.key if e else n for e, n in zip(known, frame["student"], strict=True)]
+        scores.append(frame)
+    there = [frame for frame in scores if len(frame)]
+    return entries, pd.concat(there, ignore_index=True) if there else no_scores()

@@ -1,0 +1,233 @@
+"""Where the students that are compared come from: results, result files, student directories."""
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from layerangles.checkpoints import MATCHING_FILE
+from layerangles.errors import InputError
+from layerangles.result import AngleResult
+from layerangles.texts import Text
+
+# What is measured of a student on demand is kept in its own directory, under this name.
+STUDENT_RESULT = "angles.nc"
+
+SCORE_COLUMNS = ("student", "strategy", "seed", "split", "metric", "score", "ci_low", "ci_high", "higher_is_better")
+
+_SEEDED = re.compile(r"(?P<strategy>.+)-seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student that can be chosen.
+
+    Attributes:
+        name: of the student; its results know it by this name.
+        directory: where its weights are; None where there is only a result.
+        results: what has been measured of it.
+    """
+
+    name: str
+    directory: Path | None
+    results: tuple[AngleResult, ...]
+
+    @property
+    def strategy(self) -> str:
+        """The name without the seed.
+
+        >>> Student("forward-seed0", None, ()).strategy, Student("mine", None, ()).strategy
+        ('forward', 'mine')
+        """
+        found = _SEEDED.fullmatch(self.name)
+        return found["strategy"] if found else self.name
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that the name ends in, if it does."""
+        found = _SEEDED.fullmatch(self.name)
+        return int(found["seed"]) if found else None
+
+
+class Source(Protocol):
+    """What the catalogue is made of. All of it may change while the app runs."""
+
+    @property
+    def name(self) -> str:
+        """Of the source, told to people."""
+        ...
+
+    def version(self) -> Hashable:
+        """Differs whenever anything else here may."""
+        ...
+
+    def students(self) -> Sequence[Student]:
+        """The students there are now."""
+        ...
+
+    def scores(self) -> pd.DataFrame:
+        """One row a finished student, with the columns :data:`SCORE_COLUMNS`; empty where nothing is known."""
+        ...
+
+    def texts(self) -> Sequence[Text]:
+        """What students are measured on.
+
+        Raises:
+            InputError: nothing is known.
+        """
+        ...
+
+
+def no_scores() -> pd.DataFrame:
+    """A table of scores without a row."""
+    return pd.DataFrame(columns=list(SCORE_COLUMNS))
+
+
+def no_texts() -> Sequence[Text]:
+    """Stands where no texts are known."""
+    raise InputError("no texts to measure on: this student belongs to no study. Name a file of texts with --data.")
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A result that is at hand."""
+
+    result: AngleResult
+    name: str = "this result"
+
+    def version(self) -> Hashable:
+        """It never changes."""
+        return id(self.result)
+
+    def students(self) -> Sequence[Student]:
+        """Those of the result."""
+        return [Student(name, None, (self.result,)) for name in self.result.students]
+
+    def scores(self) -> pd.DataFrame:
+        """None are known."""
+        return no_scores()
+
+    def texts(self) -> Sequence[Text]:
+        """None are known."""
+        return no_texts()
+
+
+class ResultFiles:
+    """Reads result files, and reads one again only where it changed."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[Hashable, AngleResult]] = {}
+
+    def load(self, path: Path) -> AngleResult:
+        """See :meth:`AngleResult.load`."""
+        version = version_of(path)
+        if path not in self._read or self._read[path][0] != version:
+            self._read[path] = version, AngleResult.load(path)
+        return self._read[path][1]
+
+    def load_if_whole(self, path: Path) -> AngleResult | None:
+        """None where there is no result, or one that this version does not read."""
+        try:
+            return self.load(path)
+        except InputError:
+            return None
+
+
+class ResultFile:
+    """A file that ``layerangles angles`` wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._files = path, ResultFiles()
+        self._files.load(path)  # what is wrong with it shows at once
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return self._path.name
+
+    def version(self) -> Hashable:
+        """Of the file."""
+        return version_of(self._path)
+
+    def students(self) -> Sequence[Student]:
+        """Those of the result."""
+        result = self._files.load_if_whole(self._path)
+        return [] if result is None else [Student(name, None, (result,)) for name in result.students]
+
+    def scores(self) -> pd.DataFrame:
+        """None are known."""
+        return no_scores()
+
+    def texts(self) -> Sequence[Text]:
+        """None are known."""
+        return no_texts()
+
+
+class StudentDirectories:
+    """Student directories that were named one by one.
+
+    Args:
+        paths: the directories.
+        texts: what they are measured on.
+    """
+
+    def __init__(self, paths: Sequence[Path], texts: Callable[[], Sequence[Text]] = no_texts) -> None:
+        self._paths, self._texts, self._files = tuple(paths), texts, ResultFiles()
+
+    @property
+    def name(self) -> str:
+        """Their number, or the name of the only one."""
+        return self._paths[0].name if len(self._paths) == 1 else f"{len(self._paths)} students"
+
+    def version(self) -> Hashable:
+        """Of what is in the directories."""
+        return tuple(map(version_of_student, self._paths))
+
+    def students(self) -> Sequence[Student]:
+        """Those that are finished."""
+        return [
+            student_in(path, path.resolve().name, (), self._files)
+            for path in self._paths
+            if (path / MATCHING_FILE).exists()
+        ]
+
+    def scores(self) -> pd.DataFrame:
+        """None are known."""
+        return no_scores()
+
+    def texts(self) -> Sequence[Text]:
+        """What was given."""
+        return self._texts()
+
+
+def student_in(directory: Path, name: str, results: Sequence[AngleResult], files: ResultFiles) -> Student:
+    """A student with what others have measured of it, and what is kept in its directory."""
+    own = files.load_if_whole(directory / STUDENT_RESULT)
+    kept = [own] if own is not None and name in own.students and not _is_stale(own, name, directory) else []
+    return Student(name, directory, (*results, *kept))
+
+
+def _is_stale(result: AngleResult, name: str, directory: Path) -> bool:
+    """Whether the student has other weights than those that were measured."""
+    from layerangles.weights import weights_sha256
+
+    measured = result.at_step().dataset["weights_sha256"].sel(student=name).item()
+    return str(measured) != weights_sha256(directory)
+
+
+def version_of(path: Path) -> Hashable:
+    """Differs after a file was written, or went away."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def version_of_student(path: Path) -> Hashable:
+    """Differs after a student was finished, trained further, or measured."""
+    along = sorted(str(file) for file in path.glob(f"checkpoints/step-*/{MATCHING_FILE}"))
+    return version_of(path / MATCHING_FILE), version_of(path / STUDENT_RESULT), tuple(along)
