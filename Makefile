@@ -2,11 +2,12 @@
 # make test       every test but the long ones
 # make test-long  the long ones: real studies, a real Slurm; half an hour
 # make test-fast  every test but those that take minutes
+# make notebooks  execute the notebooks of examples/ anew, and store what they put out
 # make lint       ruff and mypy
 # make setup      only what the others do first: install into .venv
 # make clean      remove what tools leave behind; to start over, remove .venv as well
 #
-# PYTHON=python3.12 chooses the interpreter of .venv; ARGS="..." goes to the demo or to pytest.
+# PYTHON=python3.12 chooses the interpreter of .venv; ARGS="..." goes to the demo, to pytest, or names notebooks.
 
 PYTHON ?= python3
 ARGS ?=
@@ -14,7 +15,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-fast test-long lint clean
+.PHONY: help setup demo test test-fast test-long notebooks lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +37,9 @@ test-long: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow and not long" $(ARGS)
+
+notebooks: $(INSTALLED)
+	$(BIN)/python examples/notebooks/execute.py $(ARGS)
 
 # All three are run, so that one failure does not hide the others.
 lint: $(INSTALLED)
