@@ -102,7 +102,15 @@ def test_it_runs_and_puts_out_the_same_again(path, tmp_path):
         assert said(again) == said(stored)
 
 
-def test_the_same_drawing_is_the_same_text():
-    drawn = '<svg class="main-svg" style=""><defs id="defs-0a1b2c"/><clipPath id="clip0a1b2cxy"/></svg>'
-    assert execution._for_pages(drawn) == execution._for_pages(drawn.replace("0a1b2c", "ffeedd"))
-    assert "max-width:100%" in execution._for_pages(drawn)
+def test_the_same_drawing_is_the_same_text_and_no_other_has_its_names():
+    drawn = (
+        '<svg class="main-svg" style=""><defs id="defs-0a1b2c"/><clipPath id="clip0a1b2cxy"/><g class="trace scatter '
+        'trace123abc"/></svg>'
+    )
+    again = execution._for_pages(drawn.replace("0a1b2c", "ffeedd").replace("123abc", "a1b2c3"))
+    other = execution._for_pages(drawn.replace("scatter", "heatmap"))
+    assert execution._for_pages(drawn) == again
+    assert "max-width:100%" in again
+    names = [set(re.findall(r'id="clip(\w+)xy"', text)) for text in (again, other)]
+    assert all(len(of) == 1 for of in names)
+    assert names[0].isdisjoint(names[1])

@@ -5,6 +5,7 @@ the documentation). The notebooks know nothing of that; the images are added her
 """
 
 import asyncio
+import hashlib
 import html
 import json
 import os
@@ -83,10 +84,15 @@ async def _drawn(figures: list[Any]) -> list[str]:
 
 
 def _for_pages(svg: str) -> str:
-    """The drawing, never wider than its page, and always the same text: plotly makes its ids of random letters."""
-    random_id = re.search(r'id="defs-([0-9a-f]{6})"', svg)
-    if random_id is not None:
-        svg = svg.replace(random_id[1], "figure")
+    """The drawing, never wider than its page; and the same text for the same figure, where plotly draws lots for names.
+
+    Two drawings on one page must not share names all the same: they are made of the drawing's hash.
+    """
+    svg = re.sub(r"\btrace[0-9a-f]{6}\b", "trace", svg)
+    drawn = re.search(r'id="defs-([0-9a-f]{6})"', svg)
+    if drawn is not None:
+        unnamed = svg.replace(drawn[1], "")
+        svg = svg.replace(drawn[1], hashlib.sha256(unnamed.encode()).hexdigest()[:6])
     return svg.replace('style=""', 'style="max-width:100%;height:auto"', 1)
 
 
