@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -171,6 +172,21 @@ def test_the_keyboard_moves_over_the_cells(browser, tmp_path, course):
     assert said[2].startswith("forward-seed0, step 200: ")
     assert numbers([said[2]]) == pytest.approx([float(data["angle_deg"])], abs=0.056)
     assert len(browser.find_elements(By.CLASS_NAME, "cursor")) == 3
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1300, 330])  # at 330 the maps are scaled down
+def test_pointing_at_a_cell_says_its_numbers(browser, tmp_path, course, width):
+    opened(browser, tmp_path, widget([course], "none-seed0", "forward-seed0"), width=width)
+    svg = browser.find_elements(By.CSS_SELECTOR, "figure > svg")[1]
+    cell = svg.size["width"] * 38 / 306
+    x, y = 34 / 38 * cell + 5.5 * cell - svg.size["width"] / 2, 6.5 * cell - svg.size["height"] / 2
+    ActionChains(browser).move_to_element_with_offset(svg, round(x), round(y)).perform()  # layer_b 5, layer_a 0
+    said = browser.find_element(By.CLASS_NAME, "readout").text.split("\n")
+    data = course.dataset.sel(student="forward-seed0", step=200, tower="encoder", student_layer=1, layer_a=0, layer_b=5)
+    assert said[0] == "Teacher layers 0 and 5"
+    assert numbers([said[2]]) == pytest.approx([float(data["angle_deg"])], abs=0.056)
+    assert " [" in said[2]
 
 
 @needs_browser

@@ -1,4 +1,4 @@
-// The comparison of two checkpoints in a notebook: choose, slide, see. What it draws at first, widget.py has drawn, too.
+// The comparison of two checkpoints in a notebook: choose, slide, see. What it draws first, widget.py has drawn, too.
 (() => {
   "use strict";
   const NONE = -32768;
@@ -107,149 +107,136 @@
     return new Int16Array(bytes.buffer);
   };
 
-  const start = (root) => {
-    const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
-    const form = root.querySelector("form"), maps = root.querySelector(".maps"), readout = root.querySelector(".readout");
-    const values = data.states.map((state) => decoded(state.values));
-    const chosen = { first: data.chosen[0], second: data.chosen[1], tower: 0, quantity: 0, layer: data.layer };
-    let shown = [], cursor = null;
+  const nameOf = (state) => state.name + (state.step === null ? "" : `, step ${state.step}`);
 
-    // All pairs of one panel, and half their intervals, or why there are none.
-    const panel = (index, layer) => {
-      const state = data.states[index], n = state.teacher.length, nPairs = (n * (n - 1)) / 2;
-      const q = state.quantities.indexOf(data.quantities[chosen.quantity]);
-      const t = state.towers.indexOf(data.towers[chosen.tower]);
-      const nothing = (line) => ({ pairs: new Int16Array(nPairs).fill(NONE), matched: [], absence: [line] });
-      if (layer >= state.depth || t < 0) return nothing("no such layer");
-      if (q < 0) return nothing(`${data.quantities[chosen.quantity]} was not measured`);
-      const from = 2 * nPairs * ((q * state.towers.length + t) * state.depth + layer);
-      const of = values[index].subarray(from, from + 2 * nPairs);
-      const pairs = of.filter((_, i) => i % 2 === 0), halves = of.filter((_, i) => i % 2 === 1);
-      let absence = state.absence[t][layer];
-      if (q > 0 && !absence.length && pairs.every((value) => value === NONE)) absence = ["no null here, and so no excess"];
-      return { pairs, halves, matched: state.matched[t][layer], absence };
-    };
+  const cellOf = (data, n) => Math.max(2, Math.floor(data.side / n));
 
-    const view = (index) => {
-      const state = data.states[index], of = panel(index, chosen.layer);
-      const place =
-        `student layer ${chosen.layer}${chosen.layer === 0 ? " (emb)" : ""}` +
-        (of.matched.length ? `, matched to ${of.matched.join(", ")} (◆)` : "");
-      return { ...of, layers: state.teacher, caption: [nameOf(state), place] };
-    };
+  const subtracted = (a, b) => b.map((value, i) => (value === NONE || a[i] === NONE ? NONE : value - a[i]));
 
-    const nameOf = (state) => state.name + (state.step === null ? "" : `, step ${state.step}`);
+  const difference = (first, second) => {
+    const view = { layers: first.layers, matched: [], caption: ["difference", "second − first"] };
+    if (first.layers.join() !== second.layers.join()) {
+      return { ...view, pairs: first.pairs.map(() => NONE), absence: ["their teachers differ in depth"] };
+    }
+    const pairs = subtracted(first.pairs, second.pairs);
+    return { ...view, pairs, absence: pairs.some((value) => value !== NONE) ? [] : ["nothing to subtract"] };
+  };
 
-    const subtracted = (a, b) => b.map((value, i) => (value === NONE || a[i] === NONE ? NONE : value - a[i]));
+  const largest = (arrays) =>
+    arrays.reduce((top, array) => array.reduce((t, v) => (v === NONE ? t : Math.max(t, Math.abs(v))), top), 100);
 
-    const difference = (first, second) => {
-      const view = { layers: first.layers, matched: [], caption: ["difference", "second − first"] };
-      if (first.layers.join() !== second.layers.join()) {
-        return { ...view, pairs: first.pairs.map(() => NONE), absence: ["their teachers differ in depth"] };
+  const diverging = (colours, limit) => ({
+    stops: colours.map((colour, i) => [-limit / 100 + (((2 * limit) / 100) * i) / (colours.length - 1), colour]),
+    signed: true,
+    ticks: [-1, 0, 1].map((end) => [(end * limit) / 100, `${written(end * limit, true)}°`]),
+  });
+
+  // All pairs of one student layer of a checkpoint, and half their intervals; or why there are none.
+  const panelOf = (data, chosen, index, layer) => {
+    const state = data.states[index], n = state.teacher.length, nPairs = (n * (n - 1)) / 2;
+    const q = state.quantities.indexOf(data.quantities[chosen.quantity]);
+    const t = state.towers.indexOf(data.towers[chosen.tower]);
+    const nothing = (line) => ({ pairs: new Int16Array(nPairs).fill(NONE), matched: [], absence: [line] });
+    if (layer >= state.depth || t < 0) return nothing("no such layer");
+    if (q < 0) return nothing(`${data.quantities[chosen.quantity]} was not measured`);
+    const from = 2 * nPairs * ((q * state.towers.length + t) * state.depth + layer);
+    const of = state.numbers.subarray(from, from + 2 * nPairs);
+    const pairs = of.filter((_, i) => i % 2 === 0), halves = of.filter((_, i) => i % 2 === 1);
+    const absence = state.absence[t][layer], isBlank = pairs.every((value) => value === NONE);
+    const reason = isBlank && !absence.length ? ["no null here, and so no excess"] : absence;
+    return { pairs, halves, matched: state.matched[t][layer], absence: reason };
+  };
+
+  const viewOf = (data, chosen, index) => {
+    const state = data.states[index], panel = panelOf(data, chosen, index, chosen.layer);
+    const place =
+      `student layer ${chosen.layer}${chosen.layer === 0 ? " (emb)" : ""}` +
+      (panel.matched.length ? `, matched to ${panel.matched.join(", ")} (◆)` : "");
+    return { ...panel, layers: state.teacher, caption: [nameOf(state), place] };
+  };
+
+  // The excess has one scale for all student layers of the two, so that sliding changes no colour's meaning.
+  const scaleOf = (data, chosen) => {
+    if (chosen.quantity === 0) {
+      const top = Math.round(data.angle[data.angle.length - 1][0]), ticks = [];
+      for (let degree = 0; degree <= top; degree += 30) ticks.push([degree, `${degree}°`]);
+      return { stops: data.angle, signed: false, ticks };
+    }
+    const arrays = [];
+    for (const index of [chosen.first, chosen.second]) {
+      for (let layer = 0; layer < data.states[index].depth; layer++) {
+        arrays.push(panelOf(data, chosen, index, layer).pairs);
       }
-      const pairs = subtracted(first.pairs, second.pairs);
-      return { ...view, pairs, absence: pairs.some((value) => value !== NONE) ? [] : ["nothing to subtract"] };
-    };
+    }
+    return diverging(data.excess, largest(arrays));
+  };
 
-    const largest = (arrays) =>
-      arrays.reduce((top, array) => array.reduce((t, v) => (v === NONE ? t : Math.max(t, Math.abs(v))), top), 100);
+  const titlesOf = (view, scale) => {
+    const titles = [];
+    for (let a = 0, i = 0; a < view.layers.length; a++) {
+      for (let b = a + 1; b < view.layers.length; b++, i++) {
+        const half = view.halves ? view.halves[i] : NONE;
+        const layers = `teacher layers ${view.layers[a]} and ${view.layers[b]}`;
+        titles.push(`${layers}: ${withInterval(view.pairs[i], half, scale.signed)}`);
+      }
+    }
+    return titles;
+  };
 
-    const diverging = (limit) => ({
-      stops: data.excess.map((colour, i) => [-limit / 100 + ((2 * limit) / 100) * i / (data.excess.length - 1), colour]),
-      signed: true,
-      ticks: [-1, 0, 1].map((end) => [(end * limit) / 100, `${written(end * limit, true)}°`]),
+  // The three maps that are chosen: what each shows, and its scale.
+  const chosenMaps = (data, chosen) => {
+    const first = viewOf(data, chosen, chosen.first), second = viewOf(data, chosen, chosen.second);
+    const third = difference(first, second), scale = scaleOf(data, chosen);
+    return [[first, scale], [second, scale], [third, diverging(data.excess, largest([third.pairs]))]];
+  };
+
+  const figureOf = (data, [view, scale], i) => {
+    const titles = view.layers.length <= data.titles ? titlesOf(view, scale) : null;
+    const [name, place] = view.caption.map((line) => escaped(line, true));
+    const legend = i === 1 ? "" : bar(scale, scale.ticks, 200); // the first map's is the second's, too
+    return (
+      `<figure><figcaption><b>${name}</b><br>${place}</figcaption>` +
+      `${heatMap(view, scale, titles, data.side)}<div>${legend}</div></figure>`
+    );
+  };
+
+  // A frame around the cell under the cursor in all maps, and its numbers in words, a line a map.
+  const pointed = (data, maps, shown, [x, y]) => {
+    const lines = [];
+    maps.querySelectorAll("figure > svg").forEach((svg, i) => {
+      const [view, scale] = shown[i], n = view.layers.length, cell = cellOf(data, n);
+      if (x >= n || y >= n) return;
+      const frame = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      const place = { x: x * cell, y: (n - 1 - y) * cell, width: cell - 1, height: cell - 1, fill: "none" };
+      const look = { ...place, stroke: "currentColor", "stroke-width": 2, class: "cursor" };
+      for (const [name, value] of Object.entries(look)) frame.setAttribute(name, value);
+      svg.append(frame);
+      const [low, high] = [Math.min(x, y), Math.max(x, y)], index = low * n - (low * (low + 1)) / 2 + high - low - 1;
+      const value = x === y ? NONE : view.pairs[index], half = view.halves ? view.halves[index] : NONE;
+      if (i === 0) lines.push(`Teacher layers ${view.layers[low]} and ${view.layers[high]}`);
+      lines.push(`${view.caption[0]}: ${value === NONE ? "–" : withInterval(value, half, scale.signed)}`);
     });
+    return lines;
+  };
 
-    // The excess has one scale for all student layers of the two, so that sliding changes no colour's meaning.
-    const scaleOf = () => {
-      if (chosen.quantity === 0) {
-        const top = Math.round(data.angle[data.angle.length - 1][0]), ticks = [];
-        for (let degree = 0; degree <= top; degree += 30) ticks.push([degree, `${degree}°`]);
-        return { stops: data.angle, signed: false, ticks };
-      }
-      const arrays = [];
-      for (const index of [chosen.first, chosen.second]) {
-        for (let layer = 0; layer < data.states[index].depth; layer++) arrays.push(panel(index, layer).pairs);
-      }
-      return diverging(largest(arrays));
-    };
-
-    const titlesOf = (view, scale) => {
-      const titles = [];
-      for (let a = 0, i = 0; a < view.layers.length; a++) {
-        for (let b = a + 1; b < view.layers.length; b++, i++) {
-          const half = view.halves ? view.halves[i] : NONE;
-          const layers = `teacher layers ${view.layers[a]} and ${view.layers[b]}`;
-          titles.push(`${layers}: ${withInterval(view.pairs[i], half, scale.signed)}`);
-        }
-      }
-      return titles;
-    };
-
-    const draw = () => {
-      const first = view(chosen.first), second = view(chosen.second), third = difference(first, second);
-      const scale = scaleOf(), differences = diverging(largest([third.pairs]));
-      shown = [[first, scale], [second, scale], [third, differences]];
-      maps.innerHTML = shown
-        .map(([of, scale], i) => {
-          const titles = of.layers.length <= data.titles ? titlesOf(of, scale) : null;
-          const [name, place] = of.caption.map((line) => escaped(line, true));
-          const legend = i === 1 ? "" : bar(scale, scale.ticks, 200);
-          return (
-            `<figure><figcaption><b>${name}</b><br>${place}</figcaption>` +
-            `${heatMap(of, scale, titles, data.side)}<div>${legend}</div></figure>`
-          );
-        })
-        .join("");
-      point();
-    };
-
-    // The pair under the cursor in words, and a frame around it in all three maps.
-    const point = () => {
-      const [a, b] = [data.states[chosen.first], data.states[chosen.second]];
-      const odd = a.key === b.key ? "" : " The two were not measured on the same teacher and texts in the same way.";
-      maps.querySelectorAll(".cursor").forEach((frame) => frame.remove());
-      if (!cursor) {
-        readout.textContent = "Point at a cell, or move over the maps with the arrow keys, for its numbers." + odd;
-        return;
-      }
-      const [x, y] = cursor, lines = [];
-      maps.querySelectorAll("figure > svg").forEach((svg, i) => {
-        const [of, scale] = shown[i], n = of.layers.length, cell = Math.max(2, Math.floor(data.side / n));
-        if (x >= n || y >= n) return;
-        const frame = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-        const place = { x: x * cell, y: (n - 1 - y) * cell, width: cell - 1, height: cell - 1, fill: "none" };
-        const look = { ...place, stroke: "currentColor", "stroke-width": 2, class: "cursor" };
-        for (const [name, value] of Object.entries(look)) frame.setAttribute(name, value);
-        svg.append(frame);
-        const [low, high] = [Math.min(x, y), Math.max(x, y)], index = low * n - (low * (low + 1)) / 2 + high - low - 1;
-        const value = x === y ? NONE : of.pairs[index], half = of.halves ? of.halves[index] : NONE;
-        const number = value === NONE ? "–" : withInterval(value, half, scale.signed);
-        lines.push(`${of.caption[0]}: ${number}`);
-        if (i === 0) lines.unshift(`Teacher layers ${of.layers[low]} and ${of.layers[high]}`);
-      });
-      readout.innerHTML = lines.map((line) => escaped(line)).join("<br>") + escaped(odd);
-    };
-
+  // What one chooses with. Every change is written into ``chosen``, and drawn.
+  const addControls = (form, data, chosen, draw) => {
     const labelled = (text, control) => {
       const label = document.createElement("label");
       label.append(text, control);
       form.append(label);
-      return control;
     };
-
-    const select = (text, key, options) => {
-      const control = labelled(text, document.createElement("select"));
-      for (const [value, name] of options) control.append(new Option(name, value, false, value === chosen[key]));
+    const select = (text, key, names) => {
+      const control = document.createElement("select");
+      names.forEach((name, i) => control.append(new Option(name, i, false, i === chosen[key])));
       control.addEventListener("change", () => {
         chosen[key] = Number(control.value);
         draw();
       });
+      labelled(text, control);
     };
-
-    const slider = () => {
+    const slider = (top) => {
       const text = document.createElement("span"), control = document.createElement("input");
-      const top = Math.max(...data.states.map((state) => state.depth)) - 1;
       Object.assign(control, { type: "range", min: 0, max: top, step: 1, value: chosen.layer });
       const say = () => {
         text.textContent = `student layer: ${chosen.layer}${chosen.layer === 0 ? " (emb)" : ""} of ${top}`;
@@ -263,37 +250,71 @@
       say();
       labelled(text, control);
     };
-
-    const states = data.states.map((state, i) => [i, nameOf(state)]);
-    select("first", "first", states);
-    select("second", "second", states);
-    if (data.towers.length > 1) select("tower", "tower", data.towers.map((name, i) => [i, name]));
-    const quantities = data.quantities.map((name, i) => [i, i === 0 ? "mean angle" : `excess over ${name}`]);
+    select("first", "first", data.states.map(nameOf));
+    select("second", "second", data.states.map(nameOf));
+    if (data.towers.length > 1) select("tower", "tower", data.towers);
+    const quantities = data.quantities.map((name, i) => (i === 0 ? "mean angle" : `excess over ${name}`));
     if (quantities.length > 1) select("shown", "quantity", quantities);
-    slider();
+    slider(Math.max(...data.states.map((state) => state.depth)) - 1);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
+  };
 
+  // The cell that is pointed at, by mouse or by arrow keys: ``moveTo`` gets layer_b and layer_a, counted from 0.
+  const listen = (maps, data, layersNow, moveTo) => {
     const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    let cursor = null;
+    const go = (x, y) => {
+      if (cursor && cursor[0] === x && cursor[1] === y) return;
+      cursor = [x, y];
+      moveTo(cursor);
+    };
     maps.tabIndex = 0;
     maps.addEventListener("keydown", (event) => {
       const step = STEPS[event.key];
       if (!step) return;
       event.preventDefault();
       event.stopPropagation(); // a notebook has uses of its own for the arrow keys
-      const n = shown[0][0].layers.length;
-      cursor = cursor ? cursor.map((at, i) => Math.min(n - 1, Math.max(0, at + step[i]))) : [1, 0];
-      point();
+      const last = layersNow() - 1;
+      go(...(cursor ? cursor.map((at, i) => Math.min(last, Math.max(0, at + step[i]))) : [1, 0]));
     });
     maps.addEventListener("pointermove", (event) => {
       const svg = event.target.closest("figure > svg");
       if (!svg) return;
       const box = svg.getBoundingClientRect(), shape = svg.viewBox.baseVal, unit = shape.width / box.width;
-      const n = shown[0][0].layers.length, cell = Math.max(2, Math.floor(data.side / n));
+      const n = layersNow(), cell = cellOf(data, n);
       const x = Math.floor(((event.clientX - box.left) * unit + shape.x) / cell);
       const y = n - 1 - Math.floor(((event.clientY - box.top) * unit + shape.y) / cell);
-      if (x < 0 || y < 0 || x >= n || y >= n || (cursor && cursor[0] === x && cursor[1] === y)) return;
-      cursor = [x, y];
+      if (x >= 0 && y >= 0 && x < n && y < n) go(x, y);
+    });
+  };
+
+  const start = (root) => {
+    const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
+    const maps = root.querySelector(".maps"), readout = root.querySelector(".readout");
+    for (const state of data.states) state.numbers = decoded(state.values);
+    const chosen = { first: data.chosen[0], second: data.chosen[1], tower: 0, quantity: 0, layer: data.layer };
+    let shown = [], cursor = null;
+
+    const point = () => {
+      maps.querySelectorAll(".cursor").forEach((frame) => frame.remove());
+      const lines = cursor
+        ? pointed(data, maps, shown, cursor)
+        : ["Point at a cell, or move over the maps with the arrow keys, for its numbers."];
+      if (data.states[chosen.first].key !== data.states[chosen.second].key) {
+        lines.push("The two were not measured on the same teacher and texts in the same way.");
+      }
+      readout.innerHTML = lines.map((line) => escaped(line)).join("<br>");
+    };
+    const draw = () => {
+      shown = chosenMaps(data, chosen);
+      maps.innerHTML = shown.map((map, i) => figureOf(data, map, i)).join("");
+      point();
+    };
+
+    addControls(root.querySelector("form"), data, chosen, draw);
+    listen(maps, data, () => shown[0][0].layers.length, (at) => {
+      cursor = at;
       point();
     });
     draw();
