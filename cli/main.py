@@ -7,7 +7,7 @@ import typer
 
 from layerangles.errors import InputError, RunError
 
-from . import angles, demo, env, merge, plan, report, train, verdict
+from . import angles, compare, demo, env, merge, plan, report, train, verdict
 
 app = typer.Typer(
     name="layerangles",
@@ -23,6 +23,7 @@ app.command(name="demo")(demo.demo)
 app.command(name="plan")(plan.plan)
 app.command(name="train")(train.train)
 app.command(name="angles")(angles.angles)
+app.command(name="compare")(compare.compare)
 app.command(name="merge")(merge.merge)
 app.command(name="verdict")(verdict.verdict)
 app.command(name="report")(report.report)

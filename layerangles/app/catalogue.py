@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from layerangles.app.sources import Source, Student, no_scores
+from layerangles.app.sources import Source, Student, no_scores, strategy_of
 from layerangles.checkpoints import MATCHING_FILE
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
@@ -152,7 +152,7 @@ def _read(sources: Iterable[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
     for source in sources:
         frame = source.scores().copy()
         known = [keys.get((id(source), name)) for name in frame["student"]]
-        frame["strategy"] = [e.strategy if e else s for e, s in zip(known, frame["strategy"], strict=True)]
+        frame["strategy"] = [e.strategy if e else strategy_of(n) for e, n in zip(known, frame["student"], strict=True)]
         frame["student"] = [e.key if e else n for e, n in zip(known, frame["student"], strict=True)]
         scores.append(frame)
     there = [frame for frame in scores if len(frame)]

@@ -37,19 +37,24 @@ class Student:
 
     @property
     def strategy(self) -> str:
-        """The name without the seed.
-
-        >>> Student("forward-seed0", None, ()).strategy, Student("mine", None, ()).strategy
-        ('forward', 'mine')
-        """
-        found = _SEEDED.fullmatch(self.name)
-        return found["strategy"] if found else self.name
+        """The name without the seed."""
+        return strategy_of(self.name)
 
     @property
     def seed(self) -> int | None:
         """The seed that the name ends in, if it does."""
         found = _SEEDED.fullmatch(self.name)
         return int(found["seed"]) if found else None
+
+
+def strategy_of(name: str) -> str:
+    """A student's name without the seed.
+
+    >>> strategy_of("forward-seed0"), strategy_of("mine")
+    ('forward', 'mine')
+    """
+    found = _SEEDED.fullmatch(name)
+    return found["strategy"] if found else name
 
 
 class Source(Protocol):

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 # 90° the hue jumps from blue to orange, which people with any common colour blindness tell apart.
 ACUTE = ("#1c1b50", "#223a82", "#2260a7", "#3387c2", "#55aed8", "#8ed2e8", "#d1f2f7")  # 0° to 90°, 15° apart
 _OBTUSE = ("#f3ae58", "#d17412", "#a43f00", "#642211")  # 90° to 180°, 30° apart
+_OBTUSE_STOPS = [(90.0 + 30.0 * i, colour) for i, colour in enumerate(_OBTUSE)]
 
 # Of lines and marks: Okabe and Ito's colours, without yellow, which is too light for a line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -26,8 +27,28 @@ _BUTTONS = 120  # of plotly's buttons in the upper right corner, pixels
 def colour_scale(top_deg: float) -> list[tuple[float, str]]:
     """The plotly colour scale from 0° to ``top_deg`` (120 or 180), with the break at 90°."""
     stops = [(15.0 * i, colour) for i, colour in enumerate(ACUTE)]
-    stops += [(90.0 + 30.0 * i, colour) for i, colour in enumerate(_OBTUSE)]
+    stops += _OBTUSE_STOPS
     return [(degree / top_deg, colour) for degree, colour in stops if degree <= top_deg]
+
+
+def colour_at(angle_deg: float) -> str:
+    """The colour of an angle from 0° to 180°, as CSS and plotly write it.
+
+    >>> colour_at(0), colour_at(90)
+    ('rgb(28, 27, 80)', 'rgb(243, 174, 88)')
+    """
+    # Of two colours at 90°, where the scale has its break, that of the obtuse side.
+    stops = [(15.0 * i, colour) for i, colour in enumerate(ACUTE)] if angle_deg < 90 else _OBTUSE_STOPS
+    high = next(i for i, (degree, _) in enumerate(stops) if degree >= angle_deg) or 1
+    (from_deg, one), (to_deg, other) = stops[high - 1], stops[high]
+    share = (angle_deg - from_deg) / (to_deg - from_deg)
+    mixed = (round(a + share * (b - a)) for a, b in zip(_rgb(one), _rgb(other), strict=True))
+    return f"rgb({', '.join(map(str, mixed))})"
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue
 
 
 def ink_on(angle_deg: float) -> str:
@@ -163,7 +184,7 @@ def faded(colour: str) -> str:
     >>> faded("#0072b2")
     'rgba(0, 114, 178, 0.15)'
     """
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = _rgb(colour)
     return f"rgba({red}, {green}, {blue}, 0.15)"
 
 

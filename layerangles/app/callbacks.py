@@ -1,0 +1,279 @@
+"""What the browser sends becomes a view, and the page of that view is what it gets."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.exceptions import PreventUpdate
+
+from layerangles.app import layout
+from layerangles.app.measuring import Progress
+from layerangles.app.page import Page
+from layerangles.app.session import Session
+from layerangles.app.view import View
+from layerangles.errors import InputError
+from layerangles.figures import write_html, write_image
+from layerangles.figures.spread import spread
+from layerangles.figures.versus import versus
+
+_CHOICES = ("first-strategy", "first-seed", "first-step", "second-strategy", "second-seed", "second-step")
+_SWITCHES = ("way", "null", "aggregation", "tower", "low", "high")
+
+_LINK = """function(query) {
+    if (query) { window.history.replaceState(null, "", window.location.pathname + query); }
+    return document.title;
+}"""
+_COPY = """async function(n) {
+    if (!n) { return "Copy link"; }
+    try { await navigator.clipboard.writeText(window.location.href); return "Copied"; }
+    catch (error) { return "Copy it from the address bar"; }
+}"""
+_PLAY = """function(n) {
+    const plays = Boolean(n % 2);
+    return [!plays, plays ? "❚❚ Pause" : "▶ Play"];
+}"""
+_COLUMNS = "function(_, before) { const now = window.innerWidth < 1100 ? 1 : 3; return now === before ? \
+window.dash_clientside.no_update : now; }"
+
+
+def connect(app: Dash, session: Session) -> None:
+    """Make the page's elements act."""
+    _show(app, session)
+    _watch(app, session)
+    _measure(app, session)
+    _tokens(app, session)
+    _export(app, session)
+    app.clientside_callback(_LINK, Output("version", "className"), Input("query", "data"))
+    app.clientside_callback(_COPY, Output("copy", "children"), Input("copy", "n_clicks"))
+    app.clientside_callback(_PLAY, Output("tick", "disabled"), Output("play", "children"), Input("play", "n_clicks"))
+    app.clientside_callback(_COLUMNS, Output("columns", "data"), Input("look", "n_intervals"), State("columns", "data"))
+
+
+def _show(app: Dash, session: Session) -> None:
+    names = [*_CHOICES, "step", "layer", *_SWITCHES]
+
+    def show(
+        search: str,
+        _version: Any,
+        columns: int | None,
+        _tick: int,
+        click: Any,
+        values: list[Any],
+        query: str | None,
+    ) -> tuple[Any, ...]:
+        given = dict(zip(names, values, strict=True))
+        trigger = str(ctx.triggered_id)
+        view = View.from_query(query or search or "")
+        if query is not None and trigger in names:
+            view = _chosen(view, given, trigger, session)
+        elif query is not None and trigger == "tick":
+            steps = session.page(view).steps
+            at = steps.index(view.step) if view.step in steps else -1
+            view = replace(view, step=steps[(at + 1) % len(steps)] if steps else None)
+        elif query is not None and trigger == "maps" and click:
+            low, high = sorted(int(click["points"][0][axis]) for axis in ("x", "y"))
+            view = view if low == high else replace(view, low=low, high=high)
+        return _rendered(session.page(view), session, columns or 3)
+
+    app.callback(
+        [Output(name, "options") for name in (*_CHOICES, *_SWITCHES)],
+        [Output(name, "value") for name in names],
+        *(Output(name, attribute) for name in ("step", "layer") for attribute in ("max", "marks")),
+        Output("course", "style"),
+        Output("tower-field", "style"),
+        Output("maps", "figure"),
+        Output("spread", "figure"),
+        Output("scores", "children"),
+        Output("query", "data"),
+        Input("location", "search"),
+        Input("version", "data"),
+        Input("columns", "data"),
+        Input("tick", "n_intervals"),
+        Input("maps", "clickData"),
+        [Input(name, "value") for name in names],
+        State("query", "data"),
+    )(show)
+
+
+def _chosen(view: View, given: dict[str, Any], trigger: str, session: Session) -> View:
+    """The view after a control was moved."""
+    page, snapshot = session.page(view), session.catalogue.read()
+    value = given[trigger]
+    side, _, what = trigger.partition("-")
+    if what in ("strategy", "seed"):
+        key = snapshot.key(given[f"{side}-strategy"], given[f"{side}-seed"])
+        chosen: dict[str, Any] = {} if key is None else {side: key}
+        return replace(view, **chosen)
+    if what == "step":
+        fixed: dict[str, Any] = {f"{side}_step": None if value == layout.FOLLOWS else value}
+        return replace(view, **fixed)
+    # Sliders count through what there is; an excess is known of the mean angle alone.
+    changes: dict[str, Any] = {trigger: value}
+    if trigger in ("step", "layer"):
+        there = page.steps if trigger == "step" else page.layers
+        changes = {trigger: there[int(value)]} if int(value) < len(there) else {}
+    elif trigger == "null":
+        changes = {"null": None} if value == layout.RAW else {"null": value, "aggregation": "mean"}
+    elif trigger == "aggregation" and value != "mean":
+        changes["null"] = None
+    return replace(view, **changes)
+
+
+def _rendered(page: Page, session: Session, columns: int) -> tuple[Any, ...]:
+    view, snapshot = page.view, session.catalogue.read()
+    choices: list[list[dict[str, Any]]] = []
+    values: list[Any] = []
+    for side, fixed in zip(page.sides, (view.first_step, view.second_step), strict=True):
+        entry = side.entry
+        steps = entry.steps if entry else []
+        choices += [
+            layout.options(snapshot.strategies),
+            layout.options(snapshot.seeds(entry.strategy) if entry else []),
+            layout.options([layout.FOLLOWS, *steps]),
+        ]
+        follows = layout.FOLLOWS if fixed is None else fixed
+        values += [entry.strategy if entry else None, entry.student.seed if entry else None, follows]
+    choices += [
+        layout.options(snapshot.ways),
+        layout.options([layout.RAW, *page.nulls]),
+        layout.aggregations(),
+        layout.options(page.towers),
+        layout.options(page.teacher_layers),
+        layout.options(page.teacher_layers),
+    ]
+    values += [
+        page.steps.index(view.step) if view.step in page.steps else max(0, len(page.steps) - 1),
+        page.layers.index(view.layer) if view.layer in page.layers else 0,
+        view.way,
+        view.null or layout.RAW,
+        view.aggregation,
+        view.tower,
+        view.low,
+        view.high,
+    ]
+    hidden = {"display": "none"}
+    return (
+        choices,
+        values,
+        max(1, len(page.steps) - 1),
+        layout.marks(page.steps),
+        max(1, len(page.layers) - 1),
+        layout.marks(page.layers),
+        {} if len(page.steps) > 1 else hidden,
+        {} if len(page.towers) > 1 else hidden,
+        figure_of(page, columns),
+        spread_of(page, columns),
+        layout.standings(snapshot, page),
+        view.query(),
+    )
+
+
+def figure_of(page: Page, columns: int = 3) -> go.Figure:
+    """The heat maps of a page."""
+    view = page.view
+    return versus(
+        page.first.sight,
+        page.second.sight,
+        aggregation=view.aggregation or "mean",  # type: ignore[arg-type]  # the page has chosen one that is there
+        null=view.null,
+        columns=columns,
+        notes=page.notes,
+    )
+
+
+def spread_of(page: Page, columns: int = 3) -> go.Figure:
+    """The histograms of a page's pair of teacher layers."""
+    low, high = page.view.low, page.view.high
+    width = 560 if columns > 1 else 300
+    return spread(
+        page.first.sight, page.second.sight, -1 if low is None else low, -1 if high is None else high, width=width
+    )
+
+
+def _watch(app: Dash, session: Session) -> None:
+    def watch(_n: int, query: str | None, version: str | None) -> tuple[Any, Any]:
+        if query is None:
+            raise PreventUpdate
+        now = f"{hash(tuple(source.version() for source in session.catalogue.sources))} {session.measurer.n_done}"
+        page = session.page(View.from_query(query))
+        way = page.view.way or ""
+        keys = dict.fromkeys(side.entry.key for side in page.sides if side.entry is not None)
+        progress: list[Progress] = [p for key in keys if (p := session.measurer.progress(key, way)) is not None]
+        shown = no_update if now == version else now
+        return shown, layout.offer(page, progress)
+
+    app.callback(
+        Output("version", "data"),
+        Output("offer", "children"),
+        Input("look", "n_intervals"),
+        Input("query", "data"),
+        State("version", "data"),
+    )(watch)
+
+
+def _measure(app: Dash, session: Session) -> None:
+    def measure(n_clicks: int | None, query: str | None) -> str:
+        if not n_clicks or query is None:
+            raise PreventUpdate
+        page = session.page(View.from_query(query))
+        wanted = {side.entry.key: side.entry for side in page.sides if side.can_be_measured and side.entry}
+        session.measurer.ask(list(wanted.values()), page.view.way or "")
+        return ", ".join(wanted)
+
+    app.callback(Output("wanted", "data"), Input("measure", "n_clicks"), State("query", "data"))(measure)
+
+
+def _tokens(app: Dash, session: Session) -> None:
+    def tokens(query: str | None, _version: Any) -> list[Any]:
+        if query is None:
+            raise PreventUpdate
+        page = session.page(View.from_query(query))
+        parts: list[Any] = []
+        for side in page.sides:
+            try:
+                parts.append(session.readers.sentences(side, page))
+            except InputError as error:
+                parts.append(html.Div([html.H3(side.sight.label), html.P(f"No tokens: {error}")], className="texts"))
+        return parts
+
+    app.callback(Output("tokens", "children"), Input("query", "data"), Input("version", "data"))(tokens)
+
+
+def _export(app: Dash, session: Session) -> None:
+    def export(_clicks: list[int], query: str | None, columns: int | None) -> tuple[Any, str]:
+        name = str(ctx.triggered_id).removeprefix("export-")
+        if query is None or name not in layout.FORMATS:
+            raise PreventUpdate
+        page = session.page(View.from_query(query))
+        try:
+            content = exported(page, name, columns or 3)
+        except InputError as error:
+            return no_update, str(error)
+        return dcc.send_bytes(content, f"layerangles-compare.{name}"), ""
+
+    app.callback(
+        Output("download", "data"),
+        Output("said", "children"),
+        [Input(f"export-{name}", "n_clicks") for name in layout.FORMATS],
+        State("query", "data"),
+        State("columns", "data"),
+        running=[(Output(f"export-{name}", "disabled"), True, False) for name in layout.FORMATS],
+        prevent_initial_call=True,
+    )(export)
+
+
+def exported(page: Page, name: str, columns: int = 3) -> bytes:
+    """A page as a file: its heat maps, or as ``csv`` its numbers.
+
+    Raises:
+        InputError: an image, and there is no Chrome to make it.
+    """
+    if name == "csv":
+        return page.table().to_csv(index=False).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"compare.{name}"
+        write = write_html if name == "html" else write_image
+        return write(figure_of(page, columns), path).read_bytes()

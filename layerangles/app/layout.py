@@ -1,0 +1,225 @@
+"""The page's elements, and what is put into them. Nothing is decided here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dash import dcc, html
+
+from layerangles.app.catalogue import Snapshot
+from layerangles.app.measuring import Progress
+from layerangles.app.page import Page
+from layerangles.figures import style
+from layerangles.figures.export import CONFIG
+from layerangles.figures.scores import number
+from layerangles.figures.versus import Sight
+from layerangles.quantities import QUANTITIES
+from layerangles.tokens import Sentence
+
+FORMATS = ("html", "png", "svg", "pdf", "csv")
+FOLLOWS = "as the slider"
+RAW = "raw"
+_AGGREGATIONS = {
+    "mean": "mean angle",
+    "median": "median angle",
+    "cosine": "angle of the mean cosine",
+    "acute": "share of acute tokens",
+}
+_GRAPH = CONFIG | {"responsive": False}
+
+
+def layout(title: str) -> html.Div:
+    """The whole page, before anything is chosen."""
+    return html.Div(
+        [
+            dcc.Location(id="location", refresh=False),
+            dcc.Store(id="query"),
+            dcc.Store(id="version"),
+            dcc.Store(id="columns"),
+            dcc.Store(id="wanted"),
+            dcc.Interval(id="look", interval=2000),
+            dcc.Interval(id="tick", interval=1200, disabled=True),
+            dcc.Download(id="download"),
+            html.Header([html.H1(["layerangles compare ", html.Small(title)]), _actions()]),
+            html.Div(id="said", role="status"),
+            html.Main(
+                [
+                    html.Section([_side("first"), _side("second")], className="sides", **_label("checkpoints")),
+                    _sliders(),
+                    _switches(),
+                    html.Div(
+                        [
+                            html.Section(
+                                [
+                                    html.Div(id="offer", role="status"),
+                                    html.Div(dcc.Graph(id="maps", config=_GRAPH), className="wide"),
+                                ],
+                                className="maps",
+                                **_label("angles"),
+                            ),
+                            html.Section(id="scores", className="scores", **_label("scores")),
+                        ],
+                        className="beside",
+                    ),
+                    _pair(),
+                ]
+            ),
+        ]
+    )
+
+
+def _label(text: str) -> dict[str, Any]:
+    return {"aria-label": text}
+
+
+def _actions() -> html.Div:
+    exports = [html.Button(name.upper(), id=f"export-{name}", n_clicks=0) for name in FORMATS]
+    link = html.Button("Copy link", id="copy", n_clicks=0)
+    return html.Div([link, html.Span("Save as"), *exports], className="actions")
+
+
+def _field(text: str, element: Any, identity: str) -> html.Div:
+    return html.Div([html.Label(text, htmlFor=identity, id=f"{identity}-label"), element], className="field")
+
+
+def _dropdown(identity: str) -> dcc.Dropdown:
+    return dcc.Dropdown(id=identity, clearable=False, searchable=True)
+
+
+def _side(name: str) -> html.Fieldset:
+    return html.Fieldset(
+        [
+            html.Legend(f"{name} checkpoint"),
+            _field("strategy", _dropdown(f"{name}-strategy"), f"{name}-strategy"),
+            _field("seed", _dropdown(f"{name}-seed"), f"{name}-seed"),
+            _field("step", _dropdown(f"{name}-step"), f"{name}-step"),
+        ]
+    )
+
+
+def _sliders() -> html.Section:
+    layer = dcc.Slider(id="layer", min=0, max=1, step=1, value=0, updatemode="drag", allow_direct_input=False)
+    step = dcc.Slider(id="step", min=0, max=1, step=1, value=0, updatemode="drag", allow_direct_input=False)
+    play = html.Button("▶ Play", id="play", n_clicks=0, **_label("play the training steps"))
+    return html.Section(
+        [
+            html.Div([html.Div("student layer", className="name"), layer], className="slider"),
+            html.Div([html.Div(["training step", play], className="name"), step], id="course", className="slider"),
+        ],
+        className="sliders",
+        **_label("layer and step"),
+    )
+
+
+def _switches() -> html.Section:
+    def radio(identity: str, text: str) -> html.Fieldset:
+        return html.Fieldset([html.Legend(text), dcc.RadioItems(id=identity, inline=True)], id=f"{identity}-field")
+
+    switches = [
+        radio("way", "space"),
+        radio("null", "angle, or its excess over a null"),
+        radio("aggregation", "over tokens"),
+        radio("tower", "tower"),
+    ]
+    return html.Section(switches, className="switches", **_label("what is shown"))
+
+
+def _pair() -> html.Section:
+    return html.Section(
+        [
+            html.H2("One pair of teacher layers"),
+            html.P("Click on a cell, or choose the layers here."),
+            html.Div(
+                [_field("layer", _dropdown("low"), "low"), _field("and layer", _dropdown("high"), "high")],
+                className="pair",
+            ),
+            html.Div(dcc.Graph(id="spread", config=_GRAPH), className="wide"),
+            dcc.Loading(html.Div(id="tokens"), type="dot"),
+        ],
+        **_label("one pair of teacher layers"),
+    )
+
+
+def options(values: Sequence[Any]) -> list[dict[str, Any]]:
+    """The choices of a dropdown or of radio buttons."""
+    return [{"label": str(value), "value": value} for value in values]
+
+
+def aggregations() -> list[dict[str, Any]]:
+    """The choices of how tokens are aggregated."""
+    return [{"label": _AGGREGATIONS[name], "value": name} for name in QUANTITIES]
+
+
+def marks(values: Sequence[int]) -> dict[str, str]:
+    """The marks of a slider that counts through these values; with many only some have a number."""
+    every = max(1, -(-len(values) // 8))
+    return {str(i): f"{v:,}" if i % every == 0 or i == len(values) - 1 else "" for i, v in enumerate(values)}
+
+
+def offer(page: Page, progress: Sequence[Progress]) -> list[Any]:
+    """What is being measured, or could be."""
+    parts: list[Any] = []
+    for one in progress:
+        bar = [] if one.failed else [html.Progress(value=str(round(one.share, 3)), max="1", **_label(one.words))]
+        share = "" if one.failed else f" {100 * one.share:.0f} %"
+        parts.append(html.P([*bar, f" {one.words}{share}"], className="failed" if one.failed else ""))
+    names = [side.entry.key for side in page.sides if side.can_be_measured and side.entry]
+    if names and not any(not one.failed for one in progress):
+        named = " and ".join(dict.fromkeys(names))
+        parts.append(html.Button(f"Measure {named} in {page.view.way} space", id="measure", n_clicks=0))
+    return parts
+
+
+def standings(snapshot: Snapshot, page: Page) -> list[Any]:
+    """The score table: the best strategy first, with intervals over seeds; the two chosen ones are marked."""
+    table = snapshot.standings()
+    if not len(table):
+        return [html.H2("Scores"), html.P("No scores are known here: they are in a study's directory.")]
+    signs = [("①", page.first.entry), ("②", page.second.entry)]
+    marked = {
+        strategy: "".join(sign for sign, entry in signs if entry is not None and entry.strategy == strategy)
+        for strategy in table["strategy"]
+    }
+    scores = snapshot.scores.drop_duplicates("student").set_index("student")["score"]
+    parts: list[Any] = []
+    for (metric, split), of in table.groupby(["metric", "split"], sort=False):
+        head = html.Tr([html.Th(text, scope="col") for text in ("", "strategy", metric, "95 % over seeds", "seeds")])
+        rows = [
+            html.Tr(
+                [
+                    html.Td(marked[row.strategy]),
+                    html.Th(row.strategy, scope="row"),
+                    html.Td(number(row.score, 4)),
+                    html.Td(f"[{number(row.ci_low, 4)}, {number(row.ci_high, 4)}]" if row.n_seeds > 1 else "–"),
+                    html.Td(str(row.n_seeds)),
+                ],
+                className="chosen" if marked[row.strategy] else "",
+            )
+            for row in of.itertuples()
+        ]
+        own = [f"{sign} {e.key}: {number(float(scores[e.key]), 4)}" for sign, e in signs if e and e.key in scores]
+        table_ = html.Div(html.Table([html.Thead(head), html.Tbody(rows)]), className="wide")
+        parts += [html.H2(f"Scores: {metric}, {split}"), table_, html.P(" · ".join(own))]
+    return parts
+
+
+def sentences(sight: Sight, smallest: Sequence[Sentence], largest: Sequence[Sentence]) -> html.Div:
+    """The texts of the extreme tokens of one checkpoint, every token on the colour of its angle."""
+
+    def listed(title: str, some: Sequence[Sentence]) -> list[Any]:
+        return [html.H4(title), html.Ol([html.Li(_sentence(one)) for one in some])]
+
+    parts = [*listed("smallest angles", smallest), *listed("largest angles", largest)]
+    return html.Div([html.H3(sight.label), *parts], className="texts")
+
+
+def _sentence(sentence: Sentence) -> list[Any]:
+    extreme = sentence.pieces[sentence.extreme]
+    parts: list[Any] = [html.B(f"{extreme.angle_deg:.1f}° ")]
+    for place, piece in enumerate(sentence.pieces):
+        if piece.angle_deg != piece.angle_deg:
+            parts.append(html.Span(piece.text, className="token", title="no angle"))
+            continue
+        look = {"backgroundColor": style.colour_at(piece.angle_deg), "color": style.ink_on(piece.angle_deg)}
+        name = "token extreme" if place == sentence.extreme else "token"
+        parts.append(html.Span(piece.text, className=name, style=look, title=f"{piece.angle_deg:.1f}°"))
+    return parts

@@ -1,0 +1,134 @@
+"""Students are measured on demand, one after another, in a thread of its own, which says how far it is."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerangles.app.catalogue import Entry
+from layerangles.app.sources import STUDENT_RESULT
+from layerangles.errors import InputError
+from layerangles.measure import measure_angles
+from layerangles.nulls import Null
+from layerangles.result import AngleResult
+from layerangles.texts import Text
+
+_NULLS: tuple[Null, ...] = ("N0", "N1", "N5")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How students are measured.
+
+    Attributes:
+        n_texts: at most so many texts, drawn evenly.
+        max_length: tokens after which a text is cut.
+        device: as for :func:`layerangles.measure_angles`.
+        trust_remote_code: whether code that comes with a model may run.
+    """
+
+    n_texts: int = 200
+    max_length: int = 128
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+    def texts(self, entry: Entry) -> list[Text]:
+        """The texts that a student is measured on.
+
+        Raises:
+            InputError: none are known.
+        """
+        texts = entry.source.texts()
+        if len(texts) <= self.n_texts:
+            return list(texts)
+        return [texts[i * len(texts) // self.n_texts] for i in range(self.n_texts)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a measurement is: its words, and the share that is done; ``failed`` where it has ended in an error."""
+
+    words: str
+    share: float = 0.0
+    failed: bool = False
+
+
+class Measurer:
+    """Measures what is asked for. What it has measured is kept in the student's directory, if that can be written.
+
+    Attributes:
+        n_done: how many measurements have come to their end.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="measuring")
+        self._lock = threading.Lock()
+        self._progress: dict[tuple[str, str], Progress] = {}
+        self._unkept: dict[tuple[str, str], AngleResult] = {}
+        self.n_done = 0
+
+    def progress(self, key: str, way: str) -> Progress | None:
+        """Of a student that is measured, or could not be; None where nothing is under way."""
+        with self._lock:
+            return self._progress.get((key, way))
+
+    def unkept(self, key: str, way: str) -> AngleResult | None:
+        """A result that could not be written to the student's directory."""
+        with self._lock:
+            return self._unkept.get((key, way))
+
+    def ask(self, entries: Sequence[Entry], way: str) -> None:
+        """Have students measured, unless they are already waiting for it."""
+        for entry in entries:
+            with self._lock:
+                known = self._progress.get((entry.key, way))
+                if entry.student.directory is None or (known is not None and not known.failed):
+                    continue
+                self._progress[entry.key, way] = Progress(f"{entry.key} waits")
+            self._pool.submit(self._measure, entry, entry.student.directory, way)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _measure(self, entry: Entry, directory: Path, way: str) -> None:
+        def tell(words: str, share: float) -> None:
+            with self._lock:
+                self._progress[entry.key, way] = Progress(f"{entry.key}: {words}", share)
+
+        try:
+            tell("opening", 0.0)
+            result = measure_angles(
+                directory,
+                self._plan.texts(entry),
+                space=way,  # type: ignore[arg-type]  # one of the catalogue's ways
+                nulls=_NULLS,
+                rivals="sums" if way == "teacher" else "none",
+                steps=any(directory.glob("checkpoints/step-*/matching.json")),
+                max_length=self._plan.max_length,
+                device=self._plan.device,
+                trust_remote_code=self._plan.trust_remote_code,
+                progress=tell,
+            )
+            self._keep(entry.key, directory, way, result)
+        except Exception as error:  # the thread must go on, and the page says what was wrong
+            with self._lock:
+                self._progress[entry.key, way] = Progress(f"{entry.key} could not be measured: {error}", failed=True)
+        else:
+            with self._lock:
+                del self._progress[entry.key, way]
+                self.n_done += 1
+
+    def _keep(self, key: str, directory: Path, way: str, result: AngleResult) -> None:
+        # A directory has room for one result, that in teacher space; others are kept for as long as the app runs.
+        if way == "teacher":
+            try:
+                result.save(directory / STUDENT_RESULT, overwrite=True)
+            except (OSError, InputError):
+                pass
+            else:
+                return
+        with self._lock:
+            self._unkept[key, way] = result

@@ -1,0 +1,86 @@
+"""The app itself, bound to this machine by default."""
+
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+
+from dash import Dash
+from flask import Flask, Response, abort, request
+
+from layerangles.app import layout
+from layerangles.app.callbacks import connect
+from layerangles.app.catalogue import Catalogue
+from layerangles.app.measuring import Measurer, Plan
+from layerangles.app.session import Readers, Session
+
+# The browser may load nothing from elsewhere. Dash puts its set-up into the page; plotly compiles shaders.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'self' http://localhost:*"
+    " http://127.0.0.1:*; base-uri 'none'; form-action 'none'"
+)
+
+
+def create_app(catalogue: Catalogue, plan: Plan, *, hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")) -> Dash:
+    """The app, not yet served.
+
+    Args:
+        catalogue: the students that can be chosen; all that is ever read.
+        plan: how students are measured on demand.
+        hosts: the names by which the app may be called; a request for any other is refused.
+    """
+    server = Flask("layerangles.app", static_folder=None)
+    title = ", ".join(source.name for source in catalogue.sources)
+    app = Dash(
+        "layerangles.app",
+        server=server,
+        assets_folder=str(Path(__file__).with_name("assets")),
+        title="layerangles compare",
+        update_title="",
+        add_log_handler=False,
+    )
+    app.layout = layout.layout(title)
+    session = Session(catalogue, Measurer(plan), plan, Readers(plan))
+    _guard(server, hosts)
+    connect(app, session)
+    return app
+
+
+def serve(app: Dash, host: str, port: int) -> None:
+    """Serve until Ctrl-C."""
+    from waitress import serve as waitress_serve
+
+    waitress_serve(app.server, host=host, port=port, threads=4, ident=None, _quiet=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that is bound to this address.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _guard(server: Flask, hosts: Sequence[str]) -> None:
+    """Refuse what another page in the same browser may send: other names for this machine, other origins."""
+    allowed = set(hosts)
+
+    @server.before_request
+    def check() -> None:
+        name = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
+        if name not in allowed:
+            abort(403, description=f"The host {request.host!r} is not one that this app answers to.")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.split("://", 1)[-1] != request.host:
+            abort(403, description="The request comes from another page.")
+
+    @server.after_request
+    def policy(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
