@@ -10,7 +10,7 @@ from layerangles.app.measuring import Progress
 from layerangles.app.page import Page
 from layerangles.figures import style
 from layerangles.figures.export import CONFIG
-from layerangles.figures.scores import number
+from layerangles.figures.scores import Ends, interval, number
 from layerangles.figures.versus import Sight
 from layerangles.quantities import QUANTITIES
 from layerangles.tokens import Sentence
@@ -186,15 +186,15 @@ def standings(snapshot: Snapshot, page: Page) -> list[Any]:
         rows = [
             html.Tr(
                 [
-                    html.Td(marked[row.strategy]),
-                    html.Th(row.strategy, scope="row"),
-                    html.Td(number(row.score, 4)),
-                    html.Td(f"[{number(row.ci_low, 4)}, {number(row.ci_high, 4)}]" if row.n_seeds > 1 else "–"),
-                    html.Td(str(row.n_seeds)),
+                    html.Td(marked[row["strategy"]]),
+                    html.Th(row["strategy"], scope="row"),
+                    html.Td(number(row["score"], 4)),
+                    html.Td(interval(Ends(row["ci_low"], row["ci_high"]), 4)),
+                    html.Td(str(row["n_seeds"])),
                 ],
-                className="chosen" if marked[row.strategy] else "",
+                className="chosen" if marked[row["strategy"]] else "",
             )
-            for row in of.itertuples()
+            for row in of.to_dict("records")
         ]
         own = [f"{sign} {e.key}: {number(float(scores[e.key]), 4)}" for sign, e in signs if e and e.key in scores]
         table_ = html.Div(html.Table([html.Thead(head), html.Tbody(rows)]), className="wide")
