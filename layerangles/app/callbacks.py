@@ -55,46 +55,44 @@ def connect(app: Dash, session: Session) -> None:
 def _show(app: Dash, session: Session) -> None:
     names = [*_CHOICES, "step", "layer", *_SWITCHES]
 
-    def show(
-        search: str,
-        _version: Any,
-        columns: int | None,
-        _tick: int,
-        click: Any,
-        values: list[Any],
-        query: str | None,
-    ) -> tuple[Any, ...]:
-        given = dict(zip(names, values, strict=True))
+    def show(moved: list[Any], events: dict[str, Any], query: str | None) -> dict[str, Any]:
+        given = dict(zip(names, moved, strict=True))
         trigger = str(ctx.triggered_id)
-        view = View.from_query(query or search or "")
+        view = View.from_query(query or events["search"] or "")
         if query is not None and trigger in names:
             view = _chosen(view, given, trigger, session)
         elif query is not None and trigger == "tick":
             steps = session.page(view).steps
             at = steps.index(view.step) if view.step in steps else -1
             view = replace(view, step=steps[(at + 1) % len(steps)] if steps else None)
-        elif query is not None and trigger == "maps" and click:
-            low, high = sorted(int(click["points"][0][axis]) for axis in ("x", "y"))
+        elif query is not None and trigger == "maps" and events["click"]:
+            low, high = sorted(int(events["click"]["points"][0][axis]) for axis in ("x", "y"))
             view = view if low == high else replace(view, low=low, high=high)
-        return _rendered(session.page(view), session, columns or 3)
+        return _rendered(session.page(view), session, events["columns"] or 3)
 
     app.callback(
-        [Output(name, "options") for name in (*_CHOICES, *_SWITCHES)],
-        [Output(name, "value") for name in names],
-        *(Output(name, attribute) for name in ("step", "layer") for attribute in ("max", "marks")),
-        Output("course", "style"),
-        Output("tower-field", "style"),
-        Output("maps", "figure"),
-        Output("spread", "figure"),
-        Output("scores", "children"),
-        Output("query", "data"),
-        Input("location", "search"),
-        Input("version", "data"),
-        Input("columns", "data"),
-        Input("tick", "n_intervals"),
-        Input("maps", "clickData"),
-        [Input(name, "value") for name in names],
-        State("query", "data"),
+        output={
+            "choices": [Output(name, "options") for name in (*_CHOICES, *_SWITCHES)],
+            "values": [Output(name, "value") for name in names],
+            "sliders": [Output(name, attribute) for name in ("step", "layer") for attribute in ("max", "marks")],
+            "course": Output("course", "style"),
+            "tower": Output("tower-field", "style"),
+            "maps": Output("maps", "figure"),
+            "spread": Output("spread", "figure"),
+            "scores": Output("scores", "children"),
+            "query": Output("query", "data"),
+        },
+        inputs={
+            "moved": [Input(name, "value") for name in names],
+            "events": {
+                "search": Input("location", "search"),
+                "version": Input("version", "data"),
+                "columns": Input("columns", "data"),
+                "tick": Input("tick", "n_intervals"),
+                "click": Input("maps", "clickData"),
+            },
+        },
+        state={"query": State("query", "data")},
     )(show)
 
 
@@ -122,7 +120,7 @@ def _chosen(view: View, given: dict[str, Any], trigger: str, session: Session) -
     return replace(view, **changes)
 
 
-def _rendered(page: Page, session: Session, columns: int) -> tuple[Any, ...]:
+def _rendered(page: Page, session: Session, columns: int) -> dict[str, Any]:
     view, snapshot = page.view, session.catalogue.read()
     choices: list[list[dict[str, Any]]] = []
     values: list[Any] = []
@@ -155,20 +153,18 @@ def _rendered(page: Page, session: Session, columns: int) -> tuple[Any, ...]:
         view.high,
     ]
     hidden = {"display": "none"}
-    return (
-        choices,
-        values,
-        max(1, len(page.steps) - 1),
-        layout.marks(page.steps),
-        max(1, len(page.layers) - 1),
-        layout.marks(page.layers),
-        {} if len(page.steps) > 1 else hidden,
-        {} if len(page.towers) > 1 else hidden,
-        figure_of(page, columns),
-        spread_of(page, columns),
-        layout.standings(snapshot, page),
-        view.query(),
-    )
+    sliders = [x for there in (page.steps, page.layers) for x in (max(1, len(there) - 1), layout.marks(there))]
+    return {
+        "choices": choices,
+        "values": values,
+        "sliders": sliders,
+        "course": {} if len(page.steps) > 1 else hidden,
+        "tower": {} if len(page.towers) > 1 else hidden,
+        "maps": figure_of(page, columns),
+        "spread": spread_of(page, columns),
+        "scores": layout.standings(snapshot, page),
+        "query": view.query(),
+    }
 
 
 def figure_of(page: Page, columns: int = 3) -> go.Figure:
@@ -255,11 +251,9 @@ def _export(app: Dash, session: Session) -> None:
         return dcc.send_bytes(content, f"layerangles-compare.{name}"), ""
 
     app.callback(
-        Output("download", "data"),
-        Output("said", "children"),
-        [Input(f"export-{name}", "n_clicks") for name in layout.FORMATS],
-        State("query", "data"),
-        State("columns", "data"),
+        output=(Output("download", "data"), Output("said", "children")),
+        inputs={"_clicks": [Input(f"export-{name}", "n_clicks") for name in layout.FORMATS]},
+        state={"query": State("query", "data"), "columns": State("columns", "data")},
         running=[(Output(f"export-{name}", "disabled"), True, False) for name in layout.FORMATS],
         prevent_initial_call=True,
     )(export)

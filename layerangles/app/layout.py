@@ -25,6 +25,9 @@ _AGGREGATIONS = {
     "acute": "share of acute tokens",
 }
 _GRAPH = CONFIG | {"responsive": False}
+_NOTHING = {
+    "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "height": 480}
+}  # until the first answer
 
 
 def layout(title: str) -> html.Div:
@@ -51,7 +54,7 @@ def layout(title: str) -> html.Div:
                             html.Section(
                                 [
                                     html.Div(id="offer", role="status"),
-                                    html.Div(dcc.Graph(id="maps", config=_GRAPH), className="wide"),
+                                    html.Div(dcc.Graph(id="maps", figure=_NOTHING, config=_GRAPH), className="wide"),
                                 ],
                                 className="maps",
                                 **_label("angles"),
@@ -132,7 +135,7 @@ def _pair() -> html.Section:
                 [_field("layer", _dropdown("low"), "low"), _field("and layer", _dropdown("high"), "high")],
                 className="pair",
             ),
-            html.Div(dcc.Graph(id="spread", config=_GRAPH), className="wide"),
+            html.Div(dcc.Graph(id="spread", figure=_NOTHING, config=_GRAPH), className="wide"),
             dcc.Loading(html.Div(id="tokens"), type="dot"),
         ],
         **_label("one pair of teacher layers"),
