@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,6 +16,9 @@ from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 from layerangles.result import AngleResult
 from layerangles.texts import Text
+
+if TYPE_CHECKING:
+    from kd_train.source import StudySource
 
 _CONFIDENCE = 0.95
 
@@ -67,6 +71,12 @@ class StudyFolder:
     def texts(self, n: int) -> list[Text]:
         """The first ``n`` texts of the dev split, on which angles are measured; the data are fetched if need be."""
         return self.study.task.load().texts("dev")[:n]
+
+    def source(self) -> "StudySource":
+        """Its students, as :func:`layerangles.compare` reads them."""
+        from kd_train.source import StudySource
+
+        return StudySource(self.path)
 
     def _repr_html_(self) -> str:
         parts = [glance.line(f"Study {self.name}"), glance.table(_about(self))]

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerangles.app.embed import compare
     from layerangles.arrays import measure_arrays
     from layerangles.checkpoints import open_student
     from layerangles.errors import InputError
@@ -15,12 +16,21 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["AngleResult", "InputError", "__version__", "measure_angles", "measure_arrays", "open_student"]
+__all__ = [
+    "AngleResult",
+    "InputError",
+    "__version__",
+    "compare",
+    "measure_angles",
+    "measure_arrays",
+    "open_student",
+]
 
 # Imported when first asked for, so that `import layerangles` does not wait for torch and transformers.
 _HOME = {
     "AngleResult": "layerangles.result",
     "InputError": "layerangles.errors",
+    "compare": "layerangles.app.embed",
     "measure_angles": "layerangles.measure",
     "measure_arrays": "layerangles.arrays",
     "open_student": "layerangles.checkpoints",

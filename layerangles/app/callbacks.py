@@ -10,7 +10,6 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from layerangles.app import layout
-from layerangles.app.measuring import Progress
 from layerangles.app.page import Page
 from layerangles.app.session import Session
 from layerangles.app.view import View
@@ -24,7 +23,7 @@ _SWITCHES = ("way", "null", "aggregation", "tower", "low", "high")
 
 _LINK = """function(query) {
     if (query) { window.history.replaceState(null, "", window.location.pathname + query); }
-    return document.title;
+    return query;
 }"""
 _COPY = """async function(n) {
     if (!n) { return "Copy link"; }
@@ -46,7 +45,7 @@ def connect(app: Dash, session: Session) -> None:
     _measure(app, session)
     _tokens(app, session)
     _export(app, session)
-    app.clientside_callback(_LINK, Output("version", "className"), Input("query", "data"))
+    app.clientside_callback(_LINK, Output("address", "data"), Input("query", "data"))
     app.clientside_callback(_COPY, Output("copy", "children"), Input("copy", "n_clicks"))
     app.clientside_callback(_PLAY, Output("tick", "disabled"), Output("play", "children"), Input("play", "n_clicks"))
     app.clientside_callback(_COLUMNS, Output("columns", "data"), Input("look", "n_intervals"), State("columns", "data"))
@@ -190,34 +189,37 @@ def spread_of(page: Page, columns: int = 3) -> go.Figure:
 
 
 def _watch(app: Dash, session: Session) -> None:
-    def watch(_n: int, query: str | None, version: str | None) -> tuple[Any, Any]:
+    def watch(_n: int, query: str | None, _wanted: Any, version: str | None) -> tuple[Any, ...]:
         if query is None:
             raise PreventUpdate
         now = f"{hash(tuple(source.version() for source in session.catalogue.sources))} {session.measurer.n_done}"
         page = session.page(View.from_query(query))
         way = page.view.way or ""
         keys = dict.fromkeys(side.entry.key for side in page.sides if side.entry is not None)
-        progress: list[Progress] = [p for key in keys if (p := session.measurer.progress(key, way)) is not None]
-        shown = no_update if now == version else now
-        return shown, layout.offer(page, progress)
+        progress = [p for key in keys if (p := session.measurer.progress(key, way)) is not None]
+        offered = layout.offer(page, progress)
+        return (no_update if now == version else now), layout.under_way(progress), offered, not offered
 
     app.callback(
         Output("version", "data"),
-        Output("offer", "children"),
+        Output("progress", "children"),
+        Output("measure", "children"),
+        Output("measure", "hidden"),
         Input("look", "n_intervals"),
         Input("query", "data"),
+        Input("wanted", "data"),
         State("version", "data"),
     )(watch)
 
 
 def _measure(app: Dash, session: Session) -> None:
-    def measure(n_clicks: int | None, query: str | None) -> str:
+    def measure(n_clicks: int, query: str | None) -> int:
         if not n_clicks or query is None:
             raise PreventUpdate
         page = session.page(View.from_query(query))
         wanted = {side.entry.key: side.entry for side in page.sides if side.can_be_measured and side.entry}
         session.measurer.ask(list(wanted.values()), page.view.way or "")
-        return ", ".join(wanted)
+        return n_clicks
 
     app.callback(Output("wanted", "data"), Input("measure", "n_clicks"), State("query", "data"))(measure)
 

@@ -16,7 +16,7 @@ from layerangles.quantities import QUANTITIES
 from layerangles.tokens import Sentence
 
 FORMATS = ("html", "png", "svg", "pdf", "csv")
-FOLLOWS = "as the slider"
+FOLLOWS = "follows the slider"
 RAW = "raw"
 _AGGREGATIONS = {
     "mean": "mean angle",
@@ -39,6 +39,7 @@ def layout(title: str) -> html.Div:
             dcc.Store(id="version"),
             dcc.Store(id="columns"),
             dcc.Store(id="wanted"),
+            dcc.Store(id="address"),
             dcc.Interval(id="look", interval=2000),
             dcc.Interval(id="tick", interval=1200, disabled=True),
             dcc.Download(id="download"),
@@ -49,21 +50,11 @@ def layout(title: str) -> html.Div:
                     html.Section([_side("first"), _side("second")], className="sides", **_label("checkpoints")),
                     _sliders(),
                     _switches(),
+                    html.Section([_offer(), _graph("maps")], **_label("angles")),
                     html.Div(
-                        [
-                            html.Section(
-                                [
-                                    html.Div(id="offer", role="status"),
-                                    html.Div(dcc.Graph(id="maps", figure=_NOTHING, config=_GRAPH), className="wide"),
-                                ],
-                                className="maps",
-                                **_label("angles"),
-                            ),
-                            html.Section(id="scores", className="scores", **_label("scores")),
-                        ],
-                        className="beside",
+                        [_pair(), html.Section(id="scores", className="scores", **_label("scores"))], className="beside"
                     ),
-                    _pair(),
+                    dcc.Loading(html.Section(id="tokens", **_label("tokens")), type="dot"),
                 ]
             ),
         ]
@@ -126,6 +117,14 @@ def _switches() -> html.Section:
     return html.Section(switches, className="switches", **_label("what is shown"))
 
 
+def _offer() -> html.Div:
+    return html.Div([html.Div(id="progress", role="status"), html.Button(id="measure", n_clicks=0, hidden=True)])
+
+
+def _graph(identity: str) -> html.Div:
+    return html.Div(dcc.Graph(id=identity, figure=_NOTHING, config=_GRAPH), className="wide")
+
+
 def _pair() -> html.Section:
     return html.Section(
         [
@@ -135,8 +134,7 @@ def _pair() -> html.Section:
                 [_field("layer", _dropdown("low"), "low"), _field("and layer", _dropdown("high"), "high")],
                 className="pair",
             ),
-            html.Div(dcc.Graph(id="spread", figure=_NOTHING, config=_GRAPH), className="wide"),
-            dcc.Loading(html.Div(id="tokens"), type="dot"),
+            _graph("spread"),
         ],
         **_label("one pair of teacher layers"),
     )
@@ -158,18 +156,24 @@ def marks(values: Sequence[int]) -> dict[str, str]:
     return {str(i): f"{v:,}" if i % every == 0 or i == len(values) - 1 else "" for i, v in enumerate(values)}
 
 
-def offer(page: Page, progress: Sequence[Progress]) -> list[Any]:
-    """What is being measured, or could be."""
-    parts: list[Any] = []
+def under_way(progress: Sequence[Progress]) -> list[html.P]:
+    """How far measurements are, and which have failed."""
+    parts = []
     for one in progress:
-        bar = [] if one.failed else [html.Progress(value=str(round(one.share, 3)), max="1", **_label(one.words))]
-        share = "" if one.failed else f" {100 * one.share:.0f} %"
-        parts.append(html.P([*bar, f" {one.words}{share}"], className="failed" if one.failed else ""))
-    names = [side.entry.key for side in page.sides if side.can_be_measured and side.entry]
-    if names and not any(not one.failed for one in progress):
-        named = " and ".join(dict.fromkeys(names))
-        parts.append(html.Button(f"Measure {named} in {page.view.way} space", id="measure", n_clicks=0))
+        if one.failed:
+            parts.append(html.P(one.words, className="failed"))
+        else:
+            bar = html.Progress(value=str(round(one.share, 3)), max="1", **_label(one.words))
+            parts.append(html.P([bar, f" {one.words} {100 * one.share:.0f} %"]))
     return parts
+
+
+def offer(page: Page, progress: Sequence[Progress]) -> str:
+    """What the button to measure says; empty where nothing can be measured, or something is."""
+    names = dict.fromkeys(side.entry.key for side in page.sides if side.can_be_measured and side.entry)
+    if not names or any(not one.failed for one in progress):
+        return ""
+    return f"Measure {' and '.join(names)} in {page.view.way} space"
 
 
 def standings(snapshot: Snapshot, page: Page) -> list[Any]:

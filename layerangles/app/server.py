@@ -1,6 +1,7 @@
 """The app itself, bound to this machine by default."""
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def serve(app: Dash, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
     from waitress import serve as waitress_serve
 
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that a request waits for its turn is no news
     waitress_serve(app.server, host=host, port=port, threads=4, ident=None, _quiet=True)
 
 
