@@ -47,7 +47,7 @@ class StudySource:
         directories = self._folder.students()
         here = [student_in(path, path.name, of.get(path.name, ()), self._files) for path in directories]
         names = {student.name for student in here}
-        return [*here, *(Student(name, None, tuple(of[name])) for name in sorted(of) if name not in names)]
+        return [*here, *(Student(name, None, tuple(of[name])) for name in of if name not in names)]
 
     def scores(self) -> pd.DataFrame:
         """By the metric that the study decides by; empty until a student is finished."""
