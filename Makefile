@@ -3,6 +3,7 @@
 # make test-long  the long ones: real studies, a real Slurm; half an hour
 # make test-fast  every test but those that take minutes
 # make notebooks  execute the notebooks of examples/ anew, and store what they put out
+# make docs       the documentation site, into build/site; nothing is executed or trained for it
 # make lint       ruff and mypy
 # make setup      only what the others do first: install into .venv
 # make clean      remove what tools leave behind; to start over, remove .venv as well
@@ -15,7 +16,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-fast test-long notebooks lint clean
+.PHONY: help setup demo test test-fast test-long notebooks docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,11 @@ test-fast: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/python examples/notebooks/execute.py $(ARGS)
+
+# The theme's notice of its successor would be all that is printed.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build --strict $(ARGS)
 
 # All three are run, so that one failure does not hide the others.
 lint: $(INSTALLED)

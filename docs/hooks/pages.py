@@ -1,0 +1,85 @@
+"""What mkdocs is told beyond ``mkdocs.yml``: pages made at build, notebooks of examples/, links that leave docs/."""
+
+import logging
+import re
+from pathlib import Path
+
+import check  # beside this file, which mkdocs puts on the path while it loads it
+import reference
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+TUTORIALS = "notebooks"
+STUDIES_PAGE = "studies.md"
+
+# A warning of this logger ends a strict build.
+_log = logging.getLogger("mkdocs.plugins.layerangles")
+
+
+# Before mkdocs-jupyter's own, which takes what is a notebook by then.
+@event_priority(100)
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the notebooks of examples/, where they lie, and the pages that are made of the code."""
+    root = Path(config.config_file_path).parent
+    for notebook in sorted((root / "examples" / "notebooks").glob("*.ipynb")):
+        # As if examples/ were a second docs/: mkdocs-jupyter asks for the directory, and forgets a path given as such.
+        file = File(f"{TUTORIALS}/{notebook.name}", str(root / "examples"), config.site_dir, config.use_directory_urls)
+        files.append(file)
+    files.append(File.generated(config, "commands.md", content=reference.commands_page()))
+    files.append(File.generated(config, "study-file.md", content=reference.study_page()))
+    files.append(File.generated(config, STUDIES_PAGE, content=reference.studies_page(root / "examples" / "studies")))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Links to files of the repository: to the page that shows them, or else to nothing, with their path."""
+    return inside_links(markdown, "../" * page.file.src_uri.count("/"))
+
+
+def inside_links(markdown: str, up: str = "") -> str:
+    """The page with its links out of docs/ turned into links of the site.
+
+    Args:
+        markdown: the page.
+        up: the way from the page's folder to that of the site.
+    """
+
+    def replaced(link: re.Match[str]) -> str:
+        text, path = link["text"], link["path"]
+        if study := re.fullmatch(r"examples/studies/([\w-]+)\.yaml", path):
+            return f"[{text}]({up}{STUDIES_PAGE}#{study[1]})"
+        if notebook := re.fullmatch(r"examples/notebooks/([\w-]+\.ipynb)", path):
+            return f"[{text}]({up}{TUTORIALS}/{notebook[1]})"
+        return f"{text} (`{path}`)"
+
+    return re.sub(rf"(?<!!)\[(?P<text>[^\]]*)\]\({re.escape(up)}\.\./(?P<path>[^)#]+)(?:#[^)]*)?\)", replaced, markdown)
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """A notebook in the clothes of the site."""
+    return plain_notebook(html) if page.file.src_uri.endswith(".ipynb") else html
+
+
+def plain_notebook(html: str) -> str:
+    """What mkdocs-jupyter made of a notebook, without what it brings along for JupyterLab's looks.
+
+    That is 600 kB of styles a page, which know nothing of the dark palette, and scripts from other hosts, which the
+    notebooks do not need: figures are stored as SVG, and formulas as text. Code takes the site's colours; drawings are
+    left out of the search; links to other notebooks lead to their pages.
+    """
+    html = html[html.index('<div class="jupyter-wrapper">') :]
+    html = html.replace("highlight-ipynb", "highlight")
+    html = re.sub(r'<div (?:id="[^"]*" )?class="clipboard-copy-txt"[^>]*>.*?</div>', "", html, flags=re.DOTALL)
+    html = re.sub(r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>', "", html, flags=re.DOTALL)
+    html = re.sub(
+        r'(<div class="[^"]*jp-Rendered(?:SVG|HTMLCommon jp-RenderedHTML)\b[^"]*")', r"\1 data-search-exclude", html
+    )
+    return re.sub(r'href="([\w-]+)\.ipynb"', r'href="\1.html"', html)
+
+
+def on_post_build(*, config: MkDocsConfig) -> None:
+    """Look through all that was built: what mkdocs itself does not check."""
+    for problem in check.problems(Path(config.site_dir)):
+        _log.warning(problem)

@@ -1,0 +1,45 @@
+"""Docstrings as mkdocstrings wants them: roles such as ``:func:`layerangles.measure_angles``` become links."""
+
+import re
+from typing import Any
+
+import griffe
+
+_ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`(?P<target>[\w.]+)`")
+# griffe runs through doctests under the plural alone.
+_EXAMPLE = re.compile(r"^(\s*)Example:(\s*)$", re.MULTILINE)
+
+
+class Roles(griffe.Extension):
+    """Rewrites every docstring of a package once it is loaded."""
+
+    def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **kwargs: Any) -> None:  # noqa: ARG002
+        """Called by griffe when all of a package is known."""
+        _rewrite(pkg)
+
+
+def _rewrite(obj: griffe.Object) -> None:
+    if obj.docstring is not None:
+        obj.docstring.value = as_markdown(obj.docstring.value, obj)
+    for member in obj.members.values():
+        if isinstance(member, griffe.Object):  # an alias is rewritten where it comes from
+            _rewrite(member)
+
+
+def as_markdown(text: str, scope: griffe.Object) -> str:
+    """A docstring with its roles as links. A link to what has no page stays code; it is looked up at the end."""
+
+    def link(role: re.Match[str]) -> str:
+        target = role["target"]
+        return f'<autoref identifier="{full_name(target, scope)}" optional><code>{target}</code></autoref>'
+
+    return _EXAMPLE.sub(r"\1Examples:\2", _ROLE.sub(link, text))
+
+
+def full_name(target: str, scope: griffe.Object) -> str:
+    """Where a name leads that is written in the docstring of an object."""
+    first, dot, rest = target.partition(".")
+    try:
+        return scope.resolve(first) + dot + rest
+    except griffe.NameResolutionError:
+        return target
