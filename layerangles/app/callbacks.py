@@ -74,8 +74,7 @@ def _show(app: Dash, session: Session) -> None:
             "choices": [Output(name, "options") for name in (*_CHOICES, *_SWITCHES)],
             "values": [Output(name, "value") for name in names],
             "sliders": [Output(name, attribute) for name in ("step", "layer") for attribute in ("max", "marks")],
-            "course": Output("course", "style"),
-            "tower": Output("tower-field", "style"),
+            "hidden": [Output(name, "hidden") for name in ("course", "depth", "tower-field", "pair")],
             "maps": Output("maps", "figure"),
             "spread": Output("spread", "figure"),
             "scores": Output("scores", "children"),
@@ -151,14 +150,12 @@ def _rendered(page: Page, session: Session, columns: int) -> dict[str, Any]:
         view.low,
         view.high,
     ]
-    hidden = {"display": "none"}
     sliders = [x for there in (page.steps, page.layers) for x in (max(1, len(there) - 1), layout.marks(there))]
     return {
         "choices": choices,
         "values": values,
         "sliders": sliders,
-        "course": {} if len(page.steps) > 1 else hidden,
-        "tower": {} if len(page.towers) > 1 else hidden,
+        "hidden": [len(of) < 2 for of in (page.steps, page.layers, page.towers, page.teacher_layers)],
         "maps": figure_of(page, columns),
         "spread": spread_of(page, columns),
         "scores": layout.standings(snapshot, page),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import plotly.graph_objects as go
 from dash import dcc, html
 
 from layerangles.app.catalogue import Snapshot
@@ -11,7 +12,8 @@ from layerangles.app.page import Page
 from layerangles.figures import style
 from layerangles.figures.export import CONFIG
 from layerangles.figures.scores import Ends, interval, number
-from layerangles.figures.versus import Sight
+from layerangles.figures.spread import spread
+from layerangles.figures.versus import Sight, versus
 from layerangles.quantities import QUANTITIES
 from layerangles.tokens import Sentence
 
@@ -25,9 +27,7 @@ _AGGREGATIONS = {
     "acute": "share of acute tokens",
 }
 _GRAPH = CONFIG | {"responsive": False}
-_NOTHING = {
-    "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "height": 480}
-}  # until the first answer
+_WAITING = Sight("", None, "…")  # until the first answer
 
 
 def layout(title: str) -> html.Div:
@@ -50,7 +50,7 @@ def layout(title: str) -> html.Div:
                     html.Section([_side("first"), _side("second")], className="sides", **_label("checkpoints")),
                     _sliders(),
                     _switches(),
-                    html.Section([_offer(), _graph("maps")], **_label("angles")),
+                    html.Section([_offer(), _graph("maps", versus(_WAITING, _WAITING))], **_label("angles")),
                     html.Div(
                         [_pair(), html.Section(id="scores", className="scores", **_label("scores"))], className="beside"
                     ),
@@ -96,7 +96,7 @@ def _sliders() -> html.Section:
     play = html.Button("▶ Play", id="play", n_clicks=0, **_label("play the training steps"))
     return html.Section(
         [
-            html.Div([html.Div("student layer", className="name"), layer], className="slider"),
+            html.Div([html.Div("student layer", className="name"), layer], id="depth", className="slider"),
             html.Div([html.Div(["training step", play], className="name"), step], id="course", className="slider"),
         ],
         className="sliders",
@@ -121,8 +121,8 @@ def _offer() -> html.Div:
     return html.Div([html.Div(id="progress", role="status"), html.Button(id="measure", n_clicks=0, hidden=True)])
 
 
-def _graph(identity: str) -> html.Div:
-    return html.Div(dcc.Graph(id=identity, figure=_NOTHING, config=_GRAPH), className="wide")
+def _graph(identity: str, figure: go.Figure) -> html.Div:
+    return html.Div(dcc.Graph(id=identity, figure=figure, config=_GRAPH), className="wide")
 
 
 def _pair() -> html.Section:
@@ -134,8 +134,9 @@ def _pair() -> html.Section:
                 [_field("layer", _dropdown("low"), "low"), _field("and layer", _dropdown("high"), "high")],
                 className="pair",
             ),
-            _graph("spread"),
+            _graph("spread", spread(_WAITING, _WAITING, 0, 1)),
         ],
+        id="pair",
         **_label("one pair of teacher layers"),
     )
 
