@@ -44,13 +44,17 @@ def pair_values(data: xr.Dataset, aggregation: Aggregation, null: str | None = N
         ``[…, student_layer, layer_a, layer_b]``; NaN where there is no angle.
 
     Raises:
-        InputError: a null with another aggregation, whose null is not kept; or no such aggregation.
+        InputError: a null with another aggregation, whose null is not kept, or one that was not measured; no such
+            aggregation; or a median where no histogram is kept.
     """
     if aggregation not in AGGREGATIONS:
         raise InputError(f"the aggregation is {aggregation!r}; allowed are {', '.join(map(repr, AGGREGATIONS))}.")
     if null is not None:
         if aggregation != "mean":
             raise InputError(f"the excess over {null} is known of mean angles alone, not of {aggregation!r}.")
+        measured = [str(name) for name in data["null"].values] if "null" in data.dims else []
+        if null not in measured:
+            raise InputError(f"the null {null!r} was not measured; measured were {', '.join(measured) or 'none'}.")
         return data["excess_deg"].sel(null=null)
     values: xr.DataArray
     match aggregation:
@@ -61,6 +65,8 @@ def pair_values(data: xr.Dataset, aggregation: Aggregation, null: str | None = N
         case "acute":
             values = 100 * data["acute_fraction"]
         case "median":
+            if "histogram" not in data:
+                raise InputError("in gradient space there are no tokens, and so no median over them.")
             values = xr.apply_ufunc(_median_angle, data["histogram"], input_core_dims=[["bin"]])
     return values
 

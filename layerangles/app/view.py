@@ -1,11 +1,15 @@
 """What is being looked at: two checkpoints and how they are shown; as a link's query, and back."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 Pair = tuple[int, int]
+
+_LARGEST = 999_999_999
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,13 @@ def _whole(value: Any) -> int | None:
     >>> _whole("12"), _whole(3), _whole("-1"), _whole("x"), _whole(True), _whole("²")
     (12, 3, None, None, None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    text = str(value)
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value <= _LARGEST else None
+    is_whole = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
+    return int(value) if is_whole else None
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """A text that can stand in a link, or None: half a surrogate pair, which JSON may hold, cannot."""
+    is_text = isinstance(value, str) and value and not _SURROGATE.search(value)
+    return value if is_text else None
