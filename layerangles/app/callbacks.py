@@ -134,7 +134,7 @@ def _rendered(page: Page, session: Session, columns: int) -> dict[str, Any]:
         values += [entry.strategy if entry else None, entry.student.seed if entry else None, follows]
     choices += [
         layout.options(snapshot.ways),
-        layout.options([layout.RAW, *page.nulls]),
+        layout.nulls(page.nulls),
         layout.aggregations(),
         layout.options(page.towers),
         layout.options(page.teacher_layers),

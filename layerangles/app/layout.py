@@ -14,7 +14,7 @@ from layerangles.figures.export import CONFIG
 from layerangles.figures.scores import Ends, interval, number
 from layerangles.figures.spread import spread
 from layerangles.figures.versus import Sight, versus
-from layerangles.quantities import QUANTITIES
+from layerangles.quantities import NULL_MEANINGS, QUANTITIES
 from layerangles.tokens import Sentence
 
 FORMATS = ("html", "png", "svg", "pdf", "csv")
@@ -96,8 +96,20 @@ def _sliders() -> html.Section:
     play = html.Button("▶ Play", id="play", n_clicks=0, **_label("play the training steps"))
     return html.Section(
         [
-            html.Div([html.Div("student layer", className="name"), layer], id="depth", className="slider"),
-            html.Div([html.Div(["training step", play], className="name"), step], id="course", className="slider"),
+            html.Div(
+                [html.Div("student layer", className="name"), layer],
+                id="depth",
+                className="slider",
+                role="group",
+                **_label("student layer"),
+            ),
+            html.Div(
+                [html.Div(["training step", play], className="name"), step],
+                id="course",
+                className="slider",
+                role="group",
+                **_label("training step"),
+            ),
         ],
         className="sliders",
         **_label("layer and step"),
@@ -144,6 +156,12 @@ def _pair() -> html.Section:
 def options(values: Sequence[Any]) -> list[dict[str, Any]]:
     """The choices of a dropdown or of radio buttons."""
     return [{"label": str(value), "value": value} for value in values]
+
+
+def nulls(names: Sequence[str]) -> list[dict[str, Any]]:
+    """The choices of what is shown: the angle itself, or its excess over one of these nulls."""
+    excesses = [{"label": name, "value": name, "title": f"{name}: {NULL_MEANINGS.get(name, '')}"} for name in names]
+    return [{"label": "angle", "value": RAW, "title": "the angle itself"}, *excesses]
 
 
 def aggregations() -> list[dict[str, Any]]:

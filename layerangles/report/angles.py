@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from layerangles import figures
 from layerangles.figures.scores import Ends, with_interval
+from layerangles.quantities import NULL_MEANINGS
 from layerangles.report.page import Part, Section, Subheading
 from layerangles.result import AngleResult
 
@@ -25,15 +26,6 @@ _WHAT = (
     "The angle between two teacher layers, seen from a layer of the student, says what a pull towards one has in "
     "common with a pull towards the other. An acute angle alone says little: independent layers of equal norm make 60°."
 )
-_NULLS = {
-    "N0": "what independent layers of the measured norms would make",
-    "N1": "the same angle seen from the student's state at another token, which has nothing to do with the teacher's",
-    "N2": "the same angle with one of the two teacher layers taken from another token",
-    "N3": "the same angle seen from an untrained student",
-    "N4": "the same angle seen from a random point as far from the origin as the student",
-    "N5": "the same angle seen from the centroid of the teacher's layers",
-    "N6": "the same angle seen from the origin",
-}
 
 
 def angle_sections(results: Sequence[AngleResult]) -> list[Section]:
@@ -93,7 +85,7 @@ def _null(result: AngleResult) -> str | None:
 
 def _about(null: str | None) -> str:
     return (
-        f" {null} is {_NULLS.get(null, 'a null')}; what student and teacher share shows in the excess over it."
+        f" {null} is {NULL_MEANINGS.get(null, 'a null')}; what student and teacher share shows in the excess over it."
         if null
         else ""
     )
