@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -150,13 +151,15 @@ class TokenReader:
         return Sentence([Piece(text, at.get(i, torch.nan)) for i, text in enumerate(texts)], place)
 
     def _pieces(self, ids: list[int]) -> list[str]:
-        """What each token adds to the text: a tokenizer of any kind knows how to write what comes before it."""
-        so_far, pieces = "", []
-        for end in range(1, len(ids) + 1):
-            text = self._tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False)
-            common = 0
-            while common < min(len(text), len(so_far)) and text[common] == so_far[common]:
-                common += 1
-            pieces.append(str(text[common:]))
-            so_far = str(text)
-        return pieces
+        """What each token adds to the text: a tokenizer of any kind knows how to write what comes before it.
+
+        Of tokens that make up one character together, the last adds it, and the others nothing.
+        """
+        begun = [
+            str(self._tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False)) for n in range(1, len(ids) + 1)
+        ]
+        whole, ends = begun[-1] if begun else "", [0]
+        for text in begun:
+            alike = next((i for i, (a, b) in enumerate(zip(text, whole, strict=False)) if a != b), len(text))
+            ends.append(max(ends[-1], alike))
+        return [whole[start:end] for start, end in pairwise(ends)]

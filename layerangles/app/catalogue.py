@@ -2,15 +2,14 @@
 
 import threading
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from layerangles.app.sources import Source, Student, no_scores, strategy_of
-from layerangles.checkpoints import MATCHING_FILE
+from layerangles.app.sources import Source, Student, no_scores, steps_in, strategy_of
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 from layerangles.result import AngleResult
@@ -38,8 +37,7 @@ class Entry:
     @cached_property
     def strategy(self) -> str:
         """The key without the seed."""
-        seed = self.student.seed
-        return self.key if seed is None else self.key.removesuffix(f"-seed{seed}")
+        return strategy_of(self.key)
 
     def results(self, way: str) -> list[AngleResult]:
         """What was measured of it in one way."""
@@ -48,15 +46,13 @@ class Entry:
     @cached_property
     def steps(self) -> list[int]:
         """The training steps of which there is a checkpoint or a measurement; empty where only one state is known."""
-        measured = {step for result in self.student.results for step in _steps_of(result, self.student.name)}
+        measured = {step for result in self.student.results for step in steps_of(result, self.student.name)}
         directory = self.student.directory
-        if directory is not None:
-            names = [file.parent.name for file in directory.glob(f"checkpoints/step-*/{MATCHING_FILE}")]
-            measured |= {int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdecimal()}
+        measured |= steps_in(directory) if directory is not None else set()
         return sorted(measured)
 
 
-def _steps_of(result: AngleResult, student: str) -> list[int]:
+def steps_of(result: AngleResult, student: str) -> list[int]:
     """The steps at which this student was measured: a result has the steps of all its students."""
     if not result.steps:
         return []
@@ -137,23 +133,38 @@ class Catalogue:
             return self._snapshot
 
 
-def _read(sources: Iterable[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
+def _read(sources: Sequence[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
     found = [(source, student) for source in sources for student in source.students()]
-    count = Counter(student.name for _, student in found)
-    entries: dict[str, Entry] = {}
-    for source, student in found:
-        key = student.name if count[student.name] == 1 else f"{source.name}: {student.name}"
-        number = 2
-        while key in entries:
-            key, number = f"{source.name} ({number}): {student.name}", number + 1
-        entries[key] = Entry(key, source, student)
-    keys = {(id(entry.source), entry.student.name): entry for entry in entries.values()}
-    scores = []
-    for source in sources:
-        frame = source.scores().copy()
-        known = [keys.get((id(source), name)) for name in frame["student"]]
-        frame["strategy"] = [e.strategy if e else strategy_of(n) for e, n in zip(known, frame["student"], strict=True)]
-        frame["student"] = [e.key if e else n for e, n in zip(known, frame["student"], strict=True)]
-        scores.append(frame)
-    there = [frame for frame in scores if len(frame)]
+    tables = [(source, source.scores()) for source in sources]
+    here = {(id(source), student.name) for source, student in found}
+    # Scores may be known of students of whom nothing else is here.
+    scored = [
+        (source, str(name))
+        for source, table in tables
+        for name in dict.fromkeys(table["student"])
+        if (id(source), name) not in here
+    ]
+    named = [*((source, student.name) for source, student in found), *scored]
+    keys = _unique([(source.name, name) for source, name in named])
+    entries = {key: Entry(key, source, student) for key, (source, student) in zip(keys, found, strict=False)}
+    key_of = {(id(source), name): key for key, (source, name) in zip(keys, named, strict=True)}
+    frames = []
+    for source, table in tables:
+        # Students without matching belong to every cell of a study, and are students once.
+        frame = table.drop_duplicates(["student", "metric", "split"])
+        frame = frame.assign(student=[key_of[id(source), str(name)] for name in frame["student"]])
+        frames.append(frame.assign(strategy=frame["student"].map(strategy_of)))
+    there = [frame for frame in frames if len(frame)]
     return entries, pd.concat(there, ignore_index=True) if there else no_scores()
+
+
+def _unique(names: Sequence[tuple[str, str]]) -> list[str]:
+    """A key for every source and student: the student's name, with its source's where another is called so too."""
+    count = Counter(student for _, student in names)
+    keys: list[str] = []
+    for source, student in names:
+        key, number = student if count[student] == 1 else f"{source}: {student}", 2
+        while key in keys:
+            key, number = f"{source} ({number}): {student}", number + 1
+        keys.append(key)
+    return keys

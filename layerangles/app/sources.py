@@ -1,10 +1,11 @@
 """Where the students that are compared come from: results, result files, student directories."""
 
+import json
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -57,6 +58,7 @@ def strategy_of(name: str) -> str:
     return found["strategy"] if found else name
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the catalogue is made of. All of it may change while the app runs."""
 
@@ -216,11 +218,26 @@ def student_in(directory: Path, name: str, results: Sequence[AngleResult], files
 
 
 def _is_stale(result: AngleResult, name: str, directory: Path) -> bool:
-    """Whether the student has other weights than those that were measured."""
+    """Whether the student has other weights than those that were measured, or none."""
     from layerangles.weights import weights_sha256
 
     measured = result.at_step().dataset["weights_sha256"].sel(student=name).item()
-    return str(measured) != weights_sha256(directory)
+    try:
+        return str(measured) != weights_sha256(directory)
+    except (OSError, InputError):  # they are gone, or just being written
+        return True
+
+
+def steps_in(directory: Path) -> set[int]:
+    """The training steps of a student's checkpoints, its final state among them; none without checkpoints."""
+    names = [file.parent.name.removeprefix("step-") for file in directory.glob(f"checkpoints/step-*/{MATCHING_FILE}")]
+    along = {int(name) for name in names if name.isascii() and name.isdecimal()}
+    try:
+        final = json.loads((directory / MATCHING_FILE).read_bytes()).get("step")
+    except (OSError, ValueError, AttributeError):
+        final = None
+    # As `StudentCheckpoint.checkpoints` has it: what lies behind the final state is left over from a longer training.
+    return {*(step for step in along if step < final), final} if along and isinstance(final, int) else along
 
 
 def version_of(path: Path) -> Hashable:
