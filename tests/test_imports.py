@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "plotly", "xarray", "pandas", "scipy", "datasets", "accelerate")
+HEAVY = ("torch", "transformers", "plotly", "dash", "xarray", "pandas", "scipy", "datasets", "accelerate")
 
 
 def _loaded_after(statement: str) -> set[str]:
@@ -80,9 +80,10 @@ def test_the_training_knows_nothing_of_the_command_line() -> None:
     assert _importers("kd_train", "layerangles_cli", "cli") == []
 
 
-def test_only_figures_and_report_plot() -> None:
+def test_only_figures_report_and_app_plot() -> None:
     plotting = _importers("layerangles", "plotly", "kaleido", top_level_only=True)
-    assert [file for file in plotting if not file.startswith(("layerangles/figures/", "layerangles/report/"))] == []
+    may = ("layerangles/figures/", "layerangles/report/", "layerangles/app/")
+    assert [file for file in plotting if not file.startswith(may)] == []
     assert _importers("kd_train", "plotly", "kaleido") == []
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from layerangles.app.sources import InMemory, ResultFile, Source, StudentDirectories
 from layerangles.app.widget import widget
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerangles.app.measuring import Plan
 
 
+@runtime_checkable
 class HasSource(Protocol):
     """A study that was opened: ``kd_train.open_study``."""
 
@@ -117,13 +118,13 @@ def _results(sources: Sequence[Source]) -> list[AngleResult]:
 def _source(one: Comparable) -> Source:
     if isinstance(one, AngleResult):
         return InMemory(one)
-    if not isinstance(one, str | os.PathLike):
-        if not hasattr(one, "source"):
-            raise InputError(
-                f"{type(one).__name__} cannot be compared. Give results, result files, student directories, or studies "
-                "opened with kd_train.open_study."
-            )
+    if isinstance(one, HasSource):
         return one.source()
+    if not isinstance(one, str | os.PathLike):
+        raise InputError(
+            f"a {type(one).__name__} cannot be compared. Give results, result files, student directories, or studies "
+            "opened with kd_train.open_study."
+        )
     path = Path(one)
     if path.is_file():
         return ResultFile(path)
