@@ -34,16 +34,16 @@ class LossSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    hidden: HiddenLoss = "mse"
+    hidden: HiddenLoss = Field(default="mse", description="how states are compared")
     tokens: Literal["valid", "first"] | None = Field(
         default=None,
         description="match all valid tokens, or the first of every text ([CLS]); the loss's own by default",
     )
-    divergence: Divergence = "forward_kl"
-    ce_weight: float = Field(default=1.0, ge=0)
-    kl_weight: float = Field(default=1.0, ge=0)
-    hidden_weight: float = Field(default=3.0, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
+    divergence: Divergence = Field(default="forward_kl", description="how predictions are compared")
+    ce_weight: float = Field(default=1.0, ge=0, description="of the cross-entropy with the labels")
+    kl_weight: float = Field(default=1.0, ge=0, description="of the divergence from the teacher's predictions")
+    hidden_weight: float = Field(default=3.0, ge=0, description="of the hidden loss")
+    temperature: float = Field(default=1.0, gt=0, description="of both predictions in the divergence")
 
     @property
     def formula(self) -> str:

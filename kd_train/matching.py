@@ -56,8 +56,12 @@ class Strategy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    kind: Kind
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    kind: Kind = Field(description="how teacher layers are chosen")
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="of its students; made of the kind by default",
+    )
     teacher_layer: int | None = Field(default=None, ge=0, description="all_to_one: the middle by default; one_to_one")
     student_layer: int | None = Field(default=None, ge=0, description="one_to_one")
     mapping_seed: int | None = Field(default=None, ge=0, description="random, in_order_random: seed of the draws")

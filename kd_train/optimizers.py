@@ -15,11 +15,13 @@ class OptimizerSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    optimizer: Literal["adamw", "adafactor"] = Field(default="adamw", description="AdamW, or Adafactor")
     learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="apart from the gradient, as AdamW has it")
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of all steps, from 1 a number of steps")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        default="linear", description="of the learning rate after the warm-up; the first two end at 0"
+    )
     max_grad_norm: float = Field(default=1.0, gt=0, description="each student's gradient is clipped by itself")
 
     def warmup_steps(self, total_steps: int) -> int:

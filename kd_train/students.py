@@ -33,12 +33,12 @@ class StudentSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, description="blocks; at most the teacher's")
     decoder_layers: PositiveInt | None = Field(
         default=None, description="of the decoder of an encoder-decoder; as many as layers by default"
     )
     width: int | None = Field(default=None, ge=1, description="the teacher's by default")
-    init: Literal["copied", "random"] = "copied"
+    init: Literal["copied", "random"] = Field(default="copied", description="blocks of the teacher, or random ones")
     copied_layers: tuple[int, ...] | None = Field(
         default=None, min_length=1, description="teacher blocks, 1..L; forward by default"
     )

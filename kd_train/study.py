@@ -36,9 +36,9 @@ Tracker = Literal["wandb", "tensorboard", "trackio"]
 class RunSpec(OptimizerSpec):
     """One training run: the optimizer, the batches, and what is written along the way."""
 
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, description="passes over the training data; 3 by default")
     max_steps: int | None = Field(default=None, ge=1, description="instead of epochs")
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, description="examples a step")
     parts: int = Field(
         default=6, ge=1, description="most parts of like length that a batch is cut into: same gradient, less padding"
     )
@@ -73,8 +73,8 @@ class RunSpec(OptimizerSpec):
 class FinetuneSpec(RunSpec):
     """How the teacher is fine-tuned before it teaches."""
 
-    learning_rate: float = Field(default=2e-5, gt=0)
-    seed: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=2e-5, gt=0, description="at its highest, after the warm-up")
+    seed: int = Field(default=0, ge=0, description="of the data's order, dropout and new weights")
 
 
 class VerdictSpec(BaseModel):
@@ -103,7 +103,7 @@ class VerdictSpec(BaseModel):
 class StudentTraining(RunSpec):
     """How the students are trained."""
 
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0, description="at its highest, after the warm-up")
     checkpoints: tuple[float, ...] = Field(
         default=(0.0, 0.01, 0.1, 0.5), description="where students are kept along training: shares of all steps"
     )
@@ -130,8 +130,8 @@ class TeacherSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model: str = Field(min_length=1)
-    revision: str | None = None
+    model: str = Field(min_length=1, description="a directory, a hub name, or embedded/<name>")
+    revision: str | None = Field(default=None, description="of the hub: a branch, tag or commit")
     init: Literal["pretrained", "random"] = Field(
         default="pretrained", description="random: take the configuration alone, and train from nothing"
     )
@@ -154,7 +154,7 @@ class Variant(Strategy):
 
     student: StudentSpec | None = None
     loss: LossSpec | None = None
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, description="instead of training.learning_rate")
     targets: TargetKind = Field(default="teacher", description="control targets in place of the teacher's states")
     cell: str | None = Field(
         default=None, min_length=1, description="the comparison it belongs to; by default what begins alike"
@@ -195,21 +195,25 @@ class Study(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    schema_version: Literal[1] = Field(default=1, description="of this format")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="letters, digits, '_', '.' and '-'")
     output: str | None = Field(default=None, min_length=1, description="the study's directory; runs/<name> by default")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, description="every strategy has a student of each"
+    )
     task: AnyTask
     teacher: TeacherSpec
     student: StudentSpec
     strategies: tuple[Variant, ...] = Field(min_length=1)
-    embedding_pair: bool = True
+    embedding_pair: bool = Field(default=True, description="match the embedding outputs, too: 0 to 0")
     towers: tuple[Tower, ...] | None = Field(
         default=None, min_length=1, description="match only these of an encoder-decoder; all by default"
     )
     loss: LossSpec = LossSpec()
     training: StudentTraining = StudentTraining()
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of activations; weights are float32"
+    )
     compile: bool = Field(default=False, description="torch.compile the blocks of teacher and students")
     report_to: tuple[Tracker, ...] = Field(default=(), description="trackers beside metrics.jsonl")
     verdict: VerdictSpec = VerdictSpec()

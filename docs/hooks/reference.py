@@ -23,8 +23,8 @@ def commands_page() -> str:
         parts = [
             "# Commands",
             group.help,
-            "`layerangles COMMAND --help` prints the same. Nothing is overwritten without `--overwrite`. Exit codes: 0; "
-            "2 for a mistake in what was given, with one [message](errors.md) that says what is allowed; 1 for a "
+            "`layerangles COMMAND --help` prints the same. Nothing is overwritten without `--overwrite`. Exit codes: "
+            "0; 2 for a mistake in what was given, with one [message](errors.md) that says what is allowed; 1 for a "
             "failure; 130 for Ctrl-C. With `--json` a command prints for machines.",
             _table(
                 ("command", "what it does"),
@@ -85,13 +85,13 @@ def study_page() -> str:
     return "\n\n".join(
         [
             "# Study file",
-            "A study is one YAML file. `layerangles plan FILE` checks it and prints what would be trained; all mistakes "
-            "are reported at once, each with its place. Any value can be changed on the command line: "
+            "A study is one YAML file. `layerangles plan FILE` checks it and prints what would be trained; all "
+            "mistakes are reported at once, each with its place. Any value can be changed on the command line: "
             "`--set training.max_steps=100`. `study.resolved.yaml` in the study's directory has every key, with what "
             "it was or its default. A minimal study:",
             _MINIMAL,
             "[Example studies](studies.md) has larger ones; "
-            "[the paper's page](paper.md#3-strategies-losses-maps-controls) defines every strategy, loss, map, control.",
+            "[the paper's page](paper.md#3-strategies-losses-maps-controls) defines strategies, losses and maps.",
             *sections,
         ]
     )
@@ -163,6 +163,8 @@ def _docstring(model: type[BaseModel]) -> str:
 def _meaning(field: FieldInfo) -> str:
     if field.description:
         return _escaped(field.description)
+    if get_origin(field.annotation) is Literal:  # the tag of a part that has several forms
+        return f"this form of the {'task' if field.default else 'file'}"
     return "; ".join(f"[{_place(model)}](#{_anchor(model)})" for model in _models_in(field.annotation))
 
 

@@ -52,9 +52,11 @@ class TaskSpec(BaseModel, ABC):
     all_metrics: ClassVar[Mapping[str, Metric]]
 
     kind: str
-    dataset: str | None = Field(default=None, min_length=1)
+    dataset: str | None = Field(default=None, min_length=1, description="embedded/<name>, or a name of the hub")
     subset: str | None = Field(default=None, description="the hub data set's configuration")
-    files: dict[SplitName, str] | None = None
+    files: dict[SplitName, str] | None = Field(
+        default=None, description="by split; .jsonl, .csv, .tsv, .parquet or .txt, relative to the study file"
+    )
     splits: dict[SplitName, str] | None = Field(default=None, description="the data set's names of our splits")
     metrics: tuple[str, ...] | None = Field(default=None, description="the first decides which checkpoint is best")
     max_length: int = Field(default=128, ge=4, description="in tokens, special tokens included")

@@ -169,7 +169,7 @@ class ClassificationTask(TaskSpec):
 
     kind: Literal["classification"] = "classification"
     text: str | tuple[str, str] | None = Field(default=None, description="the column, or two columns, of the text")
-    label: str = "label"
+    label: str = Field(default="label", description="the column of the label")
     label_names: tuple[str, ...] | None = Field(
         default=None, min_length=2, description="labels by number; sorted by default"
     )
