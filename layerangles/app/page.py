@@ -5,14 +5,21 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from layerangles.app.catalogue import WAYS, Entry, Snapshot
+from layerangles.app.catalogue import WAYS, Entry, Snapshot, steps_of
 from layerangles.app.view import View
 from layerangles.figures.selection import reasons_for_absence
 from layerangles.figures.versus import Sight
-from layerangles.quantities import AGGREGATIONS, pair_values
+from layerangles.quantities import AGGREGATIONS, NULL_MEANINGS, pair_values
 from layerangles.result import AngleResult
 
 Unkept = Callable[[str, str], AngleResult | None]
+
+_OVER_TOKENS = {
+    "mean": "mean over",
+    "median": "median over",
+    "cosine": "angle of the mean cosine over",
+    "acute": "share of acute",
+}
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,12 @@ class Page:
         view = self.view
         layer = f"from student layer {view.layer}" + (f" · {view.tower}" if len(self.towers) > 1 else "")
         found = [side.result.dataset.attrs for side in self.sides if side.result is not None]
-        notes = [layer, f"{view.way} space" if view.way in WAYS else str(view.way)]
+        notes = [f"{view.way} space" if view.way in WAYS else str(view.way)]
         if found:
-            notes.append(f"mean over tokens of {found[0]['n_examples']} texts")
+            notes.insert(0, layer)
+            notes.append(f"{_OVER_TOKENS[view.aggregation or 'mean']} tokens of {found[0]['n_examples']} texts")
+        if view.null is not None:
+            notes.append(f"{view.null} is {NULL_MEANINGS.get(view.null, 'a null')}")
         if len(found) == 2:
             different = [key for key in ("data_sha256", "teacher_weights_sha256") if found[0][key] != found[1][key]]
             names = {"data_sha256": "texts", "teacher_weights_sha256": "teachers"}
@@ -107,7 +117,9 @@ def resolve(view: View, snapshot: Snapshot, unkept: Unkept = lambda _key, _way: 
     nulls = sorted({null for result in known for null in result.nulls})
     entries = [snapshot.entries.get(key or "") for key in (view.first, view.second)]
     steps = sorted({step for entry in entries if entry for step in entry.steps})
-    aggregation = view.aggregation if view.aggregation in AGGREGATIONS else "mean"
+    # In gradient space there are no tokens, and so no median over them.
+    possible = [a for a in AGGREGATIONS if a != "median" or all("histogram" in result.dataset for result in known)]
+    aggregation = view.aggregation if view.aggregation in possible else "mean"
     view = replace(
         view,
         step=view.step if view.step is not None or not steps else steps[-1],
@@ -170,7 +182,7 @@ def _side(
     label = _label(entry, step)
     for result in results:
         is_last = step is None or step == entry.steps[-1]
-        there = result.steps and step in result.steps
+        there = step in steps_of(result, entry.student.name)
         if there or (not result.steps and is_last):
             shown = result.at_step(step) if result.steps else result
             return Side(entry, result, step, _sight(shown, entry, label, view))
