@@ -35,11 +35,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that is being written: two students are finished, and the angles of seed 1 are stored."""
+    """A study that is being written: two students are finished, and the angles of two seeds are stored."""
     folder = tmp_path_factory.mktemp("growing") / "reviews"
     (folder / "angles").mkdir(parents=True)
     shutil.copy(RESULTS / "study.resolved.yaml", folder)
-    shutil.copy(RESULTS / "angles" / "final-seed1.nc", folder / "angles")
+    for name in ("course-seed0.nc", "final-seed1.nc"):
+        shutil.copy(RESULTS / "angles" / name, folder / "angles")
     for name in ("metrics.jsonl", "examples.jsonl"):
         lines = (RESULTS / name).read_text().splitlines(keepends=True)
         mine = [line for line in lines if json.loads(line)["student"] in (*FIRST, "teacher")]
@@ -49,7 +50,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(growing: Path, study_with_steps: Sequence[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app, started as a command: the growing study, a result with steps, and two students to be measured."""
+    """The app, started as a command: the growing study, and two students to be measured."""
     folder = tmp_path_factory.mktemp("app")
     texts = folder / "texts.txt"
     texts.write_text("the cat sat on the mat\na dog ran over the hill and far away\nthe bird sang\n" * 4)
@@ -58,7 +59,7 @@ def address(growing: Path, study_with_steps: Sequence[Path], tmp_path_factory: p
     students = [folder / "students" / path.name for path in study_with_steps]
     command = [
         *(str(Path(sys.executable).with_name("layerangles")), "compare", str(growing)),
-        *(str(RESULTS / "angles" / "course-seed0.nc"), *map(str, students)),
+        *map(str, students),
         *("--data", str(texts), "--port", "0", "--no-browser", "--device", "cpu"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder) as process:

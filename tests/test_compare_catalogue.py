@@ -60,6 +60,14 @@ def test_a_name_that_occurs_once_is_the_key_and_others_name_their_source() -> No
     assert [e.strategy for e in entries.values()] == ["one: a", "b", "two: a", "c"]
 
 
+def test_the_seeds_of_a_strategy_stay_together_where_another_source_has_one_more() -> None:
+    one = Stub("one", named("a-seed1"), scored({"a-seed0": 0.5, "a-seed1": 0.6}))
+    two = Stub("two", named("a-seed0"))
+    snapshot = Catalogue([one, two]).read()
+    assert list(snapshot.entries) == ["one: a-seed1", "two: a-seed0"]
+    assert snapshot.scores["strategy"].tolist() == ["one: a", "one: a"]
+
+
 def test_sources_of_one_name_and_names_that_look_like_keys() -> None:
     sources = [Stub("s", named("a", "a")), Stub("s", named("a")), Stub("t", named("s: a", "s (2): a", "s (3): a"))]
     entries = Catalogue(sources).read().entries

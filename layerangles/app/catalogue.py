@@ -1,7 +1,6 @@
 """All that can be chosen: the students of all sources, their states, their scores."""
 
 import threading
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,7 +144,7 @@ def _read(sources: Sequence[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
         if (id(source), name) not in here
     ]
     named = [*((source, student.name) for source, student in found), *scored]
-    keys = _unique([(source.name, name) for source, name in named])
+    keys = _unique(named)
     entries = {key: Entry(key, source, student) for key, (source, student) in zip(keys, found, strict=False)}
     key_of = {(id(source), name): key for key, (source, name) in zip(keys, named, strict=True)}
     frames = []
@@ -158,13 +157,18 @@ def _read(sources: Sequence[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
     return entries, pd.concat(there, ignore_index=True) if there else no_scores()
 
 
-def _unique(names: Sequence[tuple[str, str]]) -> list[str]:
-    """A key for every source and student: the student's name, with its source's where another is called so too."""
-    count = Counter(student for _, student in names)
-    keys: list[str] = []
+def _unique(names: Sequence[tuple[Source, str]]) -> list[str]:
+    """A key for every source and student: the student's name, with its source's where another has its strategy too.
+
+    Of a strategy, not of a student: the seeds of one strategy in one source stay together.
+    """
+    homes: dict[str, set[int]] = {}
     for source, student in names:
-        key, number = student if count[student] == 1 else f"{source}: {student}", 2
+        homes.setdefault(strategy_of(student), set()).add(id(source))
+    keys: dict[str, None] = {}
+    for source, student in names:
+        key, number = student if len(homes[strategy_of(student)]) == 1 else f"{source.name}: {student}", 2
         while key in keys:
-            key, number = f"{source} ({number}): {student}", number + 1
-        keys.append(key)
-    return keys
+            key, number = f"{source.name} ({number}): {student}", number + 1
+        keys[key] = None
+    return list(keys)
