@@ -90,6 +90,10 @@ def vertex_angles_deg(
 ) -> Float[Tensor, "student_layer teacher_layer teacher_layer token"]:
     """The angles, in degrees from 0 to 180, whose cosines :func:`vertex_cosines` gives; NaN as there.
 
+    Args:
+        teacher: the teacher's layers.
+        vertex: the student's layers in the teacher's space.
+
     Example:
         >>> corners = torch.eye(3)[:, None]  # an equilateral triangle, seen from one of its corners
         >>> vertex_angles_deg(corners[:2], corners[2:])[0, 0, 1].round(decimals=9)
@@ -232,6 +236,10 @@ def mean_pairwise_distances(
     Rows and columns are the teacher layers, then the student layers, so that the blocks of the matrix are the
     three heat maps of the paper: teacher-teacher, teacher-student, student-student. Same unit as the states.
 
+    Args:
+        teacher: the teacher's layers.
+        vertex: the student's layers in the teacher's space.
+
     Raises:
         ValueError: as :func:`vertex_cosines`.
 
@@ -260,6 +268,10 @@ def common_mode_ratio(
 
     ``ρ = ‖T̄ − V‖² / mean_i ‖T_i − T̄‖²``, 0 at the centroid and without an upper end. Where ρ is large every angle
     is acute, whatever the layers are. NaN or inf where all teacher layers coincide.
+
+    Args:
+        teacher: the teacher's layers.
+        vertex: the student's layers in the teacher's space.
 
     Raises:
         ValueError: as :func:`vertex_cosines`.

@@ -181,13 +181,27 @@ class AngleResult:
         tower: str | None = None,
         null: str | None = None,
     ) -> "go.Figure":
-        """The heat maps of one student; see :func:`layerangles.figures.heatmap`."""
+        """The heat maps of one student; see :func:`layerangles.figures.heatmap`.
+
+        Args:
+            student: its name; may be left out where there is only one.
+            step: the training step; the last by default.
+            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+            null: draw the excess over this null instead of the angles.
+
+        Raises:
+            InputError: no such student, step, tower or null in this result.
+        """
         from layerangles import figures
 
         return figures.heatmap(self, student, step=step, tower=tower, null=null)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write netCDF (version 4), whole or not at all, and return the path.
+
+        Args:
+            path: of the file.
+            overwrite: whether a file that is there may be replaced.
 
         Raises:
             InputError: the file exists and ``overwrite`` is false, or its directory does not exist.

@@ -40,6 +40,10 @@ def full_name(target: str, scope: griffe.Object) -> str:
     """Where a name leads that is written in the docstring of an object."""
     first, dot, rest = target.partition(".")
     try:
-        return scope.resolve(first) + dot + rest
+        name = scope.resolve(first) + dot + rest
     except griffe.NameResolutionError:
-        return target
+        name = target
+    # The package imports the function heatmap under the name of its module, layerangles.figures.heatmap.
+    last, known = name.rpartition(".")[2], scope.modules_collection
+    is_both = bool(rest) and name in known and known[name].is_module and last in known[name].members
+    return f"{name}.{last}" if is_both else name

@@ -168,6 +168,16 @@ def largest_sd(n_seeds: int, margin: float, n_matched: int, *, power: float = 0.
     The reverse of :func:`seeds_to_plan`, in the margin's unit: what one would have to know to conclude anything from
     so many seeds.
 
+    Args:
+        n_seeds: how many seeds there are.
+        margin: the smallest difference that matters.
+        n_matched: how many strategies are compared.
+        power: the probability of the verdict "equivalent".
+        alpha: of the tests.
+
+    Returns:
+        The sd, in the margin's unit.
+
     Raises:
         InputError: fewer than two seeds or strategies, or a margin that is not above 0.
     """
