@@ -44,6 +44,9 @@ def full_name(target: str, scope: griffe.Object) -> str:
     except griffe.NameResolutionError:
         name = target
     # The package imports the function heatmap under the name of its module, layerangles.figures.heatmap.
-    last, known = name.rpartition(".")[2], scope.modules_collection
-    is_both = bool(rest) and name in known and known[name].is_module and last in known[name].members
-    return f"{name}.{last}" if is_both else name
+    last = name.rpartition(".")[2]
+    try:
+        leads_to = scope.modules_collection[name]
+    except KeyError:
+        return name
+    return f"{name}.{last}" if leads_to.is_module and last in leads_to.members else name
