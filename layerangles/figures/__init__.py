@@ -7,9 +7,16 @@ from layerangles.figures.forest import forest, gains
 from layerangles.figures.heatmap import heatmap
 from layerangles.figures.histogram import histogram
 from layerangles.figures.prediction import prediction
+from layerangles.figures.spread import spread
+from layerangles.figures.style import caption
+from layerangles.figures.theme import Theme, theme
 from layerangles.figures.trajectory import trajectory
+from layerangles.figures.versus import Sight, versus
 
 __all__ = [
+    "Sight",
+    "Theme",
+    "caption",
     "comparison",
     "distances",
     "forest",
@@ -17,7 +24,10 @@ __all__ = [
     "heatmap",
     "histogram",
     "prediction",
+    "spread",
+    "theme",
     "trajectory",
+    "versus",
     "write_html",
     "write_image",
 ]

@@ -1,13 +1,25 @@
 """Students against each other: a row a student, a column a student layer."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import product
+from math import ceil, inf
+from typing import TYPE_CHECKING, NamedTuple
 
 import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
-from layerangles.figures.panel import Grid, domain_of, draw_panels, notes_on, panels_of
+from layerangles.figures.panel import (
+    PAPER_BELOW,
+    Grid,
+    domain_of,
+    draw_panels,
+    lay_bar,
+    name_axes,
+    notes_on,
+    panels_of,
+)
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
@@ -15,6 +27,9 @@ if TYPE_CHECKING:
 _GAP = 14
 _NAME_WIDTH = 140  # of the students' names, left of the rows, at most
 _AXIS_WIDTH = 78  # of the ticks and the title of the axis, between the names and the panels
+
+# On paper: names in two or three lines, the ticks, the title of the axis, and the side of a panel, at most.
+_PAPER_NAME, _PAPER_TICKS, _PAPER_AXIS, _PAPER_PANEL = 82, 14, 14, 140
 
 
 def comparison(
@@ -24,6 +39,7 @@ def comparison(
     step: int | None = None,
     tower: str | None = None,
     null: str | None = None,
+    theme: Theme = SCREEN,
 ) -> go.Figure:
     """Draw the mean angles of several students side by side: a row a student, a column a student layer.
 
@@ -36,6 +52,7 @@ def comparison(
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
         null: show the excess of the angle over this null instead of the angle itself.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels, since its texts are laid out for it.
@@ -51,26 +68,110 @@ def comparison(
     panels = [panel for part in parts for panel in panels_of(result, part, student_layers, null)]
 
     n_columns = len(student_layers)
-    size = _panel_size(len(names), n_columns, result.dataset.sizes["layer_a"])
-    grid = Grid(len(names), n_columns, size, _GAP, _GAP)
-    figure = draw_panels(panels, grid, inner_ticks=False)
-    between = " " if size >= 130 else "<br>"
-    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "showarrow": False}
-    for column, layer in enumerate(student_layers):
-        text = f"student layer{between}{style.layer_name(layer)}"
-        figure.add_annotation(text=text, **domain_of(column), **above)
-    beside = {"x": 0, "xshift": -_AXIS_WIDTH - 4, "y": 0.5, "xanchor": "right", "align": "right", "showarrow": False}
-    name_lines = [style.wrapped(name, _NAME_WIDTH, 12, at_hyphens=True) for name in names]
-    for row, lines in enumerate(name_lines):
-        figure.add_annotation(text="<br>".join(lines), **domain_of(row * n_columns), **beside)
+    n_layers = result.dataset.sizes["layer_a"]
+    plan = _on_paper(names, n_columns, theme) if theme.on_paper else _on_screen(names, n_columns, n_layers)
+    grid = plan.grid
+    figure = draw_panels(panels, grid, inner_ticks=False, theme=theme)
+    _name_columns(figure, plan, student_layers, theme)
+    _name_rows(figure, plan, theme)
+    name_axes(figure, theme, left=plan.margins[0] - 14)
 
     what = f"excess over {null}, " if null else ""
     notes = [f"{what}mean over tokens, in degrees{selection.when_and_where(result, parts[0], tower)}"]
-    notes += notes_on(panels)
+    notes += [f"all students are of {plan.shared}"] if plan.shared else []
+    notes += notes_on(panels, figure, theme)
     title = "Angles between teacher layers, seen from each student"
-    longest = max(len(line) for lines in name_lines for line in lines)
-    margins = (24 + style.width_of(longest, 12) + _AXIS_WIDTH, 138, 40, 72)
-    return style.frame(figure, title, " · ".join(notes), (grid.width, grid.height), margins)
+    style.frame(figure, title, notes, (grid.width, grid.height), plan.margins, theme)
+    return lay_bar(figure, null or "", theme)
+
+
+class _Plan(NamedTuple):
+    """Where everything stands.
+
+    Attributes:
+        grid: of the panels; in it a row a student.
+        names: the lines of the students' names.
+        beside: whether these stand left of their rows, not above.
+        shared: what is left out of all names.
+        margins: left, right, above, below.
+    """
+
+    grid: Grid
+    names: list[list[str]]
+    beside: bool
+    shared: str
+    margins: tuple[float, float, float, float]
+
+
+def _on_screen(names: list[str], n_columns: int, n_layers: int) -> _Plan:
+    grid = Grid(len(names), n_columns, _panel_size(len(names), n_columns, n_layers), _GAP, _GAP)
+    lines = [style.wrapped(name, _NAME_WIDTH, 12, at_hyphens=True) for name in names]
+    longest = max(len(line) for of_name in lines for line in of_name)
+    return _Plan(grid, lines, True, "", (24 + style.width_of(longest, 12) + _AXIS_WIDTH, 138, 40, 72))
+
+
+def _on_paper(names: list[str], n_columns: int, theme: Theme) -> _Plan:
+    """Of all ways to set the rows (in blocks, names beside or above them) that with the largest panels."""
+    short, shared = style.short_names(names)
+    ways = list(product(range(1, min(4, len(names)) + 1), (True, False)))
+    plans: list[_Plan] = []
+    for height in (theme.max_height, inf):  # so many students fit on no page
+        found = [_paper_plan(short, shared, n_columns, *way, height, theme) for way in ways]
+        plans = plans or [plan for plan in found if plan is not None]
+    return max(plans, key=lambda plan: plan.grid.size)
+
+
+def _paper_plan(
+    names: list[str], shared: str, n_columns: int, n_blocks: int, beside: bool, height: float, theme: Theme
+) -> _Plan | None:
+    """One way to set the rows; None where there is no room for it."""
+    n_rows = ceil(len(names) / n_blocks)
+    line = theme.tick + 2
+    lines = [style.wrapped(name, _PAPER_NAME if beside else 1000, theme.tick, at_hyphens=True) for name in names]
+    longest = max(style.width_of(len(text), theme.tick) for of_name in lines for text in of_name)
+    before = (longest + 6 if beside else 0) + _PAPER_TICKS
+    gap_y = 5 if beside else line + 5
+    above = 2 * line + 4 + (0 if beside else line)
+    block = (theme.fixed_width - _PAPER_AXIS - 5 - (n_blocks - 1) * 10) / n_blocks
+    by_width = (block - before - (n_columns - 1) * 3) / n_columns
+    by_height = (height - above - PAPER_BELOW - style.BAR_ROW + gap_y) / n_rows - gap_y
+    size = min(by_width, by_height, _PAPER_PANEL)
+    least = line * max(map(len, lines)) - gap_y if beside else 0
+    if size < (max(least, 8) if n_blocks > 1 or beside else 4) or (not beside and longest > block - _PAPER_TICKS):
+        return None
+    grid = Grid(n_rows, n_columns, size, 3, gap_y, n_blocks=n_blocks, block_gap=10 + before)
+    return _Plan(grid, lines, beside, shared, (_PAPER_AXIS + before, 5, above, PAPER_BELOW + style.BAR_ROW))
+
+
+def _name_columns(figure: go.Figure, plan: _Plan, student_layers: list[int], theme: Theme) -> None:
+    grid = plan.grid
+    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "showarrow": False}
+    if not theme.on_paper:
+        between = " " if grid.size >= 130 else "<br>"
+        for column, layer in enumerate(student_layers):
+            text = f"student layer{between}{style.layer_name(layer)}"
+            figure.add_annotation(text=text, **domain_of(column), **above)
+        return
+    line = theme.tick + 2
+    shift = 1 if plan.beside else line + 1
+    above |= {"yshift": shift, "borderpad": 0}
+    for block in range(grid.n_blocks):
+        first = block * grid.n_rows * grid.n_columns
+        for column, layer in enumerate(student_layers):
+            figure.add_annotation(text=str(layer), font={"size": theme.tick}, **domain_of(first + column), **above)
+        ends = grid.x_domain(block * grid.n_columns)[0], grid.x_domain((block + 1) * grid.n_columns - 1)[1]
+        middle = {"x": sum(ends) / 2, "xref": "paper", "y": 1, "yref": "paper", "yshift": shift + line}
+        figure.add_annotation(text="student layer", font={"size": theme.text}, **above | middle)
+
+
+def _name_rows(figure: go.Figure, plan: _Plan, theme: Theme) -> None:
+    beside = {"x": 0, "xshift": -_AXIS_WIDTH - 4, "y": 0.5, "xanchor": "right", "align": "right", "showarrow": False}
+    if theme.on_paper:
+        beside |= {"xshift": -_PAPER_TICKS - 2, "font": {"size": theme.tick}, "borderpad": 0}
+        above = {"xshift": 0, "y": 1, "yanchor": "bottom", "yshift": 1, "xanchor": "left", "align": "left"}
+        beside |= {} if plan.beside else above
+    for row, lines in enumerate(plan.names):
+        figure.add_annotation(text="<br>".join(lines), **domain_of(row * plan.grid.n_columns), **beside)
 
 
 def _chosen(result: "AngleResult", students: Sequence[str] | None) -> list[str]:

@@ -7,12 +7,14 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
-from layerangles.figures.panel import axis_number, domain_of
+from layerangles.figures.panel import Grid, axis_number, domain_of
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
 
 _SIZE, _GAP = 280, 150  # of a panel, and between two: the colour bar, the ticks and the title of the next axis
+_PAPER_LEFT, _PAPER_BAR = 30, 36  # on paper: left of a panel; right of it, for its colour bar
 _PARTS = (
     ("distance_teacher_teacher", "teacher layer", "teacher layer", "teacher to teacher"),
     ("distance_teacher_student", "teacher layer", "student layer", "teacher to student"),
@@ -21,7 +23,12 @@ _PARTS = (
 
 
 def distances(
-    result: "AngleResult", student: str | None = None, *, step: int | None = None, tower: str | None = None
+    result: "AngleResult",
+    student: str | None = None,
+    *,
+    step: int | None = None,
+    tower: str | None = None,
+    theme: Theme = SCREEN,
 ) -> go.Figure:
     """Draw the mean L2 distances between all layers of the teacher and one student, in the unit of the states.
 
@@ -32,6 +39,7 @@ def distances(
         student: its name; may be left out where there is only one.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Raises:
         InputError: distances were not measured; no such student, step or tower.
@@ -41,14 +49,15 @@ def distances(
     student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
     result = selection.at_step(result, step)
     data = result.dataset.sel(student=student, tower=tower)
-    width = 3 * _SIZE + 2 * _GAP
+    grid, margins = _laid_out(theme)
+    width = grid.width
     figure = go.Figure(layout={"template": "none"})
     reasons, known = selection.reasons_for_absence(result, data), len(selection.known_layers(result, data))
     above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "showarrow": False}
     for index, (name, x_title, y_title, panel_title) in enumerate(_PARTS):
         axis = axis_number(index)
-        start = index * (_SIZE + _GAP) / width
-        domain = [start, start + _SIZE / width]
+        row, column = grid.place(index)
+        domain = grid.x_domain(column)
         of_student = {str(dim): slice(known) for dim in data[name].dims if str(dim).startswith("student_layer")}
         values = data[name].isel(of_student).values  # [row, column]: the student's layers, or layer a, upwards
         rows, columns = (list(range(n)) for n in values.shape)
@@ -63,8 +72,8 @@ def distances(
                 zmin=0,  # of no effect without zmax
                 zmax=float(finite.max()) if finite.size and finite.max() > 0 else 1,
                 colorscale="Cividis",
-                xgap=1,
-                ygap=1,
+                xgap=theme.stroke(1),
+                ygap=theme.stroke(1),
                 xaxis=f"x{axis}",
                 yaxis=f"y{axis}",
                 colorbar={"x": domain[1] + 8 / width, "xpad": 0, "len": 1, "thickness": 12, "tickfont": {"size": 11}},
@@ -72,16 +81,43 @@ def distances(
                 hovertemplate=f"{y_title} %{{y}}, {x_title} %{{x}}<br>%{{hovertext}}<extra></extra>",
             )
         )
-        figure.update_layout(
-            {f"xaxis{axis}": _axis(x_title, columns, "<br>") | {"domain": domain, "anchor": f"y{axis}"}}
-        )
-        figure.update_layout({f"yaxis{axis}": _axis(y_title, rows, " ") | {"anchor": f"x{axis}"}})
-        figure.add_annotation(text=panel_title, **domain_of(index), **above, font={"size": 13})
+        x, y = _axis(x_title, columns, "<br>", grid.size, theme), _axis(y_title, rows, " ", grid.size, theme)
+        figure.update_layout({f"xaxis{axis}": x | {"domain": domain, "anchor": f"y{axis}"}})
+        of_row = {"domain": grid.y_domain(row)} if grid.n_rows > 1 else {}
+        figure.update_layout({f"yaxis{axis}": y | of_row | {"anchor": f"x{axis}"}})
+        figure.add_annotation(text=panel_title, **domain_of(index), **above, font={"size": theme.panel})
     where = selection.when_and_where(result, data, tower)
     title = f"Mean distances between the layers of the teacher and {student}"
-    return style.frame(
-        figure, title, f"L2, mean over tokens, in teacher space{where}", (width, _SIZE), (78, 90, 24, 72)
-    )
+    notes = [f"L2, mean over tokens, in teacher space{where}"]
+    notes += ["a colour scale for each panel", "layer 0 is the embedding output"] if theme.on_paper else []
+    style.frame(figure, title, notes, (width, grid.height), margins, theme)
+    return _lay_bars(figure, grid, theme)
+
+
+def _laid_out(theme: Theme) -> tuple[Grid, tuple[float, float, float, float]]:
+    """The grid, and the margins."""
+    if not theme.on_paper:
+        return Grid(1, 3, _SIZE, _GAP, 0), (78, 90, 24, 72)
+    per_row = 3 if theme.fixed_width >= 3 * 180 else 2
+    around = _PAPER_LEFT + _PAPER_BAR
+    size = theme.fixed_width / per_row - around
+    return Grid(-(-3 // per_row), per_row, size, around, 46), (_PAPER_LEFT, _PAPER_BAR, 15, 31)
+
+
+def _lay_bars(figure: go.Figure, grid: Grid, theme: Theme) -> go.Figure:
+    """On paper, slim bars with few numbers. Returns the same figure."""
+    if theme.on_paper:
+        for index, trace in enumerate(figure.data):
+            x, y = (figure.layout[f"{way}axis{axis_number(index)}"].domain for way in "xy")
+            place = {
+                "x": x[1] + 4 / figure.layout.width,
+                "y": sum(y) / 2,
+                "lenmode": "pixels",
+                "len": grid.panel_height,
+            }
+            look = {"thickness": 6, "tickfont": {"size": theme.tick}, "nticks": 4, "ypad": 0, "outlinewidth": 0}
+            trace.colorbar = place | look | {"xpad": 0, "ticks": "outside", "ticklen": 2, "tickwidth": 0.75}
+    return figure
 
 
 def _hover(values: Any, absent_rows: list[str], absent_columns: list[str]) -> list[list[str]]:
@@ -95,15 +131,21 @@ def _hover(values: Any, absent_rows: list[str], absent_columns: list[str]) -> li
     ]
 
 
-def _axis(title: str, layers: list[int], space: str) -> dict[str, Any]:
-    ticks = layers[:: max(1, -(-len(layers) // 13))]
+def _axis(title: str, layers: list[int], space: str, size: float, theme: Theme) -> dict[str, Any]:
+    most = 13 if not theme.on_paper else max(2, int(size // theme.tick_gap))
+    ticks = layers[:: max(1, -(-len(layers) // most))]
+    font = {"size": theme.text, "color": style.FAINT if not theme.on_paper else style.INK}
     return {
-        "title": {"text": title, "standoff": 6, "font": {"size": 12, "color": style.FAINT}},
+        "title": {"text": title, "standoff": 6 if not theme.on_paper else 3, "font": font},
         "tickvals": ticks,
-        "ticktext": [style.layer_name(layer).replace(" ", space) for layer in ticks],
+        "ticktext": [_layer(layer, space, theme) for layer in ticks],
         "tickangle": 0,
-        "tickfont": {"size": 11},
+        "tickfont": {"size": theme.tick},
         "showgrid": False,
         "zeroline": False,
         "ticks": "",
     }
+
+
+def _layer(layer: int, space: str, theme: Theme) -> str:
+    return str(layer) if theme.on_paper else style.layer_name(layer).replace(" ", space)

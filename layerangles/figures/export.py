@@ -26,6 +26,10 @@ CONFIG: dict[str, Any] = {
 _FORMATS = (".png", ".svg", ".pdf")
 _SECONDS = 90
 
+# Kaleido prints PDFs with margins of 0.1 inch and makes no page larger for it, so that a figure would come out smaller,
+# by a fifteenth in one column of a paper, and without its lower edge.
+_NO_MARGIN = "<style>@page { margin: 0 } img { display: block }</style>"
+
 _CSS = "body { margin: 16px; background: white; overflow-x: auto; }"
 
 # The policy makes "needs no network" more than a promise: a browser would refuse to load anything. Plotly's WebGL
@@ -91,13 +95,11 @@ def write_image(
         raise InputError(f"{path} ends in {suffix!r}; static images are written to {', '.join(_FORMATS)}.")
     refuse_existing(path, overwrite=overwrite)
     layout = figure.layout
-    options = {
-        "format": suffix[1:],
-        "width": width or layout.width or 700,
-        "height": height or layout.height or 500,
-        "scale": scale if suffix == ".png" else 1,
-    }
+    size = float(width or layout.width or 700), float(height or layout.height or 500)
+    options = {"format": suffix[1:], "width": size[0], "height": size[1], "scale": scale if suffix == ".png" else 1}
     image = _rendered(figure, options)
+    if suffix == ".pdf":
+        image = _of_exact_size(image, 0.75 * size[0], 0.75 * size[1])
     with replacing(path, overwrite=overwrite) as beside:
         beside.write_bytes(image)
     return Path(path)
@@ -145,14 +147,29 @@ def _rendered(figure: go.Figure, options: dict[str, Any]) -> bytes:
 
     try:
         # Without MathJax, which kaleido would fetch from the network and wait for. Plotly's own wrapper cannot say so.
+        page = kaleido.PageGenerator(mathjax=False)
+        page.header += _NO_MARGIN
         image: bytes = kaleido.calc_fig_sync(
-            figure.to_dict(), opts=options, kopts={"mathjax": False, "timeout": _SECONDS}
+            figure.to_dict(), opts=options, kopts={"page_generator": page, "timeout": _SECONDS}
         )
     except ChromeNotFoundError as error:
         raise InputError(_no_chrome("is not found")) from error
     except (BrowserDepsError, BrowserFailedError) as error:
         raise InputError(_no_chrome("does not start")) from error
     return image
+
+
+def _of_exact_size(pdf: bytes, width_pt: float, height_pt: float) -> bytes:
+    """The PDF with a page of exactly this size: Chrome rounds it, by up to 0.7 pt, though not what is drawn on it."""
+
+    def box(found: re.Match[bytes]) -> bytes:
+        # Places in a PDF are counted in bytes, so that the text has to keep its length.
+        heights = f"{height_pt:.6g}".encode(), found["height"]
+        exact = [b"/MediaBox [0 0 %s %s]" % (f"{width_pt:.6g}".encode(), height) for height in heights]
+        fitting = [one.ljust(len(found[0])) for one in exact if len(one) <= len(found[0])]
+        return fitting[0] if fitting else found[0]
+
+    return re.sub(rb"/MediaBox \[0 0 [\d.]+ (?P<height>[\d.]+)\]", box, pdf, count=1)
 
 
 def fragment(figure: go.Figure, div_id: str) -> str:

@@ -22,6 +22,7 @@ from layerangles.figures.scores import (
     percent,
     with_interval,
 )
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
@@ -78,12 +79,16 @@ def largest_first(verdict: "Verdict") -> pd.DataFrame:
     return verdict.pairs.sort_values("difference", key=abs, ascending=False, kind="stable").reset_index()
 
 
-def forest(verdict: "Verdict") -> go.Figure:
+def forest(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
     """Draw the paired differences of all pairs of matched strategies, a row a pair, the largest first.
 
     The thick interval, of 1 − 2α, decides equivalence; the thin one is the 1 − α interval. The margin is a band around
     zero, for a margin that is a share of the gain at the gain that was measured. Colour, mark and a word say each
     pair's outcome. Where there is an interval for new test examples too, it is drawn faintly below the row.
+
+    Args:
+        verdict: on a cell.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels, and as high as it has pairs.
@@ -114,17 +119,22 @@ def forest(verdict: "Verdict") -> go.Figure:
         notes=notes,
         rows="first − second",
         numbers=f"difference [{decisive} interval]" if has_intervals else "difference",
+        brief="difference",
         kinds="outcome",
         axis=_axis("difference in", verdict, "where the first is better"),
         extra=f"{decisive} interval for new seeds and new test examples (Multi-Bootstrap)",
     )
-    return draw_rows(rows, OUTCOMES, words, half_band(verdict))
+    return draw_rows(rows, OUTCOMES, words, half_band(verdict), theme)
 
 
-def gains(verdict: "Verdict") -> go.Figure:
+def gains(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
     """Draw what every strategy, controls included, gains over none: a row a strategy, the best first, controls last.
 
     The thin interval is the 1 − α interval of the paired difference to none.
+
+    Args:
+        verdict: on a cell.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.
@@ -150,10 +160,11 @@ def gains(verdict: "Verdict") -> go.Figure:
         notes=[f"bars: {wide} interval" if has_intervals else "points alone: no interval exists", seeds],
         rows="strategy",
         numbers=f"gain [{wide} interval]" if has_intervals else "gain",
+        brief="gain",
         kinds="role",
         axis=_axis("gain in", verdict, f"where it is better than {verdict.cell.none}"),
     )
-    return draw_rows(rows, _ROLES, words)
+    return draw_rows(rows, _ROLES, words, theme=theme)
 
 
 def _pair(row: Mapping[Hashable, Any], places: int, alpha: float) -> Row:
@@ -174,6 +185,7 @@ def _pair(row: Mapping[Hashable, Any], places: int, alpha: float) -> Row:
         thin=thin,
         extra=extra,
         text=with_interval(value, thick, places, signed=True),
+        brief=number(value, places, signed=True),
         hover="<br>".join(lines),
     )
 
@@ -189,6 +201,7 @@ def _gain(row: Mapping[Hashable, Any], places: int) -> Row:
         thin=thin,
         extra=NO_INTERVAL,
         text=text,
+        brief=number(value, places, signed=True),
         hover=f"{style.literal(str(row['strategy']))}: <b>{text}</b><br>score {_float(row, 'score'):.5g}",
     )
 

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from layerangles.figures import selection, style
-from layerangles.figures.panel import MAX_LAYERS_WITH_VALUES, Grid, domain_of, draw_panels, notes_on, panels_of
+from layerangles.figures.panel import (
+    MAX_LAYERS_WITH_VALUES,
+    PAPER_BELOW,
+    PAPER_LEFT,
+    Grid,
+    Panel,
+    domain_of,
+    draw_panels,
+    lay_bar,
+    name_axes,
+    notes_on,
+    panels_of,
+)
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
@@ -14,6 +27,11 @@ if TYPE_CHECKING:
 _MAX_PLOT_WIDTH = 1010  # with the margins it stays below 1,300, the width of a common window
 _GAP = 62  # between columns: the ticks of the next one
 _BELOW = 62  # below a row: its ticks and the title of the axis
+
+# On paper: above a row, between columns, right of the panels; and the side of a panel, at most where there are several
+# columns to choose, and at most.
+_PAPER_TITLE, _PAPER_GAP, _PAPER_RIGHT = 16, 8, 5
+_PAPER_PANEL = (150.0, 200.0)
 
 
 def heatmap(
@@ -23,6 +41,7 @@ def heatmap(
     step: int | None = None,
     tower: str | None = None,
     null: str | None = None,
+    theme: Theme = SCREEN,
 ) -> go.Figure:
     """Draw the mean angles between all teacher layers as seen from each layer of one student.
 
@@ -36,6 +55,7 @@ def heatmap(
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
         null: show the excess of the angle over this null instead of the angle itself.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels, since its texts are laid out for it.
@@ -50,13 +70,9 @@ def heatmap(
     shown = selection.known_layers(result, data)
     panels = panels_of(result, data, shown, null)
 
-    size = _panel_size(data.sizes["layer_a"])
-    titles = [_title_lines(panel.title, size) for panel in panels]
-    title_height = 8 + 16 * max(map(len, titles))
-    most_columns = max(1, (_MAX_PLOT_WIDTH + _GAP) // (size + _GAP))
-    n_rows = ceil(len(panels) / most_columns)
-    grid = Grid(n_rows, ceil(len(panels) / n_rows), size, _GAP, _BELOW + title_height)
-    figure = draw_panels(panels, grid, inner_ticks=True)
+    grid, titles = _laid_out(panels, data.sizes["layer_a"], theme)
+    title_height = _title_height(titles, theme)
+    figure = draw_panels(panels, grid, inner_ticks=not theme.on_paper, theme=theme)
     above = {
         "x": 0.5,
         "y": 1,
@@ -64,20 +80,61 @@ def heatmap(
         "yanchor": "bottom",
         "showarrow": False,
         "yshift": 2,
-        "font": {"size": 13},
+        "font": {"size": theme.panel},
     }
     for index, lines in enumerate(titles):
         figure.add_annotation(text="<br>".join(lines), **domain_of(index), **above)
 
     what = f"excess over {null}, " if null else ""
     notes = [f"{what}mean over tokens, in degrees{selection.when_and_where(result, data, tower)}"]
-    notes += notes_on(panels)
+    notes += notes_on(panels, figure, theme)
     last = data.sizes["student_layer"] - 1
     if shown[-1] < last:
         beyond = f"layer {last}" if shown[-1] + 1 == last else f"layers {shown[-1] + 1} to {last}"
         notes.append(f"student {beyond}: {selection.reasons_for_absence(result, data)[last]}")
     title = f"Angles between teacher layers, seen from {student}"
-    return style.frame(figure, title, " · ".join(notes), (grid.width, grid.height), (78, 138, title_height, 72))
+    name_axes(figure, theme, left=16)
+    margins = (78.0, 138.0, title_height, 72.0)
+    if theme.on_paper:
+        margins = (PAPER_LEFT, _PAPER_RIGHT, title_height, PAPER_BELOW + style.BAR_ROW)
+    style.frame(figure, title, notes, (grid.width, grid.height), margins, theme)
+    return lay_bar(figure, panels[0].null, theme)
+
+
+def _laid_out(panels: list[Panel], n_layers: int, theme: Theme) -> tuple[Grid, list[list[str]]]:
+    """The grid, and the lines of the panels' titles."""
+    if theme.on_paper:
+        grid = _paper_grid(len(panels), theme)
+        return grid, [[title] for title in _short_titles(panels, grid.size, theme)]
+    size = _panel_size(n_layers)
+    titles = [_title_lines(panel.title, size) for panel in panels]
+    most_columns = max(1, (_MAX_PLOT_WIDTH + _GAP) // (size + _GAP))
+    n_rows = ceil(len(panels) / most_columns)
+    gap_y = _BELOW + _title_height(titles, theme)
+    return Grid(n_rows, ceil(len(panels) / n_rows), size, _GAP, gap_y), titles
+
+
+def _title_height(titles: list[list[str]], theme: Theme) -> int:
+    return _PAPER_TITLE if theme.on_paper else 8 + 16 * max(map(len, titles))
+
+
+def _paper_grid(n_panels: int, theme: Theme) -> Grid:
+    """As few columns as give panels of a moderate size, and a figure that fits on a page."""
+    room = theme.fixed_width - PAPER_LEFT - _PAPER_RIGHT
+    for n_columns in range(1, n_panels + 1):
+        size = min(_PAPER_PANEL[1], (room - (n_columns - 1) * _PAPER_GAP) / n_columns)
+        n_rows = ceil(n_panels / n_columns)
+        height = n_rows * (size + _PAPER_TITLE) + PAPER_BELOW + style.BAR_ROW
+        if n_columns == n_panels or (size <= _PAPER_PANEL[0] and height <= theme.max_height):
+            break
+    return Grid(n_rows, ceil(n_panels / n_rows), size, _PAPER_GAP, _PAPER_TITLE)
+
+
+def _short_titles(panels: list[Panel], width_px: float, theme: Theme) -> list[str]:
+    """The longest form that fits for all; the diamond and the caption say what a layer was matched to."""
+    forms = [[f"{before}{panel.student_layer}" for panel in panels] for before in ("student layer ", "layer ", "")]
+    fits = (all(style.width_of(len(title), theme.panel) <= width_px for title in titles) for titles in forms)
+    return next((titles for titles, fit in zip(forms, fits, strict=True) if fit), forms[-1])
 
 
 def _panel_size(n_layers: int) -> int:

@@ -9,6 +9,8 @@ from plotly.colors import sample_colorscale
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
+from layerangles.figures.key import Entry, draw_key, key_of
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
@@ -23,6 +25,7 @@ def histogram(
     layer_b: int | None = None,
     step: int | None = None,
     tower: str | None = None,
+    theme: Theme = SCREEN,
 ) -> go.Figure:
     """Draw how the cosines between teacher layers, seen from one student layer, spread over the tokens.
 
@@ -39,6 +42,7 @@ def histogram(
         layer_b: the other; by default every other, a curve each.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.
@@ -62,11 +66,12 @@ def histogram(
 
     at_layer = data.sel(student_layer=student_layer, layer_a=layer_a)
     furthest = max(layer_a - layers[0], layers[-1] - layer_a)
-    figure = go.Figure()
-    for other in others:
-        counts = at_layer["histogram"].sel(layer_b=other)
-        if counts.sum() > 0:
-            figure.add_trace(_curve(counts, other, layer_a, furthest))
+    curves = [
+        _curve(counts, other, layer_a, furthest, theme)
+        for other in others
+        if (counts := at_layer["histogram"].sel(layer_b=other)).sum() > 0
+    ]
+    figure = go.Figure(curves)
     absence = selection.reasons_for_absence(result, data).get(student_layer, "")
     if not figure.data:
         figure.add_annotation(
@@ -76,21 +81,58 @@ def histogram(
             x=0.5,
             y=0.5,
             showarrow=False,
-            font={"size": 14, "color": style.FAINT},
+            font={"size": 14 if not theme.on_paper else theme.text, "color": style.FAINT},
         )
-    _axes(figure, bin_width=2 / data.sizes["bin"])
+    cosine_axes(figure, bin_width=2 / data.sizes["bin"], theme=theme)
     key = "a curve sums to 100 %" if layer_b is not None else f"darker is nearer to layer {layer_a}, dashed below it"
     whom = f"teacher layer {layer_b}" if layer_b is not None else "the others"
-    return style.frame(
-        figure,
-        f"Cosines between teacher layer {layer_a} and {whom}, seen from layer {student_layer} of {student}",
-        f"{key}{selection.when_and_where(result, data, tower)}",
-        (680, max(380, 30 + 19 * len(figure.data))),  # as high as the legend, which an image could not scroll
-        (72, 130, 30, 76),
-    )
+    title = f"Cosines between teacher layer {layer_a} and {whom}, seen from layer {student_layer} of {student}"
+    notes = [f"{key}{selection.when_and_where(result, data, tower)}"]
+    if not theme.on_paper:
+        height = max(380, 30 + 19 * len(figure.data))  # as high as the legend, which an image could not scroll
+        return style.frame(figure, title, notes, (680, height), (72, 130, 30, 76))
+    marked = mark_peaks(figure, theme)
+    entries = [Entry(str(other), look) for other, look in zip(_drawn(others, at_layer), marked, strict=True)]
+    notes += [*PAPER_NOTES, "layer 0 is the embedding output"]
+    return frame_cosines(figure, title, notes, entries, theme, "teacher layer")
 
 
-def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int) -> go.Scatter:
+def _drawn(others: list[int], at_layer: xr.Dataset) -> list[int]:
+    return [other for other in others if at_layer["histogram"].sel(layer_b=other).sum() > 0]
+
+
+PAPER_NOTES = (
+    "a mark stands at the highest point of each curve",
+    "dotted lines: orthogonal layers (90°) and independent ones of equal norm (60°)",
+)
+
+
+def mark_peaks(figure: go.Figure, theme: Theme) -> list[dict[str, Any]]:
+    """Put a mark of its own on the highest point of each curve; returns each curve's look for a key."""
+    looks = []
+    for number, curve in enumerate(list(figure.data)):
+        symbol = style.MARKS[number % len(style.MARKS)] + ("-open" if number >= len(style.MARKS) else "")
+        marker = {"symbol": symbol, "size": 10 * theme.scale, "color": curve.line.color, "line": {"width": 0.75}}
+        peak = int(np.argmax(curve.y))
+        middle = (curve.x[peak] + curve.x[min(peak + 1, len(curve.x) - 1)]) / 2
+        point = {"x": [middle], "y": [curve.y[peak]], "mode": "markers", "marker": marker}
+        figure.add_trace(go.Scatter(**point, hoverinfo="skip", showlegend=False))
+        line = {"color": curve.line.color, "width": curve.line.width, "dash": curve.line.dash}
+        looks.append({"mode": "lines+markers", "line": line, "marker": marker})
+    return looks
+
+
+def frame_cosines(
+    figure: go.Figure, title: str, notes: list[str], entries: list[Entry], theme: Theme, key_title: str = ""
+) -> go.Figure:
+    """Frame a histogram for a paper, with its key below."""
+    key = key_of(entries, theme, key_title)
+    left, right, above, below = 42, 12, 14, 38 + key.height
+    size = (theme.fixed_width - left - right, 150)
+    return draw_key(style.frame(figure, title, notes, size, (left, right, above, below), theme), key)
+
+
+def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int, theme: Theme) -> go.Scatter:
     share = 100 * counts.values / counts.values.sum()
     lower = counts["bin"].values
     nearness = (abs(other - layer_a) - 1) / max(1, furthest - 1)
@@ -100,7 +142,12 @@ def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int) -> go.
         x=np.append(lower, 1.0),
         y=np.append(share, share[-1]),  # a step ends at the upper end of the last bin
         mode="lines",
-        line={"shape": "hv", "width": 1.6, "color": colour, "dash": "dash" if other < layer_a else "solid"},
+        line={
+            "shape": "hv",
+            "width": theme.stroke(1.6),
+            "color": colour,
+            "dash": "dash" if other < layer_a else "solid",
+        },
         name=style.layer_name(other),
         hovertemplate=(
             f"teacher layers {style.layer_name(layer_a)} and {style.layer_name(other)}"
@@ -110,10 +157,16 @@ def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int) -> go.
     )
 
 
-def _axes(figure: go.Figure, bin_width: float) -> None:
+def cosine_axes(figure: go.Figure, bin_width: float, theme: Theme = SCREEN) -> None:
+    """The axes of a histogram of cosines, with lines at 90° and at 60°."""
     ticks = {-1: 180, -0.5: 120, 0: 90, 0.5: 60, 1: 0}
     title = {"standoff": 8, "font": {"size": 12, "color": style.FAINT}}
     quiet: dict[str, Any] = {"showgrid": True, "gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4"}
+    share, marked = "share of tokens per bin of", ("90° orthogonal", "60° independent<br>(equal norms)")
+    if theme.on_paper:
+        share, marked = "tokens per bin of", ("orthogonal", "independent")
+        title = {"standoff": 4, "font": {"size": theme.text}}
+        quiet |= {"tickfont": {"size": theme.tick}, "ticks": "", "linewidth": 0.75, "linecolor": "#8c959f"}
     figure.update_xaxes(
         **quiet,
         range=[-1, 1],
@@ -126,9 +179,9 @@ def _axes(figure: go.Figure, bin_width: float) -> None:
         **quiet,
         rangemode="tozero",
         ticksuffix=" %",
-        title={"text": f"share of tokens per bin of {bin_width:g}", **title},
+        title={"text": f"{share} {bin_width:g}", **title},
     )
-    for cosine, text in ((0.0, "90° orthogonal"), (0.5, "60° independent<br>(equal norms)")):
+    for cosine, text in zip((0.0, 0.5), marked, strict=True):
         figure.add_shape(
             type="line",
             x0=cosine,
@@ -136,10 +189,11 @@ def _axes(figure: go.Figure, bin_width: float) -> None:
             y0=0,
             y1=1,
             yref="paper",
-            line={"color": style.FAINT, "width": 1.2, "dash": "dot"},
+            line={"color": style.FAINT, "width": theme.stroke(1.2), "dash": "dot"},
         )
+        size = 11 if not theme.on_paper else theme.tick
         figure.add_annotation(
-            text=text, x=cosine, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 11}
+            text=text, x=cosine, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": size}
         )
     legend: dict[str, Any] = {"title": {"text": "teacher layer", "font": {"size": 12}}, "font": {"size": 11}}
     figure.update_layout(template="none", legend={**legend, "x": 1.02, "xanchor": "left", "y": 1})

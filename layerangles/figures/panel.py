@@ -11,12 +11,20 @@ import xarray as xr
 
 from layerangles.figures import style
 from layerangles.figures.selection import NO_DIRECTION, reasons_for_absence
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
 
 MAX_LAYERS_WITH_VALUES = 8
 MATCHED_MARK = "◆ teacher layer that training matched"
+
+# On paper: below a grid, its numbers and the name of the axis; left of it, the name and the numbers.
+PAPER_BELOW, PAPER_LEFT = 30, 30
+# Where colours of two meanings are equally light, cells of one of them are marked.
+ABOVE_90, NEGATIVE = "• above 90°", "– below 0"
+_DOUBTFUL = "doubtful in grey"
+_LEAST_MARKED = 3  # a cell of less has no room for a mark
 
 _VARIABLES = ("angle_deg", "ci_low", "ci_high", "acute_fraction", "n_tokens", "n_degenerate")
 _OF_NULL = ("excess_deg", "excess_low", "excess_high", "null_angle_deg")
@@ -97,33 +105,64 @@ class Panel:
 
 @dataclass(frozen=True)
 class Grid:
-    """Square panels in rows and columns, all lengths in pixels."""
+    """Panels in rows and columns, all lengths in pixels.
+
+    Attributes:
+        n_rows: from top to bottom.
+        n_columns: from left to right, in each block.
+        size: the width of a panel, and its height where that is not given.
+        gap_x: between columns.
+        gap_y: between rows.
+        tall: the height of a panel; 0 for square ones.
+        n_blocks: blocks beside each other; the panels of one block come before those of the next.
+        block_gap: between blocks.
+    """
 
     n_rows: int
     n_columns: int
     size: float
     gap_x: float
     gap_y: float
+    tall: float = 0
+    n_blocks: int = 1
+    block_gap: float = 0
+
+    @property
+    def panel_height(self) -> float:
+        """Of one panel."""
+        return self.tall or self.size
+
+    @property
+    def block_width(self) -> float:
+        """Of one block."""
+        return self.n_columns * self.size + (self.n_columns - 1) * self.gap_x
 
     @property
     def width(self) -> float:
         """Of the whole grid."""
-        return self.n_columns * self.size + (self.n_columns - 1) * self.gap_x
+        return self.n_blocks * self.block_width + (self.n_blocks - 1) * self.block_gap
 
     @property
     def height(self) -> float:
         """Of the whole grid."""
-        return self.n_rows * self.size + (self.n_rows - 1) * self.gap_y
+        return self.n_rows * self.panel_height + (self.n_rows - 1) * self.gap_y
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Row and column (through all blocks) of the panel with this index."""
+        block, within = divmod(index, self.n_rows * self.n_columns)
+        row, column = divmod(within, self.n_columns)
+        return row, block * self.n_columns + column
 
     def x_domain(self, column: int) -> list[float]:
         """Where a column (from 0, left to right) lies, as shares of the width."""
-        start = column * (self.size + self.gap_x)
+        block, within = divmod(column, self.n_columns)
+        start = block * (self.block_width + self.block_gap) + within * (self.size + self.gap_x)
         return [start / self.width, min(1.0, (start + self.size) / self.width)]
 
     def y_domain(self, row: int) -> list[float]:
         """Where a row (from 0, top to bottom) lies, as shares of the height from below."""
-        end = self.height - row * (self.size + self.gap_y)
-        return [max(0.0, (end - self.size) / self.height), end / self.height]
+        end = self.height - row * (self.panel_height + self.gap_y)
+        return [max(0.0, (end - self.panel_height) / self.height), end / self.height]
 
 
 def panels_of(
@@ -160,30 +199,34 @@ def panels_of(
     ]
 
 
-def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool) -> go.Figure:
+def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme: Theme = SCREEN) -> go.Figure:
     """Draw panels into a grid, row by row; they share one colour axis and are zoomed together.
 
     Layers stand at their numbers on both axes, ``layer_b`` to the right and ``layer_a`` upwards. The axes of the
     panel with index ``i`` are ``x{i + 1}`` and ``y{i + 1}`` (plotly calls the first ones ``x`` and ``y``). Without
-    ``inner_ticks`` only the left and the lower edge of the grid have ticks.
+    ``inner_ticks`` only the left and the lower edge of the grid have ticks, and on paper one title for all panels.
     """
+    is_crowded = _crowded(panels, grid, theme)
     traces: list[Any] = []
     annotations: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
     for index, panel in enumerate(panels):
-        row, column = divmod(index, grid.n_columns)
-        traces += _traces(panel, axis_number(index), grid.size)
-        if panel.absence:
-            text = "<br>".join(style.wrapped(panel.absence, grid.size - 12, 12))
-            centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": 12, "color": style.FAINT}}
+        row, column = grid.place(index)
+        traces += _traces(panel, axis_number(index), grid.size, theme)
+        if panel.absence and (text := _absence(panel, grid.size, theme)):
+            centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.text, "color": style.FAINT}}
             annotations.append({"text": text, **domain_of(index), **centre})
-        x, y = _axes(panel.layers, grid.size)
+        x, y = layer_axes(panel.layers, grid.size, theme)
         x |= {"domain": grid.x_domain(column), "anchor": f"y{axis_number(index)}"}
         y |= {"domain": grid.y_domain(row), "anchor": f"x{axis_number(index)}"}
-        if not inner_ticks and row < grid.n_rows - 1:
+        is_lowest = row == grid.n_rows - 1 or index + grid.n_columns >= len(panels)
+        if not inner_ticks and not is_lowest:
             x |= {"showticklabels": False, "title": None}
-        if column > 0:
+        if column % grid.n_columns > 0:
             y |= {"title": None} if inner_ticks else {"showticklabels": False, "title": None}
+            x |= {"showticklabels": False} if is_crowded[0] else {}
+        if row > 0 and is_crowded[1]:
+            y |= {"showticklabels": False}
         layout |= {f"xaxis{axis_number(index)}": x, f"yaxis{axis_number(index)}": y}
     shown = np.array([panel.shown for panel in panels])
     largest = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 0.0
@@ -194,13 +237,73 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool) -> go
     return go.Figure(traces, {**layout, "annotations": annotations, "template": "none"})
 
 
-def notes_on(panels: Sequence[Panel]) -> list[str]:
-    """What a reader must know of the marks and the blanks in these panels, for a subtitle."""
+def _crowded(panels: Sequence[Panel], grid: Grid, theme: Theme) -> tuple[bool, bool]:
+    """Whether on paper the numbers at one panel's axes, x and y, would run into those at the next panel's."""
+    if not theme.on_paper or not panels:
+        return False, False
+    layers = panels[0].layers
+    cell = grid.size / len(layers)
+    return cell + grid.gap_x < style.width_of(len(str(layers[-1])), theme.tick) + 2, cell + grid.gap_y < theme.tick
+
+
+def name_axes(figure: go.Figure, theme: Theme, left: float) -> None:
+    """On paper, write "teacher layer" once below and once left of all panels; ``left`` in pixels from their edge."""
+    if not theme.on_paper:
+        return
+    common = {"text": "teacher layer", "xref": "paper", "yref": "paper", "showarrow": False, "borderpad": 0}
+    common["font"] = {"size": theme.text}
+    figure.add_annotation(x=0.5, y=0, yanchor="top", yshift=-17, **common)
+    figure.add_annotation(x=0, y=0.5, xanchor="right", xshift=-left, textangle=-90, **common)
+
+
+def lay_bar(figure: go.Figure, null: str, theme: Theme) -> go.Figure:
+    """On paper, lay the colour bar of a framed figure below its panels. Returns the same figure."""
+    if theme.on_paper:
+        what = f"excess over {null} °" if null else "mean angle °"
+        bar = figure.layout.coloraxis.colorbar.to_plotly_json()
+        sign = (NEGATIVE if null else ABOVE_90) if has_marks(figure) else ""
+        figure.layout.coloraxis.colorbar = style.bar_below(figure, bar, what, theme, sign=sign)
+    return figure
+
+
+def has_marks(figure: go.Figure, coloraxis: str = "coloraxis") -> bool:
+    """Whether cells of that colour axis are marked."""
+    axes = {trace.xaxis for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis}
+    return any(trace.name == _DOUBTFUL and trace.xaxis in axes for trace in figure.data)
+
+
+def notes_on(panels: Sequence[Panel], figure: go.Figure, theme: Theme = SCREEN) -> list[str]:
+    """What a reader must know of the marks and the blanks in these panels, for a subtitle or a caption."""
     notes = [MATCHED_MARK] if any(panel.matched for panel in panels) else []
     measured = [panel.values for panel in panels if not panel.absence]
     if any((np.isnan(values["angle_deg"]) & (values["n_degenerate"] > 0)).any() for values in measured):
         notes.append(f"blank off the diagonal: {NO_DIRECTION}")
-    return notes
+    if not theme.on_paper:
+        return notes
+    if not panels[0].null:
+        notes.append("independent layers of equal norm make 60°, orthogonal ones 90°")
+    notes += note_on_marks(figure, bool(panels[0].null))
+    notes.append("layer 0 is the embedding output")
+    reasons = dict.fromkeys(panel.absence for panel in panels if panel.absence)
+    return notes + [f"empty panels: {reason}" for reason in reasons]
+
+
+def note_on_marks(figure: go.Figure, signed: bool, coloraxis: str = "coloraxis") -> list[str]:
+    """What the caption says of cells whose colour, in grey, is that of another value, too."""
+    cells = [trace for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis]
+    if not any(doubtful(np.asarray(trace.z, dtype=float), signed).any() for trace in cells):
+        return []
+    numbered = any(trace.mode == "text" for trace in figure.data if trace.type == "scatter")
+    if has_marks(figure, coloraxis):
+        return ["a dash marks cells below 0" if signed else "a dot marks cells above 90°"]
+    if numbered:
+        return []
+    return ["orange cells are below 0" if signed else "orange cells are above 90°"]
+
+
+def doubtful(shown: Any, signed: bool) -> Any:
+    """Which cells have a colour that, in grey, another value has too: angles above 90°, or what is below 0."""
+    return shown < 0 if signed else shown > 90
 
 
 def axis_number(index: int) -> str:
@@ -213,10 +316,19 @@ def domain_of(index: int) -> dict[str, str]:
     return {"xref": f"x{axis_number(index)} domain", "yref": f"y{axis_number(index)} domain"}
 
 
-def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
+def _absence(panel: Panel, size: float, theme: Theme) -> str:
+    """Why a panel is empty, for its middle; on paper the caption says so where there is no room."""
+    lines = style.wrapped(panel.absence, size - 12, theme.text)
+    fits = len(lines) * 1.3 * theme.text < size and all(
+        style.width_of(len(line), theme.text) < size - 4 for line in lines
+    )
+    return "<br>".join(lines) if fits or not theme.on_paper else ""
+
+
+def _traces(panel: Panel, axis: str, size: float, theme: Theme) -> list[Any]:
     matched = f"<br>matched to teacher layer {_listed(panel.matched)} in training" if panel.matched else ""
     cell = size / len(panel.layers)
-    gap = 1 if cell > 5 else 0
+    gap = theme.stroke(1) if cell > 5 else 0
     axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
     cells = go.Heatmap(
         x=panel.layers,
@@ -232,45 +344,100 @@ def _traces(panel: Panel, axis: str, size: float) -> list[Any]:
         ),
         **axes,
     )
-    values = [_written_values(panel, axes)] if len(panel.layers) <= MAX_LAYERS_WITH_VALUES and cell >= 30 else []
-    if not panel.matched:
-        return [cells, *values]
-    # On the diagonal, which is blank: the mark hides no number.
-    marks = go.Scatter(
-        x=panel.matched,
-        y=panel.matched,
-        mode="markers",
-        marker={"symbol": "diamond", "size": min(10, max(4, 0.6 * cell)), "color": style.INK},
-        hoverinfo="skip",
-        showlegend=False,
-        **axes,
-    )
-    return [cells, *values, marks]
+    of_cells = on_cells(panel.shown, panel.layers, cell, theme, signed=bool(panel.null), large_cells=cell >= 30)
+    marks = matched_marks(panel.matched, cell, theme)
+    return [cells, *(trace.update(**axes) for trace in [*of_cells, *marks])]
 
 
-def _written_values(panel: Panel, axes: dict[str, str]) -> go.Scatter:
-    """The angles as text in their cells; a heat map's own text is too faint on the middle of the scale."""
-    angles = panel.shown
-    rows, columns = np.nonzero(np.isfinite(angles))
-    written = angles[rows, columns].tolist()
-    return go.Scatter(
-        x=[panel.layers[column] for column in columns],
-        y=[panel.layers[row] for row in rows],
-        text=[f"{angle:+.1f}" if panel.null else f"{angle:.1f}" for angle in written],
-        textfont={"size": 12, "color": ["black" if panel.null else style.ink_on(angle) for angle in written]},
-        mode="text",
-        hoverinfo="skip",
-        showlegend=False,
-        **axes,
-    )
+def matched_marks(matched: Sequence[int], cell: float, theme: Theme) -> list[go.Scatter]:
+    """Diamonds on the diagonal, which is blank: they hide no number."""
+    if not matched:
+        return []
+    size = min(10 if not theme.on_paper else 7, max(4, 0.6 * cell))
+    return [
+        go.Scatter(
+            x=matched,
+            y=matched,
+            mode="markers",
+            marker={"symbol": "diamond", "size": size, "color": style.INK},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    ]
 
 
-def _axes(layers: list[int], size: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    ticks = layers[:: _tick_step(len(layers) - 1, size / len(layers))]
+def on_cells(
+    shown: Any,
+    layers: Sequence[int],
+    cell: float,
+    theme: Theme,
+    *,
+    signed: bool,
+    large_cells: bool = True,
+    of_share: bool = False,
+) -> list[go.Scatter]:
+    """The values as text in their cells, where they fit; on paper marks on doubtful cells, where they do not.
+
+    A heat map's own text is too faint on the middle of the scale.
+
+    Args:
+        shown: the values, ``[layer_a, layer_b]``.
+        layers: the teacher layers.
+        cell: the side of a cell, pixels.
+        theme: of the figure.
+        signed: whether values have a sign, and the colours of :func:`layerangles.figures.style.excess_axis`.
+        large_cells: on a screen, whether there is room.
+        of_share: whether the values are shares in percent; 100 % has the colour of 90°.
+    """
+    rows, columns = (at.tolist() for at in np.nonzero(np.isfinite(shown)))
+    written = shown[rows, columns].tolist()
+    texts: list[str] | None
+    if theme.on_paper:
+        texts = style.values_that_fit(written, cell, theme)
+    else:
+        fits = len(layers) <= MAX_LAYERS_WITH_VALUES and large_cells
+        texts = [f"{value:+.1f}" if signed else f"{value:.1f}" for value in written] if fits else None
+    quiet = {"hoverinfo": "skip", "showlegend": False}
+    if texts is not None and (texts or not theme.on_paper):
+        as_angle = [value * 90 / 100 if of_share else value for value in written]
+        colours = ["black" if signed else style.ink_on(angle) for angle in as_angle]
+        return [
+            go.Scatter(
+                x=[layers[column] for column in columns],
+                y=[layers[row] for row in rows],
+                text=texts,
+                textfont={"size": theme.value, "color": colours},
+                mode="text",
+                **quiet,
+            )
+        ]
+    rows, columns = (at.tolist() for at in np.nonzero(doubtful(shown, signed)))
+    if not theme.on_paper or of_share or not len(rows):
+        return []
+    if cell < _LEAST_MARKED:
+        return []
+    size = max(1.5, min(5.0, (0.6 if signed else 0.35) * cell))
+    inks = ["black" if signed else style.ink_on(shown[row, column]) for row, column in zip(rows, columns, strict=True)]
+    marker = {"symbol": "line-ew-open" if signed else "circle", "size": size, "color": inks}
+    return [
+        go.Scatter(
+            x=[layers[column] for column in columns],
+            y=[layers[row] for row in rows],
+            mode="markers",
+            name=_DOUBTFUL,
+            marker=marker | ({"line": {"width": 0.75}} if signed else {}),
+            **quiet,
+        )
+    ]
+
+
+def layer_axes(layers: list[int], size: float, theme: Theme = SCREEN) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The axes of a panel of teacher layers, ``size`` pixels wide: x and y. On paper :func:`name_axes` names them."""
+    ticks = layers[:: _tick_step(len(layers) - 1, size / len(layers), theme.tick_gap)]
     common: dict[str, Any] = {
         "range": [layers[0] - 0.5, layers[-1] + 0.5],
         "tickvals": ticks,
-        "tickfont": {"size": 11},
+        "tickfont": {"size": theme.tick},
         "ticks": "",
         "showgrid": False,
         "zeroline": False,
@@ -281,8 +448,12 @@ def _axes(layers: list[int], size: float) -> tuple[dict[str, Any], dict[str, Any
     }
     # Below each other "0" and "(emb)" take the width of one cell; side by side they would run into the "1".
     below = ["0<br>(emb)" if layer == 0 else str(layer) for layer in ticks]
+    beside = [style.layer_name(layer) for layer in ticks]
+    if theme.on_paper:
+        below = beside = [str(layer) for layer in ticks]
+        common |= {"title": None, "linewidth": 0.75, "linecolor": "#8c959f"}
     x = common | {"ticktext": below, "tickangle": 0, "matches": "x"}
-    y = common | {"ticktext": [style.layer_name(layer) for layer in ticks], "matches": "y"}
+    y = common | {"ticktext": beside, "matches": "y"}
     return x, y
 
 
@@ -290,7 +461,7 @@ def _listed(layers: list[int]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _tick_step(last: int, cell: float) -> int:
-    """Every how many layers a tick: 20 pixels apart at least, and so that the last layer has one where that is near."""
-    least = max(1, ceil(20 / cell))
+def _tick_step(last: int, cell: float, apart: float) -> int:
+    """Every how many layers a tick: so many pixels apart, and so that the last layer has one where that is near."""
+    least = max(1, ceil(apart / cell))
     return next((step for step in range(least, 2 * least) if last % step == 0), least)

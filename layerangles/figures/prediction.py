@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,16 @@ import plotly.graph_objects as go
 
 from layerangles.equivalence.prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
 from layerangles.figures import style
-from layerangles.figures.panel import axis_number, domain_of
-
-# Told apart in grey, too, by the mark alone; with 7 colours they make 105 different points.
-_MARKS = (
-    *("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down", "pentagon", "hexagram"),
-    *("bowtie", "hourglass", "triangle-left", "triangle-right", "star-diamond"),
-)
+from layerangles.figures.key import Entry, draw_key, key_of
+from layerangles.figures.panel import Grid, axis_number, domain_of
+from layerangles.figures.theme import SCREEN, Theme
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
 _GAP_X, _GAP_Y = 44, 96  # between panels; in the latter go the ticks and title of one, the numbers above the next
 _NUMBERS_HEIGHT = 40
 _LEGEND_WIDTH = 240
+
+_PAPER_LEFT, _PAPER_RIGHT, _PAPER_GAP = 46, 8, 16  # on paper: left and right of the panels, and between columns
 
 # A line through the other cells may foretell anything. A prediction further off than this many times the spread of the
 # gaps is beyond the panel, or the gaps themselves would be too flat to be read.
@@ -36,7 +35,7 @@ class _Look:
     mark: str
 
 
-def prediction(prediction: Prediction) -> go.Figure:
+def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
     """Draw each cell's gap between strategies against each measure of geometry, with line, band and left-out errors.
 
     The upper row has a point a cell, the least-squares line with the 95 % band of the mean gap, and small hollow
@@ -48,6 +47,7 @@ def prediction(prediction: Prediction) -> go.Figure:
 
     Args:
         prediction: what :func:`layerangles.equivalence.prediction.predict_gaps` returned.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.
@@ -55,39 +55,78 @@ def prediction(prediction: Prediction) -> go.Figure:
     looks = _looks(prediction)
     within = list(prediction.ranks.index.unique("predictor"))
     columns = [name for name in PREDICTORS if name in prediction.predictors or name in within]
-    n_rows = 2 if within else 1
-    width = len(columns) * _PANEL_WIDTH + (len(columns) - 1) * _GAP_X
+    numbers = [_numbers_across(prediction, name) for name in columns]
+    numbers += [_numbers_within(prediction, name) for name in columns] if within else []
+    titles = [_axis_title(name) for name in columns]
+    titles += [f"{title}, from the cell's mean" for title in titles] if within else []
+    grid = (
+        _paper_grid(len(columns), titles, numbers, theme) if theme.on_paper else _screen_grid(columns, numbers, looks)
+    )
+    width = grid.width
+    figure = go.Figure([] if theme.on_paper else [_key(look) for look in looks.values()], layout={"template": "none"})
+    low, high, is_beyond = _gap_range(prediction)
+    for index in sorted(range(len(numbers)), key=lambda index: index % len(columns)):  # column by column
+        name, is_within = columns[index % len(columns)], index >= len(columns)
+        row, column = divmod(index % len(columns), grid.n_columns)
+        row += grid.n_rows // 2 if is_within else 0
+        if is_within:
+            traces = _within(prediction, name, looks, theme)
+            y: dict[str, Any] = {"title": _title("rank by score (1 = best)", theme)} | _ranks_downwards(prediction)
+        else:
+            traces = _across(prediction, name, looks, theme)
+            y = {"title": _title("gap between strategies", theme), "range": [low, high]}
+        first, axis = axis_number(len(columns) if is_within else 0), axis_number(index)
+        figure.add_traces([trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}") for trace in traces])
+        x = {"title": _title(titles[index], theme, grid.size), "nticks": 6 if not theme.on_paper else 4}
+        y |= {"matches": f"y{first}"} if index % len(columns) else {}
+        y |= {"title": None, "showticklabels": False} if column else {}
+        of_all = _AXIS | ({"tickfont": {"size": theme.tick}, "linewidth": 0.75} if theme.on_paper else {})
+        figure.update_layout({f"xaxis{axis}": of_all | x | {"domain": grid.x_domain(column), "anchor": f"y{axis}"}})
+        figure.update_layout({f"yaxis{axis}": of_all | y | {"domain": grid.y_domain(row), "anchor": f"x{axis}"}})
+        above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
+        lines = "<br>".join(_number_lines(numbers[index], grid.size, theme))
+        figure.add_annotation(text=lines, **domain_of(index), **above, yshift=2, font={"size": theme.tick})
+    title, notes = "Does the geometry predict the gap between strategies?", _notes(prediction, is_beyond=is_beyond)
+    if theme.on_paper:
+        entries = [Entry(str(cell), _key_look(look)) for cell, look in looks.items()]
+        key = key_of(entries, theme)
+        top, bottom = _around(titles, numbers, grid.size, theme)
+        margins = (_PAPER_LEFT, _PAPER_RIGHT, top, bottom + key.height)
+        return draw_key(style.frame(figure, title, notes, (width, grid.height), margins, theme), key)
+    figure.update_layout(legend={"x": 1 + 14 / width, "y": 1, "font": {"size": 12}, "tracegroupgap": 2})
+    return style.frame(figure, title, notes, (width, grid.height), (72, _LEGEND_WIDTH, _NUMBERS_HEIGHT, 60))
+
+
+def _screen_grid(columns: list[str], numbers: list[str], looks: Mapping[Hashable, _Look]) -> Grid:
+    n_rows = len(numbers) // max(1, len(columns))
     gaps = (n_rows - 1) * _GAP_Y
     # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
     legend_height = style.legend_height([look.name.split("<br>") for look in looks.values()])
     panel_height = max(_PANEL_HEIGHT, (legend_height - gaps) / n_rows)
-    height = n_rows * panel_height + gaps
-    figure = go.Figure([_key(look) for look in looks.values()], layout={"template": "none"})
-    low, high, is_beyond = _gap_range(prediction)
-    for column, name in enumerate(columns):
-        left = column * (_PANEL_WIDTH + _GAP_X) / width
-        for row in range(n_rows):
-            top = 1 - row * (panel_height + _GAP_Y) / height
-            if row == 0:
-                traces, numbers = _across(prediction, name, looks), _numbers_across(prediction, name)
-                y: dict[str, Any] = {"title": _title("gap between strategies"), "range": [low, high]}
-            else:
-                traces, numbers = _within(prediction, name, looks), _numbers_within(prediction, name)
-                y = {"title": _title("rank by score (1 = best)")} | _ranks_downwards(prediction)
-            domains = [left, min(1.0, left + _PANEL_WIDTH / width)], [max(0.0, top - panel_height / height), top]
-            index, first = row * len(columns) + column, axis_number(row * len(columns))
-            axis = axis_number(index)
-            figure.add_traces([trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}") for trace in traces])
-            x = {"title": _title(_axis_title(name) + (", from the cell's mean" if row else "")), "nticks": 6}
-            y |= {"matches": f"y{first}", "title": None, "showticklabels": False} if column else {}
-            figure.update_layout({f"xaxis{axis}": _AXIS | x | {"domain": domains[0], "anchor": f"y{axis}"}})
-            figure.update_layout({f"yaxis{axis}": _AXIS | y | {"domain": domains[1], "anchor": f"x{axis}"}})
-            above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
-            figure.add_annotation(text=numbers, **domain_of(index), **above, yshift=2, font={"size": 11})
-    figure.update_layout(legend={"x": 1 + 14 / width, "y": 1, "font": {"size": 12}, "tracegroupgap": 2})
-    title = "Does the geometry predict the gap between strategies?"
-    subtitle = " · ".join(_notes(prediction, is_beyond=is_beyond))
-    return style.frame(figure, title, subtitle, (width, height), (72, _LEGEND_WIDTH, _NUMBERS_HEIGHT, 60))
+    return Grid(n_rows, len(columns), _PANEL_WIDTH, _GAP_X, _GAP_Y, tall=panel_height)
+
+
+def _paper_grid(n_columns: int, titles: list[str], numbers: list[str], theme: Theme) -> Grid:
+    """As many panels in a row as are not too narrow for the numbers above them."""
+    room = theme.fixed_width - _PAPER_LEFT - _PAPER_RIGHT
+    per_row = max(1, min(n_columns, int((room + _PAPER_GAP) // (105 + _PAPER_GAP))))
+    size = (room - (per_row - 1) * _PAPER_GAP) / per_row
+    n_rows = ceil(n_columns / per_row) * (len(numbers) // n_columns)
+    return Grid(n_rows, per_row, size, _PAPER_GAP, sum(_around(titles, numbers, size, theme)), tall=min(size, 115))
+
+
+def _around(titles: list[str], numbers: list[str], width_px: float, theme: Theme) -> tuple[float, float]:
+    """The room above a panel on paper, for its numbers, and below it, for its axis."""
+    above = max(len(_number_lines(text, width_px, theme)) for text in numbers)
+    below = max(len(_title_lines(title, width_px, theme)) for title in titles)
+    return 12.0 * above + 2, 18.0 + 13 * below
+
+
+def _number_lines(text: str, width_px: float, theme: Theme) -> list[str]:
+    lines = text.split("<br>")
+    if not theme.on_paper:
+        return lines
+    return [part for line in lines for part in style.wrapped(line, width_px, theme.tick)]
 
 
 _AXIS = {
@@ -99,8 +138,14 @@ _AXIS = {
 }
 
 
-def _title(text: str) -> dict[str, Any]:
-    return {"text": text, "standoff": 8, "font": {"size": 12}}
+def _title(text: str, theme: Theme, width_px: float = 0) -> dict[str, Any]:
+    lines = _title_lines(text, width_px, theme) if width_px and theme.on_paper else [text]
+    standoff = 8 if not theme.on_paper else 4
+    return {"text": "<br>".join(lines), "standoff": standoff, "font": {"size": theme.text}}
+
+
+def _title_lines(text: str, width_px: float, theme: Theme) -> list[str]:
+    return style.wrapped(text.replace(" °", "\N{NO-BREAK SPACE}°"), width_px + 4, theme.text)
 
 
 def _axis_title(predictor: str) -> str:
@@ -111,8 +156,12 @@ def _looks(prediction: Prediction) -> dict[Hashable, _Look]:
     looks = {}
     for number, cell in enumerate(prediction.cells.index):
         name = "<br>".join(style.wrapped(str(cell), _LEGEND_WIDTH - 60, 12, at_hyphens=True))
-        looks[cell] = _Look(name, style.COLOURS[number % len(style.COLOURS)], _MARKS[number % len(_MARKS)])
+        looks[cell] = _Look(name, style.COLOURS[number % len(style.COLOURS)], style.MARKS[number % len(style.MARKS)])
     return looks
+
+
+def _key_look(look: _Look) -> dict[str, Any]:
+    return {"mode": "markers", "marker": {"symbol": look.mark, "size": 6, "color": look.colour}}
 
 
 def _key(look: _Look) -> go.Scatter:
@@ -139,7 +188,7 @@ def _ranks_downwards(prediction: Prediction) -> dict[str, Any]:
     return {"range": [last + 0.5, 0.5], "dtick": 1, "tick0": 1}
 
 
-def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look]) -> list[go.Scatter]:
+def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look], theme: Theme) -> list[go.Scatter]:
     """Band and line, and each cell's point joined to what the others foretell of it."""
     if predictor not in prediction.predictors:
         return []
@@ -150,22 +199,24 @@ def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         quiet: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
         outline = {"x": [*x, *reversed(x)], "y": [*low, *reversed(high)], "line": {"width": 0}}
         traces.append(go.Scatter(**outline, **quiet, fill="toself", fillcolor=style.faded(style.FAINT), name="band"))
-        traces.append(go.Scatter(x=x, y=line["fitted"].tolist(), **quiet, line={"color": style.INK}, name="line"))
+        traces.append(
+            go.Scatter(x=x, y=line["fitted"].tolist(), **quiet, line={"color": style.INK} | _thin(theme), name="line")
+        )
     table = prediction.cells[["gap", predictor]].assign(foretold=prediction.left_out[predictor])
     known = table.dropna(subset=["gap", predictor])
     for cell, (gap, at, foretold) in zip(known.index, known.values.tolist(), strict=True):
         said = f"{looks[cell].name}<br>{LABELS[predictor]} {at:.4g}<br>"
-        points = [(gap, looks[cell].mark, 10, 0.0, f"{said}gap <b>{gap:.4g}</b>")]
+        points = [(gap, looks[cell].mark, theme.scale * 10, 0.0, f"{said}gap <b>{gap:.4g}</b>")]
         if np.isfinite(foretold):
             text = f"{said}gap as the other cells foretell it <b>{foretold:.4g}</b>, in truth {gap:.4g}"
-            points.append((foretold, "circle-open", 7, 1.5, text))
+            points.append((foretold, "circle-open", theme.scale * 7, theme.stroke(1.5), text))
         y, marks, sizes, edges, texts = zip(*points, strict=True)
         marker = {"symbol": marks, "size": sizes, "line": {"width": edges}}
-        traces.append(_points(looks[cell], [at] * len(y), y, texts, marker, looks[cell].colour))
+        traces.append(_points(looks[cell], [at] * len(y), y, texts, marker, looks[cell].colour, theme))
     return traces
 
 
-def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look]) -> list[go.Scatter]:
+def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look], theme: Theme) -> list[go.Scatter]:
     """The strategies of each cell, joined in the order of the predictor."""
     if predictor not in prediction.strategies:
         return []
@@ -182,18 +233,24 @@ def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         ]
         x, y, *_ = zip(*columns, strict=True)
         # Zigzags of many cells are to lie behind their points.
-        marker = {"symbol": looks[cell].mark, "size": 8}
-        traces.append(_points(looks[cell], x, y, texts, marker, style.faded(looks[cell].colour)))
+        marker = {"symbol": looks[cell].mark, "size": theme.scale * 8}
+        traces.append(_points(looks[cell], x, y, texts, marker, style.faded(looks[cell].colour), theme))
     return traces
 
 
-def _points(look: _Look, x: Any, y: Any, texts: Any, marker: dict[str, Any], line_colour: str) -> go.Scatter:
+def _thin(theme: Theme) -> dict[str, float]:
+    return {"width": theme.stroke(2)} if theme.on_paper else {}
+
+
+def _points(
+    look: _Look, x: Any, y: Any, texts: Any, marker: dict[str, Any], line_colour: str, theme: Theme
+) -> go.Scatter:
     """One cell's points in one panel, joined by a line."""
     return go.Scatter(
         x=x,
         y=y,
         mode="lines+markers",
-        line={"color": line_colour, "width": 1.5},
+        line={"color": line_colour, "width": theme.stroke(1.5)},
         marker=marker | {"color": look.colour, "opacity": 1},  # else plotly takes less for marks of several sizes
         legendgroup=look.name,
         name=look.name,

@@ -9,6 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from layerangles.figures import style
+from layerangles.figures.key import Entry, Key, draw_key, key_of
+from layerangles.figures.theme import SCREEN, Theme
 
 _PLOT_WIDTH = 440
 _LABEL_WIDTH = 300  # of the labels left of the rows, at most
@@ -17,6 +19,7 @@ _PADDING = 14
 _GRID = "#e6e9ec"
 _THIN, _THICK = 1.5, 5
 _LEGEND_LINE = 24
+_LEAST_PLOT = 170  # on paper; where there is less, numbers give way
 _EXTRA, _EXTRA_COLOUR = "extra", "#b1bac4"
 
 
@@ -60,6 +63,7 @@ class Row:
         thin: the interval drawn thin.
         extra: a further interval, drawn faintly below the row.
         text: the numbers, written to the right.
+        brief: the first of them, for where there is little room.
         hover: what hovering over the point says.
     """
 
@@ -70,6 +74,7 @@ class Row:
     thin: Ends
     extra: Ends
     text: str
+    brief: str
     hover: str
 
 
@@ -82,6 +87,7 @@ class Words:
         notes: of the subtitle.
         rows: above the labels.
         numbers: above the numbers.
+        brief: above them, where only the first is written.
         kinds: above the names of the kinds.
         axis: below the axis.
         extra: what the further intervals are, for the legend.
@@ -91,6 +97,7 @@ class Words:
     notes: Sequence[str]
     rows: str
     numbers: str
+    brief: str
     kinds: str
     axis: str
     extra: str = ""
@@ -152,57 +159,108 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g}\N{NO-BREAK SPACE}%"
 
 
-def draw_rows(rows: Sequence[Row], looks: Mapping[str, Look], words: Words, band: float = math.nan) -> go.Figure:
+class _Widths(NamedTuple):
+    """Of the plot, of the labels left of it and the numbers right of it, in pixels; and whether these are brief."""
+
+    plot: float
+    label: float
+    numbers: float
+    brief: bool
+
+
+def draw_rows(
+    rows: Sequence[Row], looks: Mapping[str, Look], words: Words, band: float = math.nan, theme: Theme = SCREEN
+) -> go.Figure:
     """Draw rows from top to bottom, with a line at zero and, unless it is NaN, a band of ``band`` on either side.
 
-    Row ``i`` stands at ``y = i``. Kinds are told apart by colour, by mark, and by name beside the row.
+    Row ``i`` stands at ``y = i``. Kinds are told apart by colour, by mark, and by name beside the row; on paper by a
+    key below instead of the name. Where the numbers would leave the plot too narrow there, the first stands alone.
 
     Returns:
         The figure; of fixed size, in pixels.
     """
-    labels = [_label_lines(row.label) for row in rows]
-    label_width = max(style.width_of(len(line), 12) for lines in [[words.rows], *labels] for line in lines)
-    row_height = max(_ROW, 10 + _LINE * max(map(len, labels)))
+    labels = [_label_lines(row.label, theme) for row in rows]
+    label_width = max(style.width_of(len(line), theme.text) for lines in [[words.rows], *labels] for line in lines)
+    line_height, least, padding = (_LINE, _ROW, _PADDING) if not theme.on_paper else (11, 17, 6)
+    row_height = max(least, (10 if not theme.on_paper else 4) + line_height * max(map(len, labels)))
+    widths = _widths(rows, words, label_width, theme)
     figure = go.Figure(layout={"template": "none"})
-    for trace in _traces(rows, looks, row_height):
+    for trace in _traces(rows, looks, row_height, theme):
         figure.add_trace(trace)
     if math.isfinite(band):
         band_look = {"fillcolor": "#dfe7ef", "line": {"width": 0}, "layer": "below"}
         figure.add_shape(type="rect", x0=-band, x1=band, y0=0, y1=1, yref="paper", **band_look)
     names = [looks[row.kind].name for row in rows]
-    numbers_width = 7 + max(style.width_of(len(text), 12) for text in [words.numbers, *(row.text for row in rows)])
-    kinds_width = max(style.width_of(len(text), 12) for text in [words.kinds, *names])
-    _columns(figure, rows, names, words, (_PADDING, 2 * _PADDING + numbers_width), label_width)
-    figure.update_layout(xaxis=_x_axis(rows, words.axis, band), yaxis=_y_axis(labels))
+    numbers = [row.brief if widths.brief else row.text for row in rows]
+    columns: list[tuple[float, str, list[str]]] = [(padding, words.brief if widths.brief else words.numbers, numbers)]
+    if not theme.on_paper:
+        columns.append((2 * padding + widths.numbers, words.kinds, names))
+    _columns(figure, columns, words, label_width + padding, theme)
+    figure.update_layout(xaxis=_x_axis(rows, words.axis, band, widths, theme), yaxis=_y_axis(labels, theme))
+    size = (widths.plot, row_height * len(rows) + 8)
+    if theme.on_paper:
+        key = _key(rows, looks, words, theme)
+        below = 22 + 12 * len(_axis_lines(words.axis, widths, theme)) + key.height
+        margins = (4 + label_width + padding, padding + widths.numbers + 4, 14.0, below)
+        return draw_key(style.frame(figure, words.title, words.notes, size, margins, theme), key)
     legends = _legend(figure, words.extra)
-    margins = (
-        16 + label_width + _PADDING,
-        2 * _PADDING + numbers_width + kinds_width + 20,
-        26,
-        60 + _LEGEND_LINE * len(legends),
-    )
-    style.frame(figure, words.title, " · ".join(words.notes), (_PLOT_WIDTH, row_height * len(rows) + 8), margins)
+    kinds_width = max(style.width_of(len(text), 12) for text in [words.kinds, *names])
+    right = 2 * padding + widths.numbers + kinds_width + 20
+    margins = (16 + label_width + padding, right, 26, 60 + _LEGEND_LINE * len(legends))
+    style.frame(figure, words.title, words.notes, size, margins)
     _place_legends(figure, legends)
     return figure
 
 
-def _label_lines(parts: Sequence[str]) -> list[str]:
-    whole = style.wrapped(" ".join(parts), _LABEL_WIDTH, 12)
+def _widths(rows: Sequence[Row], words: Words, label: float, theme: Theme) -> _Widths:
+    def needed(header: str, texts: Sequence[str], size: int) -> float:
+        return max(style.width_of(len(text), size) for text in [header, *texts])
+
+    whole = needed(words.numbers, [row.text for row in rows], theme.text)
+    if not theme.on_paper:
+        return _Widths(_PLOT_WIDTH, label, 7 + whole, brief=False)
+    room = theme.fixed_width - label - 20
+    if room - whole >= _LEAST_PLOT:
+        return _Widths(room - whole, label, whole, brief=False)
+    brief = needed(words.brief, [row.brief for row in rows], theme.text)
+    return _Widths(room - brief, label, brief, brief=True)
+
+
+def _key(rows: Sequence[Row], looks: Mapping[str, Look], words: Words, theme: Theme) -> Key:
+    """The kinds that occur, and the further intervals."""
+    there = {row.kind for row in rows}
+    entries = [
+        Entry(look.name, {"mode": "markers", "marker": _marker(look, theme)})
+        for kind, look in looks.items()
+        if kind in there
+    ]
+    if words.extra and any(math.isfinite(row.extra.low) for row in rows):
+        line = {"color": _EXTRA_COLOUR, "width": theme.stroke(2)}
+        entries.append(Entry(words.extra, {"mode": "lines", "line": line}))
+    return key_of(entries, theme)
+
+
+def _label_lines(parts: Sequence[str], theme: Theme) -> list[str]:
+    # In one column of a paper some two fifths of it.
+    width = _LABEL_WIDTH if theme.width is None else 0.36 * theme.width
+    whole = style.wrapped(" ".join(parts), width, theme.text)
     if len(whole) == 1:
         return whole
-    return [line for part in parts for line in style.wrapped(part, _LABEL_WIDTH, 12, at_hyphens=True)]
+    return [line for part in parts for line in style.wrapped(part, width, theme.text, at_hyphens=True)]
 
 
-def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float) -> list[go.Scatter]:
+def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float, theme: Theme) -> list[go.Scatter]:
     """The further intervals; then for every kind that occurs, its intervals and its points."""
     places = list(enumerate(rows))
-    traces = [_bars([(index + 9 / row_height, row.extra) for index, row in places], _EXTRA, _EXTRA_COLOUR, 2)]
+    lower = (9 if not theme.on_paper else 6) / row_height
+    further = [(index + lower, row.extra) for index, row in places]
+    traces = [_bars(further, _EXTRA, _EXTRA_COLOUR, theme.stroke(2))]
     for kind, look in looks.items():
         of_kind = [(index, row) for index, row in places if row.kind == kind]
         if not of_kind:
             continue
-        traces.append(_bars([(index, row.thin) for index, row in of_kind], kind, look.colour, _THIN))
-        traces.append(_bars([(index, row.thick) for index, row in of_kind], kind, look.colour, _THICK))
+        traces.append(_bars([(index, row.thin) for index, row in of_kind], kind, look.colour, theme.stroke(_THIN)))
+        traces.append(_bars([(index, row.thick) for index, row in of_kind], kind, look.colour, theme.stroke(_THICK)))
         traces.append(
             go.Scatter(
                 x=[row.value for _, row in of_kind],
@@ -210,7 +268,7 @@ def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float) -
                 mode="markers",
                 name=look.name,
                 legendgroup=kind,
-                marker=_marker(look),
+                marker=_marker(look, theme),
                 customdata=[style.literal(" ".join(row.label)) for _, row in of_kind],
                 hovertext=[row.hover for _, row in of_kind],
                 hovertemplate="%{hovertext}<extra></extra>",
@@ -220,11 +278,11 @@ def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float) -
     return [trace for trace in traces if len(trace.x)]
 
 
-def _marker(look: Look) -> dict[str, Any]:
+def _marker(look: Look, theme: Theme) -> dict[str, Any]:
     inside, outline = (look.colour, "white") if look.filled else ("white", look.colour)
     # The white outline of a filled mark keeps it apart from its bar.
-    line = {"width": 1 if look.filled else 2, "color": outline}
-    return {"symbol": look.mark, "size": 11, "color": inside, "line": line}
+    line = {"width": theme.stroke(1 if look.filled else 2), "color": outline}
+    return {"symbol": look.mark, "size": 11 * theme.scale, "color": inside, "line": line}
 
 
 def _bars(intervals: Sequence[tuple[float, Ends]], kind: str, colour: str, width: float) -> go.Scatter:
@@ -243,31 +301,41 @@ def _bars(intervals: Sequence[tuple[float, Ends]], kind: str, colour: str, width
 
 def _columns(
     figure: go.Figure,
-    rows: Sequence[Row],
-    names: Sequence[str],
+    columns: Sequence[tuple[float, str, Sequence[str]]],
     words: Words,
-    shifts: tuple[float, float],
-    label_width: float,
+    left_px: float,
+    theme: Theme,
 ) -> None:
-    """Write numbers and names of kinds to the right of the rows, and what they are above them."""
+    """Write columns (how far from the plot, header, texts) to its right, and above the labels what the rows are."""
     right = {"x": 1, "xref": "paper", "xanchor": "left", "align": "left", "showarrow": False}
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 4, "font": {"size": 12, "color": style.FAINT}}
-    for shift, header, texts in zip(
-        shifts, (words.numbers, words.kinds), ([row.text for row in rows], names), strict=True
-    ):
+    if theme.on_paper:
+        right |= {"borderpad": 0}
+        above |= {"yshift": 0, "font": {"size": theme.text}}
+    for shift, header, texts in columns:
         figure.add_annotation(text=style.literal(header), xshift=shift, **right, **above)
         for index, text in enumerate(texts):
             figure.add_annotation(text=style.literal(text), y=index, yref="y", xshift=shift, **right)
-    left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -label_width - _PADDING, "showarrow": False}
+    left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left_px, "showarrow": False}
     figure.add_annotation(text=style.literal(words.rows), **left, **above)
 
 
-def _x_axis(rows: Sequence[Row], title: str, band: float) -> dict[str, Any]:
+def _axis_lines(title: str, widths: _Widths, theme: Theme) -> list[str]:
+    around = 60 if not theme.on_paper else 2 * min(widths.label, widths.numbers)
+    return style.wrapped(title, widths.plot + around, theme.text)
+
+
+def _x_axis(rows: Sequence[Row], title: str, band: float, widths: _Widths, theme: Theme) -> dict[str, Any]:
     shown = [0.0, -band, band, *(x for row in rows for x in (row.value, *row.thick, *row.thin, *row.extra))]
     finite = np.array([x for x in shown if math.isfinite(x)])
     low, high = float(finite.min()), float(finite.max())
     padding = 0.04 * (high - low) or 1.0
-    lines = style.wrapped(title, _PLOT_WIDTH + 60, 12)
+    lines = _axis_lines(title, widths, theme)
+    on_paper = {"tickfont": {"size": theme.tick}, "nticks": max(5, int(widths.plot / 38)), "linewidth": 0.75}
+    on_paper |= {
+        "zerolinewidth": 0.9,
+        "title": {"text": "<br>".join(lines), "standoff": 4, "font": {"size": theme.text}},
+    }
     return {
         "range": [low - padding, high + padding],
         "title": {"text": "<br>".join(lines), "standoff": 8, "font": {"size": 12, "color": style.FAINT}},
@@ -279,17 +347,18 @@ def _x_axis(rows: Sequence[Row], title: str, band: float) -> dict[str, Any]:
         "linecolor": "#c9ced4",
         "tickfont": {"size": 11},
         "nticks": 7,
+        **(on_paper if theme.on_paper else {}),
     }
 
 
-def _y_axis(labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+def _y_axis(labels: Sequence[Sequence[str]], theme: Theme) -> dict[str, Any]:
     return {
         "range": [len(labels) - 0.5, -0.5],
         "tickvals": list(range(len(labels))),
         "ticktext": ["<br>".join(lines) for lines in labels],
-        "tickfont": {"size": 12},
+        "tickfont": {"size": theme.text},
         "ticks": "",
-        "ticklabelstandoff": 6,
+        "ticklabelstandoff": 6 if not theme.on_paper else 3,
         "gridcolor": _GRID,
         "zeroline": False,
         "showline": False,

@@ -2,9 +2,13 @@
 
 import html
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
+
+from layerangles.errors import InputError
+from layerangles.figures.theme import SCREEN, Theme
 
 # A colour means the same angle in every figure. Lightness rises evenly from 0° to 90°, where most angles lie; at
 # 90° the hue jumps from blue to orange, which people with any common colour blindness tell apart.
@@ -14,12 +18,20 @@ _OBTUSE_STOPS = [(90.0 + 30.0 * i, colour) for i, colour in enumerate(_OBTUSE)]
 
 # Of lines and marks: Okabe and Ito's colours, without yellow, which is too light for a line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Of marks; they are told apart in grey, too.
+MARKS = (
+    *("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down", "pentagon", "hexagram"),
+    *("bowtie", "hourglass", "triangle-left", "triangle-right", "star-diamond"),
+)
 INK = "#1f2328"
 FAINT = "#6e7781"
 FONT = "Helvetica, Arial, sans-serif"
 
 # Mean width of a character over the font size, on the safe side; a figure cannot ask the browser before it is drawn.
 _CHARACTER = 0.53
+_DIGIT = 0.556  # of figures, exactly
+
+BAR_ROW = 30  # of a colour bar with its numbers at the foot of a figure on paper
 
 _BUTTONS = 120  # of plotly's buttons in the upper right corner, pixels
 
@@ -130,22 +142,38 @@ def layer_name(layer: int) -> str:
     return "0 (emb)" if layer == 0 else str(layer)
 
 
+def values_that_fit(values: Iterable[float], cell_px: float, theme: Theme) -> list[str] | None:
+    """The values as texts of one form, with one decimal or none, that fit into cells of this width; None if none do."""
+    found = list(values)
+    for places in (1, 0):
+        # No minus before a zero, and no plus, for which there is no room; the colours say it, too.
+        texts = [f"{round(value, places) + 0.0:.{places}f}".replace("-", "−") for value in found]
+        if max(map(len, texts), default=0) * _DIGIT * theme.value <= cell_px - 1:
+            return texts
+    return None
+
+
 def frame(
     figure: go.Figure,
     title: str,
-    subtitle: str,
+    notes: Sequence[str],
     plot_size: tuple[float, float],
     margins: tuple[float, float, float, float],
+    theme: Theme = SCREEN,
 ) -> go.Figure:
     """Set title, size and margins; ``plot_size`` and ``margins`` (left, right, above, below) in pixels.
 
-    Room for the title comes on top of the upper margin. Returns the same figure.
+    Room for the title comes on top of the upper margin. On paper title and notes go to :func:`caption` alone, and what
+    is narrower than the paper's column is set in its middle. Returns the same figure.
     """
     left, right, above, below = margins
     width = plot_size[0] + left + right
+    if theme.width is not None:
+        spare = max(0.0, (theme.width - width) / 2)
+        left, right, width = left + spare, right + spare, theme.width
     title_lines = wrapped(title, width - 32 - _BUTTONS, 17)
-    subtitle_lines = wrapped(subtitle, width - 32, 12)
-    above += 38 + 21 * len(title_lines) + 16 * len(subtitle_lines)
+    subtitle_lines = wrapped(" · ".join(notes), width - 32, 12)
+    above += 3 if theme.on_paper else 38 + 21 * len(title_lines) + 16 * len(subtitle_lines)
     height = plot_size[1] + above + below
     figure.update_layout(
         width=round(width),
@@ -153,8 +181,13 @@ def frame(
         margin={"l": left, "r": right, "t": above, "b": below, "pad": 0, "autoexpand": False},
         paper_bgcolor="white",
         plot_bgcolor="white",
-        font={"family": FONT, "size": 12, "color": INK},
-        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
+        font={"family": FONT, "size": theme.text, "color": INK},
+        hoverlabel={"align": "left", "font": {"family": FONT, "size": theme.text}},
+        meta={"caption": literal(caption_text(title, notes))},
+    )
+    if theme.on_paper:
+        return _without_margins(figure, plot_size)
+    figure.update_layout(
         title={
             "text": "<br>".join(title_lines),
             "font": {"size": 17},
@@ -176,6 +209,128 @@ def frame(
         font={"size": 12, "color": FAINT},
     )
     return figure
+
+
+def _without_margins(figure: go.Figure, plot_size: tuple[float, float]) -> go.Figure:
+    """The same picture with the plot area as large as the figure, so that keys and bars can stand anywhere in it.
+
+    Axes have their place in shares of the plot area, and plotly lets none of them leave it.
+    """
+    layout = figure.layout
+    margin, full = layout.margin, (layout.width, layout.height)
+    before = (margin.l, margin.b)
+
+    def moved(share: float, way: int) -> float:
+        return float(min(1.0, max(0.0, (before[way] + share * plot_size[way]) / full[way])))
+
+    for axis in figure.select_xaxes():
+        axis.domain = [moved(end, 0) for end in axis.domain or (0, 1)]
+    for axis in figure.select_yaxes():
+        axis.domain = [moved(end, 1) for end in axis.domain or (0, 1)]
+    for annotation in layout.annotations:
+        if annotation.xref == "paper":
+            annotation.x = moved(annotation.x, 0)
+        if annotation.yref == "paper":
+            annotation.y = moved(annotation.y, 1)
+    for shape in layout.shapes:
+        if shape.xref == "paper":
+            shape.x0, shape.x1 = moved(shape.x0, 0), moved(shape.x1, 0)
+        if shape.yref == "paper":
+            shape.y0, shape.y1 = moved(shape.y0, 1), moved(shape.y1, 1)
+    layout.margin = {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0, "autoexpand": False}
+    return figure
+
+
+def caption_text(title: str, notes: Sequence[str]) -> str:
+    """Title and notes as sentences, for a caption."""
+    sentences = [text[:1].upper() + text[1:] for note in notes if (text := note.strip().rstrip("."))]
+    return " ".join(f"{sentence}." for sentence in [title, *sentences])
+
+
+def caption(figure: go.Figure) -> str:
+    """What a figure's title and notes say, as plain text: for the caption below a figure in a paper.
+
+    Raises:
+        InputError: the figure is not one of ours, or its ``layout.meta`` was replaced.
+    """
+    meta = figure.layout.meta
+    if not isinstance(meta, dict) or not isinstance(meta.get("caption"), str):
+        raise InputError("this figure has no caption. Give a figure that a function of layerangles.figures has drawn.")
+    return html.unescape(meta["caption"])
+
+
+def bar_below(
+    figure: go.Figure,
+    bar: dict[str, Any],
+    what: str,
+    theme: Theme,
+    row: int = 0,
+    *,
+    left: float = 6,
+    sign: str = "",
+) -> dict[str, Any]:
+    """A colour bar laid at the lower edge of a framed figure on paper: its name, the bar, and what a mark means.
+
+    Args:
+        figure: framed, and so of known size; the texts are added to it.
+        bar: a colour bar of :func:`colour_axis` or :func:`excess_axis`.
+        what: the name of what the colours stand for.
+        theme: a paper's.
+        row: the row of the bar, from below.
+        left: where it begins.
+        sign: the mark and its meaning, where cells of two meanings have one lightness.
+
+    Returns:
+        The colour bar, for the same colour axis.
+    """
+    width, height = figure.layout.width, figure.layout.height
+    bottom = BAR_ROW * row
+    common = {"xref": "paper", "yref": "paper", "showarrow": False, "borderpad": 0, "font": {"size": theme.text}}
+    middle = {"y": (bottom + BAR_ROW - 9) / height, "yanchor": "middle", "xanchor": "left"}
+    start = left + width_of(len(what), theme.text) + 6
+    figure.add_annotation(text=literal(what), x=left / width, **middle, **common)
+    after = width_of(len(sign), theme.text) + 12 if sign else 14
+    length = min(220.0, width - start - after)
+    if sign:
+        figure.add_annotation(text=literal(sign), x=(start + length + 12) / width, **middle, **common)
+    return bar | {
+        "orientation": "h",
+        "title": None,
+        "thickness": 8,
+        "lenmode": "pixels",
+        "len": length,
+        "x": start / width,
+        "xanchor": "left",
+        "y": (bottom + BAR_ROW - 5) / height,
+        "yanchor": "top",
+        "tickfont": {"size": theme.tick},
+        "ticklen": 3,
+        "tickwidth": 0.75,
+        **_ticks(bar),
+    }
+
+
+def _ticks(bar: dict[str, Any]) -> dict[str, Any]:
+    """The numbers along a bar, without the words that a bar on a screen has beside them."""
+    values = bar.get("tickvals")
+    if values is None:
+        return {"tickformat": "", "ticksuffix": "", "nticks": 6}
+    return {"ticktext": [str(value) for value in values]}
+
+
+def short_names(names: Sequence[str]) -> tuple[list[str], str]:
+    """Names without the parts that end all of them, joined by hyphens; and these parts.
+
+    >>> short_names(["none-seed0", "forward-scratch-seed0"]), short_names(["a-b"]), short_names(["a-b", "a-b-c"])
+    ((['none', 'forward-scratch'], 'seed0'), (['a-b'], ''), (['a-b', 'a-b-c'], ''))
+    """
+    parts = [name.split("-") for name in names]
+    n_shared = 0
+    while len(parts) > 1 and all(len(p) > n_shared + 1 for p in parts) and len({p[-n_shared - 1] for p in parts}) == 1:
+        n_shared += 1
+    if n_shared == 0:
+        return list(names), ""
+    return ["-".join(p[:-n_shared]) for p in parts], "-".join(parts[0][-n_shared:])
 
 
 def faded(colour: str) -> str:

@@ -8,22 +8,27 @@ import xarray as xr
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
-from layerangles.figures.panel import axis_number
+from layerangles.figures.key import Entry, draw_key, key_of
+from layerangles.figures.panel import Grid, axis_number
+from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
 
 # Dashes and marks tell the lines apart in grey.
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-_MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+_MARKS = style.MARKS[:7]
 
 _WIDTH, _PANEL_HEIGHT, _GAP = 680, 210, 46
 _LEGEND_WIDTH = 230
+_PAPER_LEFT = 42  # of a panel on paper: the title of its axis, and its numbers
 
 _MEANINGS = {60: "60°, independent layers of equal norm", 90: "90°, orthogonal"}
 
 
-def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = None) -> go.Figure:
+def trajectory(
+    result: "AngleResult", *, null: str = "N1", tower: str | None = None, theme: Theme = SCREEN
+) -> go.Figure:
     """Draw mean angle, excess over a null, and common-mode ratio ρ against the training step.
 
     All are means over the tokens, pairs and layers of a student, with bands for their intervals (a bar where a point
@@ -35,6 +40,7 @@ def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = N
         result: measured with ``steps=True``.
         null: the null of the excess.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.
@@ -60,30 +66,49 @@ def trajectory(result: "AngleResult", *, null: str = "N1", tower: str | None = N
         )
     figure = go.Figure(layout={"template": "none"})
     names = [style.wrapped(student, _LEGEND_WIDTH - 60, 12, at_hyphens=True) for student in result.students]
-    gaps = (len(panels) - 1) * _GAP
-    # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
-    panel_height = max(_PANEL_HEIGHT, (style.legend_height(names) - gaps) / len(panels))
-    height = len(panels) * panel_height + gaps
+    grid = _paper_grid(len(panels), theme) if theme.on_paper else _screen_grid(len(panels), names)
     for index, panel in enumerate(panels):
         axis = axis_number(index)
         for number, student in enumerate(result.students):
-            for trace in _line(result, student, number, panel):
+            for trace in _line(result, student, number, panel, theme):
                 trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}", name="<br>".join(names[number]))
-                figure.add_trace(trace.update(showlegend=index == 0 and trace.mode == "lines+markers"))
-        top = 1 - index * (panel_height + _GAP) / height
-        is_last = index == len(panels) - 1
-        figure.update_layout({f"xaxis{axis}": _x_axis(result.steps, f"y{axis}", is_last=is_last)})
-        figure.update_layout({f"yaxis{axis}": _y_axis(panel, [max(0.0, top - panel_height / height), top], axis)})
+                shown = index == 0 and trace.mode == "lines+markers" and not theme.on_paper
+                figure.add_trace(trace.update(showlegend=shown))
+        row, column = grid.place(index)
+        x, y = _x_axis(result.steps, f"y{axis}", theme, is_last=row == grid.n_rows - 1), _y_axis(panel, axis, theme)
+        figure.update_layout({f"xaxis{axis}": x | {"domain": grid.x_domain(column)}})
+        figure.update_layout({f"yaxis{axis}": y | {"domain": grid.y_domain(row)}})
         for value in panel["lines"]:
             reference = {"type": "line", "xref": f"x{axis} domain", "yref": f"y{axis}", "x0": 0, "x1": 1}
             figure.add_shape(**reference, y0=value, y1=value, line={"color": style.FAINT, "width": 1, "dash": "dot"})
-    figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "font": {"size": 12}, "tracegroupgap": 2})
     notes = [f"means over tokens, pairs and layers{f' · {tower}' if result.dataset.sizes['tower'] > 1 else ''}"]
     notes.append(f"bands: {100 * float(result.dataset.attrs.get('confidence', 0.95)):g} % intervals")
     notes += [f"dotted: {_MEANINGS[value]}" for panel in panels for value in panel["lines"] if value in _MEANINGS]
     notes += [f"{name}: step {step} has the weights of step {before}" for name, step, before in result.unchanged_steps]
     title = "Angles between teacher layers over training"
-    return style.frame(figure, title, " · ".join(notes), (_WIDTH, height), (78, _LEGEND_WIDTH, 14, 60))
+    if not theme.on_paper:
+        figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "font": {"size": 12}, "tracegroupgap": 2})
+        return style.frame(figure, title, notes, (_WIDTH, grid.height), (78, _LEGEND_WIDTH, 14, 60))
+    short, shared = style.short_names(result.students)
+    notes += [f"all students are of {shared}"] if shared else []
+    key = key_of([Entry(name, _look(number, theme)) for number, name in enumerate(short)], theme)
+    margins = (_PAPER_LEFT, 8, 6, 34 + key.height)
+    return draw_key(style.frame(figure, title, notes, (grid.width, grid.height), margins, theme), key)
+
+
+def _screen_grid(n_panels: int, names: list[list[str]]) -> Grid:
+    # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
+    gaps = (n_panels - 1) * _GAP
+    panel_height = max(_PANEL_HEIGHT, (style.legend_height(names) - gaps) / n_panels)
+    return Grid(n_panels, 1, _WIDTH, 0, _GAP, tall=panel_height)
+
+
+def _paper_grid(n_panels: int, theme: Theme) -> Grid:
+    """Below each other in one column, beside each other where there is room."""
+    room = theme.fixed_width - 8
+    if room < n_panels * (_PAPER_LEFT + 100):
+        return Grid(n_panels, 1, room - _PAPER_LEFT, 0, 9, tall=104)
+    return Grid(1, n_panels, room / n_panels - _PAPER_LEFT, _PAPER_LEFT, 0, tall=140)
 
 
 def _panels(data: xr.Dataset, null: str) -> list[dict[str, Any]]:
@@ -137,7 +162,7 @@ def _apart(runs: list[list[Any]]) -> list[Any]:
     return [value for run in runs for value in [None, *run]][1:]
 
 
-def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any]) -> list[go.Scatter]:
+def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any], theme: Theme) -> list[go.Scatter]:
     """The band and the line of one student in one panel."""
     mean, low, high = (panel[name].sel(student=student).values.astype(float) for name in ("mean", "low", "high"))
     unchanged = {step: before for name, step, before in result.unchanged_steps if name == student}
@@ -157,7 +182,8 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
         """Of points that stand alone, where a band has no width."""
         return _apart([[float(lengths[i]) if len(run) == 1 and in_band[i] else None for i in run] for run in runs])
 
-    colour = style.COLOURS[number % len(style.COLOURS)]
+    look = _look(number, theme)
+    colour = look["line"]["color"]
     return [
         go.Scatter(
             # Round every run once: with "tonexty" plotly would fill across the gaps.
@@ -179,40 +205,51 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
                 "array": bars(high - mean),
                 "arrayminus": bars(mean - low),
                 "width": 0,
-                "thickness": 2,
+                "thickness": theme.stroke(2),
                 "color": colour,
             },
             legendgroup=student,
-            mode="lines+markers",
-            line={"color": colour, "width": 2, "dash": _DASHES[number % len(_DASHES)]},
-            marker={"symbol": _MARKS[number % len(_MARKS)], "size": 7, "color": colour},
+            **look,
             hovertext=[text or "" for text in _apart([[hover(i) for i in run] for run in runs])],
             hovertemplate="%{hovertext}<extra></extra>",
         ),
     ]
 
 
-def _x_axis(steps: list[int], anchor: str, *, is_last: bool) -> dict[str, Any]:
-    title = {"text": "training step", "standoff": 8, "font": {"size": 12, "color": style.FAINT}} if is_last else None
-    common = {"showgrid": True, "gridcolor": "#e6e9ec", "zeroline": False, "showline": True, "linecolor": "#c9ced4"}
+def _look(number: int, theme: Theme) -> dict[str, Any]:
+    """The line and the mark of the student with this number."""
+    colour = style.COLOURS[number % len(style.COLOURS)]
+    return {
+        "mode": "lines+markers",
+        "line": {"color": colour, "width": theme.stroke(2), "dash": _DASHES[number % len(_DASHES)]},
+        "marker": {"symbol": _MARKS[number % len(_MARKS)], "size": 7 if not theme.on_paper else 5, "color": colour},
+    }
+
+
+def _x_axis(steps: list[int], anchor: str, theme: Theme, *, is_last: bool) -> dict[str, Any]:
+    font = {"size": theme.text, "color": style.FAINT if not theme.on_paper else style.INK}
+    title = {"text": "training step", "standoff": _standoff(theme), "font": font} if is_last else None
     padding = 0.04 * max(1, steps[-1] - steps[0])
-    return common | {
+    return _axis(theme) | {
+        "showgrid": True,
         "anchor": anchor,
         "matches": "x",
         "title": title,
         "range": [steps[0] - padding, steps[-1] + padding],
-        "tickfont": {"size": 11},
+        **({"showticklabels": is_last} if theme.on_paper else {}),
     }
 
 
-def _y_axis(panel: dict[str, Any], domain: list[float], axis: str) -> dict[str, Any]:
-    return {
-        "domain": domain,
-        "anchor": f"x{axis}",
-        "title": {"text": panel["title"], "standoff": 8, "font": {"size": 12}},
-        "gridcolor": "#e6e9ec",
-        "zeroline": False,
-        "showline": True,
-        "linecolor": "#c9ced4",
-        "tickfont": {"size": 11},
-    }
+def _y_axis(panel: dict[str, Any], axis: str, theme: Theme) -> dict[str, Any]:
+    title = {"text": panel["title"], "standoff": _standoff(theme), "font": {"size": theme.text}}
+    return _axis(theme) | {"anchor": f"x{axis}", "title": title}
+
+
+def _standoff(theme: Theme) -> int:
+    return 4 if theme.on_paper else 8
+
+
+def _axis(theme: Theme) -> dict[str, Any]:
+    common = {"gridcolor": "#e6e9ec", "zeroline": False, "showline": True, "linecolor": "#c9ced4"}
+    on_paper = {"linewidth": 0.75, "linecolor": "#8c959f", "nticks": 5} if theme.on_paper else {}
+    return common | {"tickfont": {"size": theme.tick}} | on_paper

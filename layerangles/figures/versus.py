@@ -8,12 +8,28 @@ import xarray as xr
 from jaxtyping import Float
 
 from layerangles.figures import style
-from layerangles.figures.panel import MATCHED_MARK, MAX_LAYERS_WITH_VALUES, Grid, axis_number, domain_of
-from layerangles.figures.panel import _axes as layer_axes
+from layerangles.figures.panel import (
+    ABOVE_90,
+    MATCHED_MARK,
+    NEGATIVE,
+    PAPER_BELOW,
+    PAPER_LEFT,
+    Grid,
+    axis_number,
+    domain_of,
+    has_marks,
+    layer_axes,
+    matched_marks,
+    name_axes,
+    note_on_marks,
+    on_cells,
+)
+from layerangles.figures.theme import SCREEN, Theme
 from layerangles.quantities import QUANTITIES, Aggregation, pair_values
 
 _SIZE, _GAP_X, _GAP_Y = 280, 62, 96
 _BAR = 128  # beside the second map: a colour bar with its labels, before the difference begins
+_PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: between columns, and right of them
 _NO_COMMON_LAYERS = "the teachers have different numbers of layers: no difference"
 
 Values = Float[np.ndarray, "layer_a layer_b"]
@@ -42,6 +58,7 @@ def versus(
     columns: int = 3,
     title: str = "Angles between teacher layers, from two students",
     notes: tuple[str, ...] = (),
+    theme: Theme = SCREEN,
 ) -> go.Figure:
     """Draw the angles that two students see, with one colour scale, and second minus first with one of its own.
 
@@ -53,9 +70,10 @@ def versus(
         second: the other.
         aggregation: over tokens, see :func:`layerangles.quantities.pair_values`.
         null: show the excess over this null.
-        columns: 3 for maps beside each other, 1 for maps below each other.
+        columns: on a screen, 3 for maps beside each other, 1 for maps below each other.
         title: of the figure.
         notes: for the subtitle.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
         The figure; of fixed size, in pixels. A click on a cell gives the pair of teacher layers as ``x`` and ``y``.
@@ -64,7 +82,7 @@ def versus(
         InputError: see :func:`layerangles.quantities.pair_values`.
     """
     values = [_values(sight, aggregation, null) for sight in (first, second)]
-    layers = max((_layers(sight) for sight in (first, second)), key=len)
+    layers = max((_layers(sight) for sight in (first, second)), key=len) or [0]  # without any, one blank cell says why
     blank = np.full((len(layers), len(layers)), np.nan)
     same = all(value is None or value.shape == blank.shape for value in values)
     drawn = [blank if value is None else value for value in values]
@@ -73,8 +91,9 @@ def versus(
     quantity = QUANTITIES[aggregation]
     what = f"excess over {null}" if null else quantity.title
 
+    labels = [first.label, second.label, "difference: second − first"]
     beside = columns > 1
-    grid = Grid(1, 3, _SIZE, _BAR, _GAP_Y) if beside else Grid(3, 1, _SIZE, _GAP_X, _GAP_Y)
+    grid, above = _laid_out(labels, beside, theme)
     figure = go.Figure(layout={"template": "none"})
     maps = [
         (first.label, drawn[0], _hover(first, drawn[0], what, quantity.unit), first.absence, _matched(first)),
@@ -92,20 +111,49 @@ def versus(
         rows = layers if len(of_map) == len(layers) else list(range(len(of_map)))
         signed = index == 2 or null is not None
         axis = "coloraxis2" if index == 2 else "coloraxis"
-        for trace in _traces(of_map, rows, hover, matched, axis_number(index), axis, signed, scales[axis]):
-            figure.add_trace(trace)
-        x, y = layer_axes(rows, _SIZE)
-        x |= {"domain": grid.x_domain(index if beside else 0), "anchor": f"y{axis_number(index)}"}
-        y |= {"domain": grid.y_domain(0 if beside else index), "anchor": f"x{axis_number(index)}"}
+        is_share = scales[axis]["cmax"] == 100
+        for trace in _traces(of_map, rows, hover, matched, axis, signed, is_share, grid.size, theme):
+            figure.add_trace(trace.update(xaxis=f"x{axis_number(index)}", yaxis=f"y{axis_number(index)}"))
+        x, y = layer_axes(rows, grid.size, theme)
+        row, column = grid.place(index)
+        x |= {"domain": grid.x_domain(column), "anchor": f"y{axis_number(index)}"}
+        y |= {"domain": grid.y_domain(row), "anchor": f"x{axis_number(index)}"}
+        if theme.on_paper and column:
+            y |= {"showticklabels": False}
         figure.update_layout({f"xaxis{axis_number(index)}": x, f"yaxis{axis_number(index)}": y})
-        _write_above(figure, label, index)
+        _write_above(figure, label, index, grid.size, theme)
         if reason:
-            lines = "<br>".join(style.wrapped(reason, _SIZE - 24, 13))
-            centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": 13, "color": style.FAINT}}
+            lines = "<br>".join(style.wrapped(reason, grid.size - 24, theme.panel))
+            centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.panel, "color": style.FAINT}}
             figure.add_annotation(text=lines, **domain_of(index), **centre)
     figure.update_layout(coloraxis=scales["coloraxis"], coloraxis2=scales["coloraxis2"])
     said = [*notes, *([MATCHED_MARK] if _matched(first) or _matched(second) else [])]
-    return style.frame(figure, title, " · ".join(said), (grid.width, grid.height), (66, _BAR, 40, 66))
+    if not theme.on_paper:
+        return style.frame(figure, title, said, (grid.width, grid.height), (66, _BAR, 40, 66))
+    said += note_on_marks(figure, null is not None) if scales["coloraxis"]["cmax"] != 100 else []
+    said += [f"{note} of the difference" for note in note_on_marks(figure, True, "coloraxis2")]
+    said.append("layer 0 is the embedding output")
+    bars = ["coloraxis2", "coloraxis"] if np.isfinite(difference).any() else ["coloraxis"]  # from below
+    name_axes(figure, theme, left=16)
+    margins = (PAPER_LEFT, _PAPER_RIGHT, above, PAPER_BELOW + len(bars) * style.BAR_ROW)
+    style.frame(figure, title, said, (grid.width, grid.height), margins, theme)
+    whats = {"coloraxis": f"{what} {'°' if null else quantity.unit}", "coloraxis2": f"difference {quantity.unit}"}
+    for row, name in enumerate(bars):
+        sign = (NEGATIVE if null or name == "coloraxis2" else ABOVE_90) if has_marks(figure, name) else ""
+        bar = style.bar_below(figure, scales[name]["colorbar"], whats[name], theme, row, sign=sign)
+        figure.layout[name].colorbar = bar
+    return figure
+
+
+def _laid_out(labels: list[str], beside: bool, theme: Theme) -> tuple[Grid, float]:
+    """The grid, and on paper the room for labels above a map."""
+    if not theme.on_paper:
+        return Grid(1, 3, _SIZE, _BAR, _GAP_Y) if beside else Grid(3, 1, _SIZE, _GAP_X, _GAP_Y), 0
+    n_columns = 3 if theme.fixed_width > 400 else 2
+    size = (theme.fixed_width - PAPER_LEFT - _PAPER_RIGHT - (n_columns - 1) * _PAPER_GAP) / n_columns
+    lines = [style.wrapped(label, size, theme.panel, at_hyphens=True) for label in labels]
+    above = 5 + 12.0 * max(map(len, lines))
+    return Grid(-(-3 // n_columns), n_columns, size, _PAPER_GAP, above + 16), above
 
 
 def _values(sight: Sight, aggregation: Aggregation, null: str | None) -> Values | None:
@@ -199,49 +247,31 @@ def _traces(
     layers: list[int],
     hover: list[list[str]],
     matched: list[int],
-    axis: str,
     coloraxis: str,
     signed: bool,
-    scale: dict[str, Any],
+    is_share: bool,
+    size: float,
+    theme: Theme,
 ) -> list[Any]:
-    axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-    quiet = {"hoverinfo": "skip", "showlegend": False}
-    traces: list[Any] = [
-        go.Heatmap(
-            x=layers,
-            y=layers,
-            z=values,
-            coloraxis=coloraxis,
-            xgap=1,
-            ygap=1,
-            hovertext=hover,
-            hovertemplate="%{hovertext}<extra></extra>",
-            **axes,
-        )
-    ]
-    rows, columns = np.nonzero(np.isfinite(values))
-    if len(layers) <= MAX_LAYERS_WITH_VALUES and len(rows):
-        written = values[rows, columns].tolist()
-        # A share of 100 % has the colour of 90°.
-        as_angle = [value * 90 / 100 if scale["cmax"] == 100 else value for value in written]
-        traces.append(
-            go.Scatter(
-                x=[layers[column] for column in columns],
-                y=[layers[row] for row in rows],
-                text=[f"{value:+.1f}" if signed else f"{value:.1f}" for value in written],
-                textfont={"size": 12, "color": ["black" if signed else style.ink_on(a) for a in as_angle]},
-                mode="text",
-                **quiet,
-                **axes,
-            )
-        )
-    if matched:
-        marker = {"symbol": "diamond", "size": min(10, max(4, 0.6 * _SIZE / len(layers))), "color": style.INK}
-        traces.append(go.Scatter(x=matched, y=matched, mode="markers", marker=marker, **quiet, **axes))
-    return traces
+    cells = go.Heatmap(
+        x=layers,
+        y=layers,
+        z=values,
+        coloraxis=coloraxis,
+        xgap=theme.stroke(1),
+        ygap=theme.stroke(1),
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    cell = size / max(1, len(layers))
+    of_cells = []
+    if np.isfinite(values).any():
+        of_cells = on_cells(values, layers, cell, theme, signed=signed, of_share=is_share)
+    return [cells, *of_cells, *matched_marks(matched, cell, theme)]
 
 
-def _write_above(figure: go.Figure, label: str, index: int) -> None:
+def _write_above(figure: go.Figure, label: str, index: int, size: float, theme: Theme) -> None:
     above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 4, "showarrow": False, "align": "left"}
-    text = "<br>".join(style.wrapped(label, _SIZE, 13, at_hyphens=True))
-    figure.add_annotation(text=text, **domain_of(index), **above, font={"size": 13})
+    above |= {"yshift": 1, "borderpad": 0} if theme.on_paper else {}
+    text = "<br>".join(style.wrapped(label, size, theme.panel, at_hyphens=True))
+    figure.add_annotation(text=text, **domain_of(index), **above, font={"size": theme.panel})
