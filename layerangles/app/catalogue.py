@@ -1,9 +1,10 @@
 """All that can be chosen: the students of all sources, their states, their scores."""
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, count
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ class Entry:
     @cached_property
     def steps(self) -> list[int]:
         """The training steps of which there is a checkpoint or a measurement; empty where only one state is known."""
-        measured = {step for result in self.student.results for step in steps_of(result, self.student.name)}
+        measured = {step for result in self.student.stored for step in steps_of(result, self.student.name)}
         directory = self.student.directory
         measured |= steps_in(directory) if directory is not None else set()
         return sorted(measured)
@@ -69,7 +70,7 @@ class Snapshot:
     @property
     def ways(self) -> list[str]:
         """How students were or can be measured."""
-        found = {way_of(result) for entry in self.entries.values() for result in entry.student.results}
+        found = {way_of(result) for entry in self.entries.values() for result in entry.student.stored}
         return [*WAYS, *sorted(found - set(WAYS))]
 
     @property
@@ -163,12 +164,21 @@ def _unique(names: Sequence[tuple[Source, str]]) -> list[str]:
     Of a strategy, not of a student: the seeds of one strategy in one source stay together.
     """
     homes: dict[str, set[int]] = {}
+    labels: dict[int, str] = {}  # of sources: those of one name are numbered
     for source, student in names:
         homes.setdefault(strategy_of(student), set()).add(id(source))
+        if id(source) not in labels:
+            labels[id(source)] = _numbered(source.name, labels.values())
     keys: dict[str, None] = {}
     for source, student in names:
-        key, number = student if len(homes[strategy_of(student)]) == 1 else f"{source.name}: {student}", 2
-        while key in keys:
-            key, number = f"{source.name} ({number}): {student}", number + 1
+        label = "" if len(homes[strategy_of(student)]) == 1 else labels[id(source)]
+        key = f"{label}: {student}" if label else student
+        if key in keys:
+            key = f"{_numbered(labels[id(source)], {k.removesuffix(f': {student}') for k in keys})}: {student}"
         keys[key] = None
     return list(keys)
+
+
+def _numbered(name: str, taken: Collection[str]) -> str:
+    """The name, with the first number from 2 on that makes it another than these where it is one of them."""
+    return next(new for new in chain([name], (f"{name} ({n})" for n in count(2))) if new not in taken)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -29,12 +30,20 @@ class Student:
     Attributes:
         name: of the student; its results know it by this name.
         directory: where its weights are; None where there is only a result.
-        results: what has been measured of it.
+        stored: what has been measured of it, read already.
+        kept: reads what is kept in its directory, measured on demand in teacher space; None where nothing is.
     """
 
     name: str
     directory: Path | None
-    results: tuple[AngleResult, ...]
+    stored: tuple[AngleResult, ...]
+    kept: Callable[[], AngleResult | None] = lambda: None
+
+    @cached_property
+    def results(self) -> tuple[AngleResult, ...]:
+        """All that has been measured of it. What is kept is read when first asked for: there may be many students."""
+        kept = self.kept()
+        return self.stored if kept is None else (*self.stored, kept)
 
     @property
     def strategy(self) -> str:
@@ -212,9 +221,12 @@ class StudentDirectories:
 
 def student_in(directory: Path, name: str, results: Sequence[AngleResult], files: ResultFiles) -> Student:
     """A student with what others have measured of it, and what is kept in its directory."""
-    own = files.load_if_whole(directory / STUDENT_RESULT)
-    kept = [own] if own is not None and name in own.students and not _is_stale(own, name, directory) else []
-    return Student(name, directory, (*results, *kept))
+
+    def kept() -> AngleResult | None:
+        own = files.load_if_whole(directory / STUDENT_RESULT)
+        return own if own is not None and name in own.students and not _is_stale(own, name, directory) else None
+
+    return Student(name, directory, tuple(results), kept)
 
 
 def _is_stale(result: AngleResult, name: str, directory: Path) -> bool:
