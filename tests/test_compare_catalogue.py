@@ -68,6 +68,13 @@ def test_the_seeds_of_a_strategy_stay_together_where_another_source_has_one_more
     assert snapshot.scores["strategy"].tolist() == ["one: a", "one: a"]
 
 
+def test_sources_of_one_name_are_numbered_and_their_seeds_stay_apart() -> None:
+    one, two = Stub("s", named("a-seed0", "a-seed1")), Stub("s", named("a-seed1", "a-seed2", "b"))
+    snapshot = Catalogue([one, two]).read()
+    assert list(snapshot.entries) == ["s: a-seed0", "s: a-seed1", "s (2): a-seed1", "s (2): a-seed2", "b"]
+    assert [snapshot.seeds(strategy) for strategy in ("s: a", "s (2): a")] == [[0, 1], [1, 2]]
+
+
 def test_sources_of_one_name_and_names_that_look_like_keys() -> None:
     sources = [Stub("s", named("a", "a")), Stub("s", named("a")), Stub("t", named("s: a", "s (2): a", "s (3): a"))]
     entries = Catalogue(sources).read().entries
