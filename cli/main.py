@@ -7,7 +7,7 @@ import typer
 
 from layerangles.errors import InputError, RunError
 
-from . import angles, compare, demo, env, merge, plan, report, train, verdict
+from . import angles, compare, demo, draw, env, merge, plan, report, train, verdict
 
 app = typer.Typer(
     name="layerangles",
@@ -27,6 +27,7 @@ app.command(name="compare")(compare.compare)
 app.command(name="merge")(merge.merge)
 app.command(name="verdict")(verdict.verdict)
 app.command(name="report")(report.report)
+app.command(name="draw")(draw.draw)
 app.command(name="env")(env.env)
 
 

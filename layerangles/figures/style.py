@@ -243,7 +243,9 @@ def _without_margins(figure: go.Figure, plot_size: tuple[float, float]) -> go.Fi
 
 def caption_text(title: str, notes: Sequence[str]) -> str:
     """Title and notes as sentences, for a caption."""
-    sentences = [text[:1].upper() + text[1:] for note in notes if (text := note.strip().rstrip("."))]
+    sentences = [
+        text[:1].upper() + text[1:] for note in notes if (text := note.replace(" · ", ", ").strip().rstrip("."))
+    ]
     return " ".join(f"{sentence}." for sentence in [title, *sentences])
 
 

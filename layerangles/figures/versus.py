@@ -1,13 +1,13 @@
 """Two states of students, from one layer each, beside each other and beside their difference."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from jaxtyping import Float
 
-from layerangles.figures import style
+from layerangles.figures import selection, style
 from layerangles.figures.panel import (
     ABOVE_90,
     MATCHED_MARK,
@@ -26,6 +26,9 @@ from layerangles.figures.panel import (
 )
 from layerangles.figures.theme import SCREEN, Theme
 from layerangles.quantities import QUANTITIES, Aggregation, pair_values
+
+if TYPE_CHECKING:
+    from layerangles.result import AngleResult
 
 _SIZE, _GAP_X, _GAP_Y = 280, 62, 96
 _BAR = 128  # beside the second map: a colour bar with its labels, before the difference begins
@@ -47,6 +50,36 @@ class Sight(NamedTuple):
     label: str
     data: xr.Dataset | None
     absence: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        result: "AngleResult",
+        student: str | None = None,
+        *,
+        student_layer: int = 1,
+        step: int | None = None,
+        tower: str | None = None,
+    ) -> "Sight":
+        """What is seen from one layer of a student of a result.
+
+        Args:
+            result: what :func:`layerangles.measure_angles` returned.
+            student: its name; may be left out where there is only one.
+            student_layer: 0 is the embedding output.
+            step: the training step; the last by default.
+            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+
+        Raises:
+            InputError: no such student, layer, step or tower.
+        """
+        student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
+        result = selection.at_step(result, step)
+        data = result.dataset.sel(student=student, tower=tower)
+        selection.one_layer("student_layer", student_layer, [int(at) for at in data["student_layer"].values])
+        absence = selection.reasons_for_absence(result, data).get(student_layer, "")
+        label = f"{student}, layer {student_layer}{selection.when_and_where(result, data, tower)}".replace(" · ", ", ")
+        return cls(label, data.sel(student_layer=student_layer), absence)
 
 
 def versus(
