@@ -66,8 +66,15 @@ def _parameter(flags: str, meaning: str) -> tuple[str, str, str]:
             elif note == "required":
                 default = "required"
             else:
-                limits = f" Allowed: {note}."
+                limits = f" {_range(note)}."
     return f"`{' '.join(flags.split())}`", _escaped(" ".join(meaning.split()) + limits), default
+
+
+def _range(note: str) -> str:
+    """The bounds of a number, which ``--help`` writes as ``x>=2`` or ``0<=x<=65535``."""
+    if both := re.fullmatch(r"(.+)<=x<=(.+)", note):
+        return f"{both[1]} to {both[2]}"
+    return re.sub(r"^x>=", "At least ", re.sub(r"^x>(?!=)", "Above ", note))
 
 
 def _first_line(text: str) -> str:
