@@ -60,13 +60,13 @@ def size_of(output: Any) -> int:
 
 
 def add_images(notebook: Any) -> None:
-    """Give every figure that is there as data its SVG, too, with its title for whoever cannot see it."""
+    """Give every figure that is there as data its SVG, too, with its caption for whoever cannot see it."""
     outputs = [output for output in outputs_of(notebook) if PLOTLY in output.get("data", {})]
     images = asyncio.run(_drawn([output.data[PLOTLY] for output in outputs]))
     for output, image in zip(outputs, images, strict=True):
-        title = output.data[PLOTLY]["layout"]["title"]["text"]
+        caption = output.data[PLOTLY]["layout"]["meta"]["caption"]
         output.data[SVG] = image
-        output.metadata[SVG] = {"alt": html.unescape(re.sub(r"<[^>]*>", " ", title))}
+        output.metadata[SVG] = {"alt": html.unescape(caption)}
 
 
 async def _drawn(figures: list[Any]) -> list[str]:
