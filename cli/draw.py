@@ -220,6 +220,8 @@ def _of_students(results: "Sequence[AngleResult]", chosen: Chosen) -> "AngleResu
     if all("null" in dataset.dims for dataset in datasets):
         shared = [null for null in found[0].nulls if all(null in result.nulls for result in found)]
         datasets = [dataset.sel(null=shared) for dataset in datasets]
+    # Which step of how many is known of some results alone.
+    datasets = [dataset.drop_vars(["step", "trained_steps"], errors="ignore") for dataset in datasets]
     return AngleResult.join([AngleResult(dataset) for dataset in datasets])
 
 
