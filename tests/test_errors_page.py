@@ -46,7 +46,7 @@ def collect(root: Path) -> list[Raise]:
             call = node.exc
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in RAISED:
                 (message,) = call.args
-                patterns = _patterns(message, module)
+                patterns = _patterns(message, module) | set(_listed(message, module, function))
                 if isinstance(message, ast.Name) and _takes(module.functions.get(function), message.id):
                     patterns = set(_given_for(message.id, function, modules))
                 known = frozenset(normal(pattern) for pattern in patterns) - {ANYTHING, ""}
@@ -74,6 +74,21 @@ def _given_for(parameter: str, function: str, modules: list[_Module]) -> Iterato
                 position = [argument.arg for argument in home.functions[function].args.args].index(parameter)
                 given = {k.arg: k.value for k in node.keywords} | dict(enumerate(node.args))
                 yield from _patterns(given.get(position, given.get(parameter)), module)
+
+
+def _listed(message: ast.expr, module: _Module, function: str) -> Iterator[str]:
+    """What a function puts into a list, where the list joined is the whole message."""
+    match message:
+        case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[ast.Name(id=name)]):
+            for node in ast.walk(module.functions[function]):
+                match node:
+                    case ast.Assign(targets=[ast.Name(id=given)], value=value) if given == name:
+                        whole = [e for part in ast.walk(value) if isinstance(part, ast.List) for e in part.elts]
+                        yield from (pattern for element in whole for pattern in _patterns(element, module))
+                    case ast.Call(func=ast.Attribute(value=ast.Name(id=given), attr="append"), args=[element]) if (
+                        given == name
+                    ):
+                        yield from _patterns(element, module)
 
 
 def _patterns(node: ast.expr | None, module: _Module) -> set[str]:
@@ -139,6 +154,13 @@ def helped(what):
 
 def _text(what):
     return f"made of {what}"
+
+def gathers(n):
+    wrong = [] if n else [f"few: {n}"]
+    if n > 9:
+        wrong.append("many")
+    if wrong:
+        raise InputError(" ".join(wrong))
 """
     )
     assert [(r.function, sorted(r.patterns)) for r in collect(tmp_path)] == [
@@ -146,6 +168,7 @@ def _text(what):
         ("fails", ["these: - …"]),
         ("fails", ["no …", "said"]),
         ("helped", ["made of …"]),
+        ("gathers", ["few: …", "many"]),
     ]
 
 
