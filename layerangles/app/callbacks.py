@@ -14,11 +14,12 @@ from layerangles.app.page import Page
 from layerangles.app.session import Session
 from layerangles.app.view import View
 from layerangles.errors import InputError
-from layerangles.figures import write_html, write_image
-from layerangles.figures.spread import spread
-from layerangles.figures.versus import versus
+from layerangles.figures import caption, spread, theme, versus, write_html, write_image
+from layerangles.figures.theme import SCREEN, Theme
+from layerangles.quantities import Aggregation
 
 _CHOICES = ("first-strategy", "first-seed", "first-step", "second-strategy", "second-seed", "second-step")
+_NARROWEST, _WIDE, _MOST_OF_HISTOGRAM = 300, 1160, 640  # of figures, pixels
 _SWITCHES = ("way", "null", "aggregation", "tower", "low", "high")
 
 _LINK = """function(query) {
@@ -34,8 +35,11 @@ _PLAY = """function(n) {
     const plays = Boolean(n % 2);
     return [!plays, plays ? "❚❚ Pause" : "▶ Play"];
 }"""
-_COLUMNS = "function(_, before) { const now = window.innerWidth < 1100 ? 1 : 3; return now === before ? \
-window.dash_clientside.no_update : now; }"
+# As wide as the page: in steps, so that a window that is being drawn larger asks rarely.
+_WIDTH = """function(_, before) {
+    const now = 20 * Math.floor((Math.min(document.documentElement.clientWidth, 1180) - 24) / 20);
+    return now === before ? window.dash_clientside.no_update : now;
+}"""
 
 
 def connect(app: Dash, session: Session) -> None:
@@ -48,7 +52,7 @@ def connect(app: Dash, session: Session) -> None:
     app.clientside_callback(_LINK, Output("address", "data"), Input("query", "data"))
     app.clientside_callback(_COPY, Output("copy", "children"), Input("copy", "n_clicks"))
     app.clientside_callback(_PLAY, Output("tick", "disabled"), Output("play", "children"), Input("play", "n_clicks"))
-    app.clientside_callback(_COLUMNS, Output("columns", "data"), Input("look", "n_intervals"), State("columns", "data"))
+    app.clientside_callback(_WIDTH, Output("width", "data"), Input("look", "n_intervals"), State("width", "data"))
 
 
 def _show(app: Dash, session: Session) -> None:
@@ -67,7 +71,7 @@ def _show(app: Dash, session: Session) -> None:
         elif query is not None and trigger == "maps" and events["click"]:
             low, high = sorted(int(events["click"]["points"][0][axis]) for axis in ("x", "y"))
             view = view if low == high else replace(view, low=low, high=high)
-        return _rendered(session.page(view), session, events["columns"] or 3)
+        return _rendered(session.page(view), session, events["width"] or _WIDE)
 
     app.callback(
         output={
@@ -77,6 +81,7 @@ def _show(app: Dash, session: Session) -> None:
             "hidden": [Output(name, "hidden") for name in ("course", "depth", "tower-field", "pair")],
             "maps": Output("maps", "figure"),
             "spread": Output("spread", "figure"),
+            "caption": Output("caption", "children"),
             "scores": Output("scores", "children"),
             "query": Output("query", "data"),
         },
@@ -85,7 +90,7 @@ def _show(app: Dash, session: Session) -> None:
             "events": {
                 "search": Input("location", "search"),
                 "version": Input("version", "data"),
-                "columns": Input("columns", "data"),
+                "width": Input("width", "data"),
                 "tick": Input("tick", "n_intervals"),
                 "click": Input("maps", "clickData"),
             },
@@ -118,7 +123,7 @@ def _chosen(view: View, given: dict[str, Any], trigger: str, session: Session) -
     return replace(view, **changes)
 
 
-def _rendered(page: Page, session: Session, columns: int) -> dict[str, Any]:
+def _rendered(page: Page, session: Session, width: int) -> dict[str, Any]:
     view, snapshot = page.view, session.catalogue.read()
     choices: list[list[dict[str, Any]]] = []
     values: list[Any] = []
@@ -150,38 +155,44 @@ def _rendered(page: Page, session: Session, columns: int) -> dict[str, Any]:
         view.low,
         view.high,
     ]
+    maps = maps_of(page, _fitting(width))
     sliders = [x for there in (page.steps, page.layers) for x in (max(1, len(there) - 1), layout.marks(there))]
     return {
         "choices": choices,
         "values": values,
         "sliders": sliders,
         "hidden": [len(of) < 2 for of in (page.steps, page.layers, page.towers, page.teacher_layers)],
-        "maps": figure_of(page, columns),
-        "spread": spread_of(page, columns),
+        "maps": maps,
+        "spread": spread_of(page, _fitting(min(width, _MOST_OF_HISTOGRAM))),
+        "caption": caption(maps),
         "scores": layout.standings(snapshot, page),
         "query": view.query(),
     }
 
 
-def figure_of(page: Page, columns: int = 3) -> go.Figure:
-    """The heat maps of a page."""
-    view = page.view
-    return versus(
-        page.first.sight,
-        page.second.sight,
-        aggregation=view.aggregation or "mean",  # type: ignore[arg-type]  # the page has chosen one that is there
-        null=view.null,
-        columns=columns,
-        notes=page.notes,
+def _fitting(width: int) -> Theme:
+    """Figures of this width, laid out as on paper: what their titles would say stands beside them."""
+    width = min(max(width, _NARROWEST), _WIDE)
+    larger = 1 if width > 600 else 0
+    sizes = theme("paper")
+    return replace(
+        sizes, width=width, panel=11 + larger, text=11 + larger, tick=10 + larger, value=10 + larger, scale=0.8
     )
 
 
-def spread_of(page: Page, columns: int = 3) -> go.Figure:
+def maps_of(page: Page, of: Theme = SCREEN) -> go.Figure:
+    """The heat maps of a page."""
+    view = page.view
+    aggregation: Aggregation = view.aggregation or "mean"  # type: ignore[assignment]  # the page has chosen one
+    first, second = (side.sight for side in page.sides)
+    return versus(first, second, aggregation=aggregation, null=view.null, notes=page.notes, theme=of)
+
+
+def spread_of(page: Page, of: Theme = SCREEN) -> go.Figure:
     """The histograms of a page's pair of teacher layers."""
     low, high = page.view.low, page.view.high
-    width = 560 if columns > 1 else 300
     return spread(
-        page.first.sight, page.second.sight, -1 if low is None else low, -1 if high is None else high, width=width
+        page.first.sight, page.second.sight, -1 if low is None else low, -1 if high is None else high, theme=of
     )
 
 
@@ -238,13 +249,13 @@ def _tokens(app: Dash, session: Session) -> None:
 
 
 def _export(app: Dash, session: Session) -> None:
-    def export(_clicks: list[int], query: str | None, columns: int | None) -> tuple[Any, str]:
+    def export(_clicks: list[int], query: str | None) -> tuple[Any, str]:
         name = str(ctx.triggered_id).removeprefix("export-")
         if query is None or name not in layout.FORMATS:
             raise PreventUpdate
         page = session.page(View.from_query(query))
         try:
-            content = exported(page, name, columns or 3)
+            content = exported(page, name)
         except InputError as error:
             return no_update, str(error)
         return dcc.send_bytes(content, f"layerangles-compare.{name}"), ""
@@ -252,21 +263,22 @@ def _export(app: Dash, session: Session) -> None:
     app.callback(
         output=(Output("download", "data"), Output("said", "children")),
         inputs={"_clicks": [Input(f"export-{name}", "n_clicks") for name in layout.FORMATS]},
-        state={"query": State("query", "data"), "columns": State("columns", "data")},
+        state={"query": State("query", "data")},
         running=[(Output(f"export-{name}", "disabled"), True, False) for name in layout.FORMATS],
         prevent_initial_call=True,
     )(export)
 
 
-def exported(page: Page, name: str, columns: int = 3) -> bytes:
-    """A page as a file: its heat maps, or as ``csv`` its numbers.
+def exported(page: Page, name: str) -> bytes:
+    """A page as a file: its heat maps, for a screen or as ``pdf`` for both columns of a paper; as ``csv`` its numbers.
 
     Raises:
         InputError: an image, and there is no Chrome to make it.
     """
     if name == "csv":
         return page.table().to_csv(index=False).encode()
+    figure = maps_of(page, theme("paper", columns=2) if name == "pdf" else SCREEN)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"compare.{name}"
         write = write_html if name == "html" else write_image
-        return write(figure_of(page, columns), path).read_bytes()
+        return write(figure, path).read_bytes()

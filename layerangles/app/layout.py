@@ -9,11 +9,10 @@ from dash import dcc, html
 from layerangles.app.catalogue import Snapshot
 from layerangles.app.measuring import Progress
 from layerangles.app.page import Page
-from layerangles.figures import style
+from layerangles.figures import spread, style, theme, versus
 from layerangles.figures.export import CONFIG
 from layerangles.figures.scores import Ends, interval, number
-from layerangles.figures.spread import spread
-from layerangles.figures.versus import Sight, versus
+from layerangles.figures.versus import Sight
 from layerangles.quantities import NULL_MEANINGS, QUANTITIES
 from layerangles.tokens import Sentence
 
@@ -26,7 +25,7 @@ _AGGREGATIONS = {
     "cosine": "angle of the mean cosine",
     "acute": "share of acute tokens",
 }
-_GRAPH = CONFIG | {"responsive": False}
+_GRAPH = CONFIG | {"responsive": False, "displayModeBar": False}  # the page has buttons of its own
 _WAITING = Sight("", None, "…")  # until the first answer
 
 
@@ -37,7 +36,7 @@ def layout(title: str) -> html.Div:
             dcc.Location(id="location", refresh=False),
             dcc.Store(id="query"),
             dcc.Store(id="version"),
-            dcc.Store(id="columns"),
+            dcc.Store(id="width"),
             dcc.Store(id="wanted"),
             dcc.Store(id="address"),
             dcc.Interval(id="look", interval=2000),
@@ -50,7 +49,15 @@ def layout(title: str) -> html.Div:
                     html.Section([_side("first"), _side("second")], className="sides", **_label("checkpoints")),
                     _sliders(),
                     _switches(),
-                    html.Section([_offer(), _graph("maps", versus(_WAITING, _WAITING))], **_label("angles")),
+                    html.Section(
+                        [
+                            html.H2("Angles between teacher layers"),
+                            _offer(),
+                            html.P(id="caption"),
+                            _graph("maps", versus(_WAITING, _WAITING, theme=theme("paper"))),
+                        ],
+                        **_label("angles"),
+                    ),
                     html.Div(
                         [_pair(), html.Section(id="scores", className="scores", **_label("scores"))], className="beside"
                     ),
@@ -146,7 +153,7 @@ def _pair() -> html.Section:
                 [_field("layer", _dropdown("low"), "low"), _field("and layer", _dropdown("high"), "high")],
                 className="pair",
             ),
-            _graph("spread", spread(_WAITING, _WAITING, 0, 1)),
+            _graph("spread", spread(_WAITING, _WAITING, 0, 1, theme=theme("paper"))),
         ],
         id="pair",
         **_label("one pair of teacher layers"),

@@ -127,7 +127,8 @@ def frame_cosines(
 ) -> go.Figure:
     """Frame a histogram for a paper, with its key below."""
     key = key_of(entries, theme, key_title)
-    left, right, above, below = 42, 12, 14, 38 + key.height
+    left, right, above = 42, 12, 14
+    below = round(2.2 * theme.tick + 1.2 * theme.text) + 6 + key.height  # cosines, angles, and the axis' title
     size = (theme.fixed_width - left - right, 150)
     return draw_key(style.frame(figure, title, notes, size, (left, right, above, below), theme), key)
 
