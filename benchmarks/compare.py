@@ -50,7 +50,7 @@ class Page:
     def __init__(self, client: Any) -> None:
         self._client = client
         self.seconds = 0.0  # in the server, since the last action
-        self.values: dict[str, Any] = {"location.search": "", "columns.data": 3, "look.n_intervals": 0}
+        self.values: dict[str, Any] = {"location.search": "", "width.data": 1160, "look.n_intervals": 0}
         dependencies = self._get("/_dash-dependencies")
         self._callbacks = [one for one in dependencies if one["clientside_function"] is None]
         self._get("/_dash-layout")

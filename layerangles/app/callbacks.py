@@ -59,6 +59,8 @@ def _show(app: Dash, session: Session) -> None:
     names = [*_CHOICES, "step", "layer", *_SWITCHES]
 
     def show(moved: list[Any], events: dict[str, Any], query: str | None) -> dict[str, Any]:
+        if events["width"] is None:  # the page is still being laid out, and says its width next
+            raise PreventUpdate
         given = dict(zip(names, moved, strict=True))
         trigger = str(ctx.triggered_id)
         view = View.from_query(query or events["search"] or "")
@@ -71,7 +73,7 @@ def _show(app: Dash, session: Session) -> None:
         elif query is not None and trigger == "maps" and events["click"]:
             low, high = sorted(int(events["click"]["points"][0][axis]) for axis in ("x", "y"))
             view = view if low == high else replace(view, low=low, high=high)
-        return _rendered(session.page(view), session, events["width"] or _WIDE)
+        return _rendered(session.page(view), session, events["width"])
 
     app.callback(
         output={

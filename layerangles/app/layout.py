@@ -51,7 +51,6 @@ def layout(title: str) -> html.Div:
                     _switches(),
                     html.Section(
                         [
-                            html.H2("Angles between teacher layers"),
                             _offer(),
                             html.P(id="caption"),
                             _graph("maps", versus(_WAITING, _WAITING, theme=theme("paper"))),
