@@ -124,7 +124,8 @@ def versus(
     quantity = QUANTITIES[aggregation]
     what = f"excess over {null}" if null else quantity.title
 
-    labels = [first.label, second.label, "difference: second − first"]
+    of_difference = "second − first" if theme.on_paper else "difference: second − first"
+    labels = [first.label, second.label, of_difference]
     beside = columns > 1
     grid, above = _laid_out(labels, beside, theme)
     figure = go.Figure(layout={"template": "none"})
@@ -132,7 +133,7 @@ def versus(
         (first.label, drawn[0], _hover(first, drawn[0], what, quantity.unit), first.absence, _matched(first)),
         (second.label, drawn[1], _hover(second, drawn[1], what, quantity.unit), second.absence, _matched(second)),
         (
-            "difference: second − first",
+            of_difference,
             difference,
             _hover_of_difference(drawn, difference, quantity.unit),
             absence or ("" if same else _NO_COMMON_LAYERS),
