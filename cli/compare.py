@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Studies, student directories, or result files (.nc).")],
     data: Annotated[
-        Path | None, typer.Option(help="Texts to measure on, for students that belong to no study: one a line, …")
+        Path | None, typer.Option(help="Texts to measure on, for students of no study: a file, see `angles --data`.")
     ] = None,
     texts: Annotated[int, typer.Option(min=2, help="How many texts students are measured on, on demand.")] = 200,
     host: Annotated[
