@@ -1,6 +1,7 @@
 """``layerangles compare``: what it refuses, what it serves to whom, and how it ends."""
 
 import http.client
+import json
 import re
 import select
 import shutil
@@ -212,10 +213,14 @@ def test_texts_are_those_of_the_students_study_or_of_the_file(
 
 
 @pytest.fixture(scope="module")
-def process(study: ToyStudy) -> Iterator["subprocess.Popen[str]"]:
-    command = [str(Path(sys.executable).with_name("layerangles")), "compare", str(study.identity)]
+def process(study: ToyStudy, tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[str]"]:
+    """The app on its own, with texts enough to measure on for minutes."""
+    folder = tmp_path_factory.mktemp("process")
+    student = write_student(folder / "students" / "mine", study.teacher)
+    (folder / "texts.txt").write_text("\n".join(study.texts * 800))
+    command = [str(Path(sys.executable).with_name("layerangles")), "compare", str(student)]
     with subprocess.Popen(
-        [*command, "--port", "0", "--no-browser", "--device", "cpu"],
+        [*command, "--data", str(folder / "texts.txt"), "--texts", "100000", "--port", "0", "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -224,23 +229,40 @@ def process(study: ToyStudy) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-def ask(port: int, address: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
+def ask(port: int, path: str = "/", address: str = "127.0.0.1", body: Any = None, **headers: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(address, port, timeout=30)
     try:
-        connection.request("GET", "/", headers=headers)
+        sent = None if body is None else json.dumps(body)
+        connection.request(
+            "GET" if body is None else "POST", path, sent, {"Content-Type": "application/json"} | headers
+        )
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
         connection.close()
 
 
-def test_a_started_app_answers_on_this_machine_and_ends_quietly(process: "subprocess.Popen[str]") -> None:
+def press_measure(port: int) -> None:
+    """What a browser sends when the button is pressed."""
+    body = {
+        "output": "wanted.data",
+        "outputs": {"id": "wanted", "property": "data"},
+        "inputs": [{"id": "measure", "property": "n_clicks", "value": 1}],
+        "state": [{"id": "query", "property": "data", "value": "?"}],
+        "changedPropIds": ["measure.n_clicks"],
+    }
+    assert ask(port, "/_dash-update-component", body=body)[0] == 200
+
+
+def test_a_started_app_answers_on_this_machine_and_ends_quietly_while_it_measures(
+    process: "subprocess.Popen[str]",
+) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     assert select.select([process.stdout], [], [], 60)[0]
     line = process.stdout.readline()
     found = re.fullmatch(r"1 students at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", line)
-    assert found is not None, line
+    assert found is not None, line + process.stderr.read()
     port = int(found[1])
     end = time.monotonic() + 30
     while True:
@@ -254,7 +276,8 @@ def test_a_started_app_answers_on_this_machine_and_ends_quietly(process: "subpro
     assert b"layerangles compare" in page
     assert ask(port, Host="evil.example")[0] == 403
     with pytest.raises(ConnectionRefusedError):
-        ask(port, "127.0.0.2")  # it listens nowhere else
+        ask(port, address="127.0.0.2")  # it listens nowhere else
+    press_measure(port)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")

@@ -21,7 +21,7 @@ from layerangles.app.page import resolve
 from layerangles.app.sources import StudentDirectories
 from layerangles.app.view import View
 
-TEXTS = toy_texts(70, seed=3)
+TEXTS = toy_texts(12, seed=3)
 PLAN = Plan(max_length=32, device="cpu")
 
 
@@ -154,9 +154,11 @@ def test_texts_are_drawn_evenly(n: int, chosen: list[int]) -> None:
 
 def test_the_plan_is_kept_to(student: Path) -> None:
     measurer = Measurer(Plan(n_texts=7, max_length=5, device="cpu"))
-    measurer.ask(entries_of(student), "teacher")
-    assert ended(measurer, "mine-seed3", "teacher") is None
-    attributes = AngleResult.load(student / "angles.nc").dataset.attrs
+    measurer.ask(entries_of(student), "pull")
+    assert ended(measurer, "mine-seed3", "pull") is None
+    result = measurer.unkept("mine-seed3", "pull")
+    assert result is not None
+    attributes = result.dataset.attrs
     assert (attributes["n_examples"], attributes["max_length"], attributes["device"]) == (7, 5, "cpu")
     measurer.close()
 
@@ -176,7 +178,7 @@ def test_progress_rises(student: Path, measurer: Measurer, monkeypatch: pytest.M
         return measure_angles(*arguments, progress=tell, **settings)
 
     monkeypatch.setattr(measuring, "measure_angles", watched)
-    measurer.ask(entries_of(student), "teacher")
+    measurer.ask(entries_of(student, texts=toy_texts(70)), "teacher")
     assert ended(measurer, "mine-seed3", "teacher") is None
     told = [progress for progress in seen if progress is not None]
     assert told[0] == Progress("mine-seed3: opening", 0.0)
@@ -290,3 +292,25 @@ def test_after_the_end_nothing_more_begins(gate: Gate, three: list[Entry], measu
     assert ended(measurer, "a", "teacher") is None
     measurer._pool.shutdown(wait=True)
     assert gate.asked == [("a", "teacher")]
+
+
+def test_what_is_under_way_ends_with_the_app(
+    three: list[Entry], measurer: Measurer, result: AngleResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+
+    def endless(*_: Any, progress: Callable[[str, float], None], **__: Any) -> AngleResult:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            progress("angles", 0.5)
+            told.set()
+            time.sleep(0.01)
+        return result
+
+    monkeypatch.setattr(measuring, "measure_angles", endless)
+    measurer.ask(three[:1], "teacher")
+    assert told.wait(30)
+    measurer.close()
+    failed = ended(measurer, "a", "teacher")
+    assert failed == Progress("a could not be measured: the app has ended", failed=True)
+    assert not (three[0].student.directory or Path()).joinpath("angles.nc").exists()

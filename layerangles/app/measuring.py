@@ -54,6 +54,10 @@ class Progress:
     failed: bool = False
 
 
+class _EndedError(Exception):
+    """The app has ended while a student was measured."""
+
+
 class Measurer:
     """Measures what is asked for. What it has measured is kept in the student's directory, if that can be written.
 
@@ -67,6 +71,7 @@ class Measurer:
         self._lock = threading.Lock()
         self._progress: dict[tuple[str, str], Progress] = {}
         self._unkept: dict[tuple[str, str], AngleResult] = {}
+        self._closed = False
         self.n_done = 0
 
     def progress(self, key: str, way: str) -> Progress | None:
@@ -90,11 +95,15 @@ class Measurer:
             self._pool.submit(self._measure, entry, entry.student.directory, way)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and end what is under way after its next batch."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _measure(self, entry: Entry, directory: Path, way: str) -> None:
         def tell(words: str, share: float) -> None:
+            # An interpreter that ends waits for its threads once the main one is over.
+            if self._closed or not threading.main_thread().is_alive():
+                raise _EndedError("the app has ended")
             with self._lock:
                 self._progress[entry.key, way] = Progress(f"{entry.key}: {words}", share)
 
