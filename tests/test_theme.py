@@ -136,6 +136,11 @@ def test_other_themes_are_refused() -> None:
         inspect.unwrap(figures.theme)("paper", columns=3)
 
 
+def test_lines_are_thinner_on_paper_yet_no_hairlines() -> None:
+    assert [SCREEN.stroke(width) for width in (0.5, 1, 5)] == [0.5, 1, 5]
+    assert [PAPER[1].stroke(width) for width in (0.5, 1, 5)] == [0.75, 0.75, 3]
+
+
 def test_the_screen_is_the_default(course: AngleResult) -> None:
     assert figures.heatmap(course, "forward-seed0") == figures.heatmap(course, "forward-seed0", theme=SCREEN)
     assert figures.heatmap(course, "forward-seed0").layout.title.text.startswith("Angles between teacher layers")

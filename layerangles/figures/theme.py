@@ -11,6 +11,8 @@ ThemeName = Literal["screen", "paper"]
 # 219.08614 TeX points, both are 455.24408; that is 218.27 and 453.54 pt.
 _COLUMN_WIDTHS = {1: 291, 2: 605}
 
+_HAIRLINE = 0.75  # pixels; 0.56 pt
+
 _MAX_HEIGHT = 817  # 615 pt: of a page of 700 pt some lines are the caption's
 
 
@@ -58,7 +60,7 @@ class Theme:
 
     def stroke(self, width_px: float) -> float:
         """The width of a line that is so wide on a screen; on paper 0.5 pt at least."""
-        return max(min(width_px, 0.75), width_px * self.scale)
+        return max(_HAIRLINE, width_px * self.scale) if self.on_paper else width_px
 
 
 SCREEN = Theme("screen", None, 0, panel=13, text=12, tick=11, value=12, tick_gap=20, scale=1.0)
