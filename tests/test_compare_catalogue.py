@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ToyStudy
 from toys import toy_texts, write_student
-from toys_compare import Stub, named, renamed, scored
+from toys_compare import Stub, named, renamed, scored, slim
 from toys_training import toy_study
 
 from kd_train.source import StudySource
@@ -151,7 +151,7 @@ def test_steps_of_checkpoints_and_results_together(study_with_steps: Sequence[Pa
 
 
 def kept(student: Path, texts: list[str]) -> AngleResult:
-    result = measure_angles(student, texts[:4], device="cpu")
+    result = slim(measure_angles(student, texts[:4], device="cpu"))
     result.save(student / "angles.nc")
     return result
 
@@ -180,7 +180,7 @@ def test_a_student_whose_weights_are_gone_breaks_nothing(student: Path, study: T
 
 
 def test_angles_of_another_student_are_not_this_ones(student: Path, study: ToyStudy, result: AngleResult) -> None:
-    result.save(student / "angles.nc")  # of "identity", which has the same weights
+    slim(result).save(student / "angles.nc")  # of "identity", which has the same weights
     assert entry_of(StudentDirectories([student])).student.results == ()
 
 
@@ -206,19 +206,19 @@ def test_a_directory_that_becomes_a_student(tmp_path: Path, student: Path, study
 
 
 def test_a_file_that_is_replaced_is_read_again_and_otherwise_not(tmp_path: Path, result: AngleResult) -> None:
-    path = renamed(result, "a", "b").save(tmp_path / "angles.nc")
+    path = renamed(slim(result), "a", "b").save(tmp_path / "angles.nc")
     catalogue = Catalogue([ResultFile(path)])
     first = catalogue.read()
     assert list(first.entries) == ["a", "b"]
     assert catalogue.read() is first
-    renamed(result, "c", "d", "e").save(path, overwrite=True)
+    renamed(slim(result), "c", "d", "e").save(path, overwrite=True)
     assert list(catalogue.read().entries) == ["c", "d", "e"]
     assert list(first.entries) == ["a", "b"]  # whoever holds the old one keeps it whole
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty", "text"])
 def test_a_file_that_is_half_written_for_a_while(tmp_path: Path, result: AngleResult, damage: str) -> None:
-    path = renamed(result, "a").save(tmp_path / "angles.nc")
+    path = renamed(slim(result), "a").save(tmp_path / "angles.nc")
     whole = path.read_bytes()
     catalogue = Catalogue([ResultFile(path), Stub(found=named("other"))])
     if damage == "gone":
@@ -239,7 +239,11 @@ def test_a_file_that_is_no_result_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_what_is_only_angles_has_neither_scores_nor_texts(tmp_path: Path, result: AngleResult) -> None:
-    for source in (InMemory(result), ResultFile(result.save(tmp_path / "angles.nc")), StudentDirectories([tmp_path])):
+    for source in (
+        InMemory(result),
+        ResultFile(slim(result).save(tmp_path / "angles.nc")),
+        StudentDirectories([tmp_path]),
+    ):
         assert not len(source.scores())
         with pytest.raises(InputError, match=r"this student belongs to no study\. Name a file of texts with --data"):
             source.texts()
@@ -359,7 +363,7 @@ def test_a_study_that_is_being_written(young: Path, study: ToyStudy) -> None:
     (young / "angles").mkdir()
     (young / "angles" / "final.nc").write_bytes(b"half")
     assert catalogue.read().entries["none-seed0"].student.results == ()
-    measured = measure_angles([none, study.deeper], study.texts[:4], teacher=study.teacher, device="cpu")
+    measured = slim(measure_angles([none, study.deeper], study.texts[:4], teacher=study.teacher, device="cpu"))
     measured.save(young / "angles" / "final.nc", overwrite=True)
     entries = catalogue.read().entries
     assert set(entries) == {"none-seed0", "deeper", "other"}

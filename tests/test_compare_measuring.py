@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from conftest import ToyStudy
 from toys import toy_texts, write_student
-from toys_compare import Stub, named
+from toys_compare import Stub, named, slim
 
 from layerangles import AngleResult, measure_angles
 from layerangles.app import measuring
@@ -58,6 +58,12 @@ def ended(measurer: Measurer, key: str, way: str) -> Progress | None:
     return measurer.progress(key, way)
 
 
+@pytest.fixture
+def slimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is only what a test looks at, for the time that writing takes."""
+    monkeypatch.setattr(measuring, "measure_angles", lambda *a, **settings: slim(measure_angles(*a, **settings)))
+
+
 # What is measured, and where it is kept
 
 
@@ -98,6 +104,7 @@ def test_other_spaces_are_kept_for_as_long_as_the_app_runs(student: Path, measur
     assert measurer.unkept("another", way) is None
 
 
+@pytest.mark.usefixtures("slimmed")
 def test_checkpoints_are_measured_at_every_step(tmp_path: Path, study_with_steps: Sequence[Path]) -> None:
     path = Path(shutil.copytree(study_with_steps[1], tmp_path / "early"))
     catalogue, measurer = catalogue_of(path), Measurer(PLAN)
@@ -129,6 +136,7 @@ def test_a_directory_that_cannot_be_written_to(
     assert resolve(View(), catalogue.read(), measurer.unkept).first.result == result
 
 
+@pytest.mark.usefixtures("slimmed")
 def test_what_is_stale_is_replaced(student: Path, study: ToyStudy, measurer: Measurer) -> None:
     catalogue = catalogue_of(student)
     for seed in (5, 6):
@@ -175,7 +183,7 @@ def test_progress_rises(student: Path, measurer: Measurer, monkeypatch: pytest.M
             seen.append(measurer.progress("mine-seed3", "teacher"))
 
         seen.append(measurer.progress("mine-seed3", "teacher"))
-        return measure_angles(*arguments, progress=tell, **settings)
+        return slim(measure_angles(*arguments, progress=tell, **settings))
 
     monkeypatch.setattr(measuring, "measure_angles", watched)
     measurer.ask(entries_of(student, texts=toy_texts(70)), "teacher")
@@ -210,7 +218,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch, result: AngleResult) -> Iterator[Gate]:
-    gate = Gate(result)
+    gate = Gate(slim(result))
     monkeypatch.setattr(measuring, "measure_angles", gate)
     yield gate
     gate.open.set()

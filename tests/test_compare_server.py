@@ -27,6 +27,17 @@ from layerangles.app.sources import InMemory, Student, StudentDirectories
 from layerangles.app.view import View
 
 PLAN = Plan(n_texts=8, max_length=32, device="cpu")
+# What an address without a query shows.
+START = View(
+    first="forward-seed0",
+    second="none-seed0",
+    layer=1,
+    tower="encoder",
+    way="teacher",
+    aggregation="mean",
+    low=1,
+    high=4,
+)
 
 
 @dataclass
@@ -300,16 +311,7 @@ def same(maps: list[np.ndarray], first: np.ndarray, second: np.ndarray) -> None:
 
 def test_to_begin_with(browser: Browser, nulls: AngleResult) -> None:
     browser.open()
-    assert browser.view == View(
-        first="forward-seed0",
-        second="none-seed0",
-        layer=1,
-        tower="encoder",
-        way="teacher",
-        aggregation="mean",
-        low=1,
-        high=4,
-    )
+    assert browser.view == START
     assert browser.choices("first-strategy") == ["forward", "none", "lone", "late", "early", "learned", "wide-learned"]
     assert browser.choices("first-seed") == [0, 1]
     assert browser.choices("way") == ["teacher", "pull", "gradient"]
@@ -406,9 +408,7 @@ def test_a_link_opens_what_it_names(browser: Browser, nulls: AngleResult) -> Non
     assert again.value("maps", "figure") == browser.value("maps", "figure")
 
 
-@pytest.mark.parametrize(
-    "key", ["stranger", "../../../etc/passwd", "/etc/passwd", "<img src=x onerror=alert(1)>", "a" * 2000]
-)
+@pytest.mark.parametrize("key", ["../../../etc/passwd", "<img src=x onerror=alert(1)>", "a" * 2000])
 def test_a_student_that_is_not_here_is_said_where_it_would_be(browser: Browser, key: str) -> None:
     browser.open(View(first=key).query())
     first, second, difference = browser.maps()
@@ -428,8 +428,7 @@ def test_a_student_that_is_not_here_is_said_where_it_would_be(browser: Browser, 
     ["?step=999999999999", "?layer=²&low=-1&high=[1]", "?way=../..&tower=x&null=N9&aggregation=mode", "?%00&&=="],
 )
 def test_a_link_that_makes_no_sense_opens_what_is_there(browser: Browser, query: str) -> None:
-    browser.open(query)
-    assert browser.view == Browser(browser.app).open().view
+    assert browser.open(query).view == START
 
 
 def test_a_query_of_half_a_character_is_no_failure(browser: Browser) -> None:

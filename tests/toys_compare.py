@@ -46,6 +46,12 @@ def renamed(result: AngleResult, *names: str) -> AngleResult:
     return AngleResult(result.dataset.isel(student=slice(len(names))).assign_coords(student=list(names)))
 
 
+def slim(result: AngleResult) -> AngleResult:
+    """The part of a result that says what was measured: it is written and read in a tenth of the time."""
+    names = ["angle_deg", "n_tokens", "n_degenerate", "matched", "weights_sha256"]
+    return AngleResult(result.dataset[names].drop_dims(["bin", "null", "moment"], errors="ignore"))
+
+
 def scored(scores: dict[str, float], **others: Any) -> pd.DataFrame:
     """A table of scores as a study gives it."""
     common = {"strategy": "what its cell calls it", "seed": 0, "split": "test", "metric": "accuracy"}
