@@ -185,7 +185,8 @@ def test_a_student_in_two_results_is_refused(cli: Cli, angles: Path, tmp_path: P
 
 def test_a_file_is_kept_unless_told(cli: Cli, angles: Path, tmp_path: Path) -> None:
     (tmp_path / "map.html").write_text("kept")
-    refused(cli("draw", "heatmap", angles, "--student", "a", "-o", "map.html"), "exists already", "--overwrite")
+    # Before anything is read, so that a source that is missing is not even missed.
+    refused(cli("draw", "heatmap", "missing.nc", "-o", "map.html"), "exists already", "--overwrite")
     assert (tmp_path / "map.html").read_text() == "kept"
     assert cli("draw", "heatmap", angles, "--student", "a", "-o", "map.html", "--overwrite").code == 0
 

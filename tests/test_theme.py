@@ -214,6 +214,11 @@ def test_a_caption_is_what_a_function_of_ours_has_left() -> None:
     assert figures.caption(figure).startswith(f"Angles between teacher layers, seen from {NAME}. Mean over tokens")
 
 
+def test_names_lose_what_all_of_them_end_in() -> None:
+    assert style.short_names(["a-x-seed0", "b-c-x-seed0"]) == (["a", "b-c"], "x-seed0")
+    assert style.short_names(["x-seed0", "b-x-seed0"]) == (["x", "b-x"], "seed0")  # no name is lost whole
+
+
 def test_numbers_stand_in_cells_where_they_fit() -> None:
     paper = PAPER[1]
     assert style.values_that_fit([52.34, 7.0], 22, paper) == ["52.3", "7.0"]

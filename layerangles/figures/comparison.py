@@ -9,16 +9,7 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures import selection, style
-from layerangles.figures.panel import (
-    PAPER_BELOW,
-    Grid,
-    domain_of,
-    draw_panels,
-    lay_bar,
-    name_axes,
-    notes_on,
-    panels_of,
-)
+from layerangles.figures.panel import PAPER_BELOW, Grid, domain_of, draw_panels, lay_bar, name_axes, notes_on, panels_of
 from layerangles.figures.theme import SCREEN, Theme
 
 if TYPE_CHECKING:

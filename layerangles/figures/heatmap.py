@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from layerangles.figures import selection, style
+from layerangles.figures.cells import MAX_LAYERS_WITH_VALUES
 from layerangles.figures.panel import (
-    MAX_LAYERS_WITH_VALUES,
     PAPER_BELOW,
     PAPER_LEFT,
     Grid,

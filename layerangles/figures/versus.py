@@ -8,22 +8,16 @@ import xarray as xr
 from jaxtyping import Float
 
 from layerangles.figures import selection, style
-from layerangles.figures.panel import (
+from layerangles.figures.cells import (
     ABOVE_90,
     MATCHED_MARK,
     NEGATIVE,
-    PAPER_BELOW,
-    PAPER_LEFT,
-    Grid,
-    axis_number,
-    domain_of,
     has_marks,
-    layer_axes,
     matched_marks,
-    name_axes,
     note_on_marks,
     on_cells,
 )
+from layerangles.figures.panel import PAPER_BELOW, PAPER_LEFT, Grid, axis_number, domain_of, layer_axes, name_axes
 from layerangles.figures.theme import SCREEN, Theme
 from layerangles.quantities import QUANTITIES, Aggregation, pair_values
 
