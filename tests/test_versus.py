@@ -187,7 +187,6 @@ def test_a_layer_without_a_map_and_two_that_are_absent() -> None:
     assert len(maps_of(figure)) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="shapes in versus's signatures say that all maps are of one size")
 def test_teachers_of_different_depth_have_no_difference() -> None:
     deep, shallow = make_result(n_teacher=5), make_result(n_teacher=3, matched=())
     for first, second in ((deep, shallow), (shallow, deep)):
@@ -262,7 +261,6 @@ def test_who_has_no_such_pair_has_no_curve() -> None:
         assert "neither has an angle between these layers" in texts_of(nothing)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="spread takes it that every result has a histogram")
 def test_in_gradient_space_there_are_no_cosines_to_spread(study: ToyStudy) -> None:
     result = measure_angles(study.identity, study.texts[:4], space="gradient", device="cpu")
     figure = spread(sight(result), Sight("other", None, "why"), 1, 2)

@@ -31,7 +31,12 @@ def spread(
     figure = go.Figure()
     bin_width, labels = 0.01, []
     for number, sight in enumerate((first, second)):
-        if sight.data is None or not {layer_a, layer_b} <= set(sight.data["layer_a"].values.tolist()):
+        # In gradient space there are no tokens, and so no cosines of theirs.
+        if (
+            sight.data is None
+            or "histogram" not in sight.data
+            or not {layer_a, layer_b} <= set(sight.data["layer_a"].values.tolist())
+        ):
             continue
         counts = sight.data["histogram"].sel(layer_a=layer_a, layer_b=layer_b)
         bin_width = 2 / counts.sizes["bin"]

@@ -29,7 +29,7 @@ _BAR = 128  # beside the second map: a colour bar with its labels, before the di
 _PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: between columns, and right of them
 _NO_COMMON_LAYERS = "the teachers have different numbers of layers: no difference"
 
-Values = Float[np.ndarray, "layer_a layer_b"]
+Values = Float[np.ndarray, "_layer_a _layer_b"]  # two teachers may differ in depth
 
 
 class Sight(NamedTuple):
