@@ -578,7 +578,7 @@ def test_without_gguf_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.Mon
     assert [p.name for p in (tmp_path / "models").iterdir()] == [".SmolLM2-135M-Instruct.lock"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_causal_model_is_converted_once_and_speaks() -> None:
     path = embedded.model_path("embedded/SmolLM2-135M-Instruct")
     config = json.loads((path / "config.json").read_text())

@@ -80,7 +80,9 @@ def test_the_angles_of_the_students_can_be_measured_in_every_tower(trained: Stud
     assert bool(((angles > 0) & (angles < 180)).all())
 
 
-@pytest.mark.parametrize("family", ["bart", "qwen3", "regression"])
+@pytest.mark.parametrize(
+    "family", ["bart", *(pytest.param(name, marks=pytest.mark.long) for name in ("qwen3", "regression"))]
+)
 def test_a_killed_run_of_every_task_goes_on_as_if_nothing_had_been(family: str, tmp_path: Path) -> None:
     """SIGKILL in the middle of the students' training; a second process resumes; the weights are the same."""
     base = write_base(tmp_path / "base", family)

@@ -112,7 +112,7 @@ def test_forty_students_at_five_steps_stay_small():
     assert "Maps of 38 more are left out." in text
 
 
-@pytest.mark.parametrize(("n_teacher", "n_student"), [(2, 1), (33, 29), (81, 81)])
+@pytest.mark.parametrize(("n_teacher", "n_student"), [(2, 1), (33, 29), pytest.param(81, 81, marks=pytest.mark.long)])
 def test_depths_of_any_kind_stay_small(n_teacher, n_student):
     text = checked(many(3, 1, n_teacher, n_student))
     assert "student layer 0 (emb)" in text

@@ -637,7 +637,7 @@ def test_from_a_table_of_scores_to_a_verdict() -> None:
 # --- what is promised -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_keeps_what_is_promised() -> None:
     """A small version of it; bounds are four standard errors of a rate (of the worst of ten, for wrong verdicts)."""
     path = Path(__file__).parents[1] / "benchmarks" / "verdict.py"
