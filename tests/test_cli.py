@@ -60,7 +60,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "plan", "train", "angles", "compare", "merge", "verdict", "report", "env"])
+@pytest.mark.parametrize(
+    "command", ["demo", "plan", "train", "angles", "compare", "draw", "merge", "verdict", "report", "env"]
+)
 def test_help_of_every_command_shows_an_example(cli: Cli, command: str) -> None:
     assert command in cli("--help").out
     assert "Example: layerangles " + command in cli(command, "--help").out

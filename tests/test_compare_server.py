@@ -25,6 +25,8 @@ from layerangles.app.page import resolve
 from layerangles.app.server import create_app, is_loopback
 from layerangles.app.sources import InMemory, Student, StudentDirectories
 from layerangles.app.view import View
+from layerangles.checkpoints import open_student
+from layerangles.tokens import TokenReader
 
 PLAN = Plan(n_texts=8, max_length=32, device="cpu")
 # What an address without a query shows.
@@ -536,6 +538,20 @@ def test_extreme_tokens_stand_in_their_texts(browser: Browser, study: ToyStudy, 
     result = catalogue.read().entries["learned"].student.results[0]
     mean = expected(result, "learned")[1, 4]
     assert smallest[0] < mean < largest[0]
+
+
+def test_tokens_are_those_of_the_step(study_with_steps: Sequence[Path], study: ToyStudy) -> None:
+    late = study_with_steps[0]
+    measured = measure_angles(late, study.texts[:8], steps=True, device="cpu")
+    source = Stub("s", [Student("late", late, (measured,))], given=study.texts[:8])
+    browser = Browser(create_app(Catalogue([source]), PLAN))
+    reader = TokenReader(open_student(late).open_teacher(), study.texts[:8], max_length=32, device="cpu")
+    for step, path in ((10, late / "checkpoints" / "step-10"), (30, late)):
+        browser.open(f"?step={step}&layer=2&low=1&high=4")
+        assert browser.fire("tokens.children", "query.data")
+        item = next(one for one in elements(browser.value("tokens", "children")) if one.get("type") == "Li")
+        smallest = float(reader.angles(open_student(path), "encoder", 2, (1, 4)).angle_deg.min())
+        assert "".join(texts_in(item)).startswith(f"{smallest:.1f}° ")
 
 
 def test_tokens_of_what_is_not_there(browser: Browser) -> None:
