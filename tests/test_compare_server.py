@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import time
@@ -18,7 +19,7 @@ from conftest import ToyStudy
 from dash import Dash
 from toys_compare import Stub, scored
 
-from layerangles import AngleResult, measure_angles
+from layerangles import AngleResult, measure_angles, weights
 from layerangles.app.catalogue import Catalogue
 from layerangles.app.measuring import Plan
 from layerangles.app.page import resolve
@@ -26,6 +27,7 @@ from layerangles.app.server import create_app, is_loopback
 from layerangles.app.sources import InMemory, Student, StudentDirectories
 from layerangles.app.view import View
 from layerangles.checkpoints import open_student
+from layerangles.files import sha256_of_file
 from layerangles.tokens import TokenReader
 
 PLAN = Plan(n_texts=8, max_length=32, device="cpu")
@@ -552,6 +554,35 @@ def test_tokens_are_those_of_the_step(study_with_steps: Sequence[Path], study: T
         item = next(one for one in elements(browser.value("tokens", "children")) if one.get("type") == "Li")
         smallest = float(reader.angles(open_student(path), "encoder", 2, (1, 4)).angle_deg.min())
         assert "".join(texts_in(item)).startswith(f"{smallest:.1f}° ")
+
+
+def test_weights_are_hashed_once_and_again_when_the_student_is_another(
+    study_with_steps: Sequence[Path], study: ToyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    students = shutil.copytree(study_with_steps[0].parent, tmp_path / "students")
+    late = students / "late"
+    for file in late.rglob("matching.json"):
+        file.write_text(file.read_text().replace(json.loads(file.read_text())["teacher"]["path"], str(study.teacher)))
+    measured = measure_angles(late, study.texts[:8], steps=True, device="cpu")
+    source = Stub("s", [Student("late", late, (measured,))], given=study.texts[:8])
+    browser = Browser(create_app(Catalogue([source]), PLAN))
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of_file(path)
+
+    monkeypatch.setattr(weights, "sha256_of_file", counted)
+    for high, n_expected in ((2, True), (3, False), (4, False)):
+        hashed.clear()
+        browser.open(f"?low=1&high={high}")
+        assert browser.fire("tokens.children", "query.data")
+        assert bool(hashed) is n_expected
+    shutil.copy(late / "checkpoints" / "step-10" / "model.safetensors", late)
+    matching = late / "matching.json"
+    os.utime(matching, ns=(0, matching.stat().st_mtime_ns + 10**9))
+    assert browser.fire("tokens.children", "query.data")
+    assert late / "model.safetensors" in hashed
 
 
 def test_tokens_of_what_is_not_there(browser: Browser) -> None:

@@ -1,7 +1,9 @@
 """What the app's callbacks share: the catalogue, who measures, and who reads single tokens."""
 
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass
+from pathlib import Path
 
 from dash import html
 
@@ -9,8 +11,9 @@ from layerangles.app import layout
 from layerangles.app.catalogue import Catalogue
 from layerangles.app.measuring import Measurer, Plan
 from layerangles.app.page import Page, Side, resolve
+from layerangles.app.sources import version_of_student
 from layerangles.app.view import View
-from layerangles.checkpoints import open_student
+from layerangles.checkpoints import ModelCheckpoint, StudentCheckpoint, open_student
 from layerangles.errors import InputError
 from layerangles.tokens import TokenReader
 
@@ -36,6 +39,7 @@ class Readers:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._lock = plan, threading.Lock()
+        self._opened: dict[Hashable, tuple[StudentCheckpoint, ModelCheckpoint]] = {}
         self._readers: dict[tuple[str, int], TokenReader] = {}
 
     def sentences(self, side: Side, page: Page) -> html.Div:
@@ -54,10 +58,8 @@ class Readers:
             raise InputError("tokens need the student's weights, and only its angles are here")
         if view.low is None or view.high is None or view.low == view.high:
             raise InputError("choose two different teacher layers")
-        student = open_student(directory, self._plan.trust_remote_code)
-        checkpoint = next((c for c in student.checkpoints() if c.step == side.step), student)
-        teacher = student.open_teacher()
         with self._lock:
+            checkpoint, teacher = self._open(directory, side.step)
             key = teacher.weights_sha256, id(entry.source)
             if key not in self._readers:
                 texts = self._plan.texts(entry)[:_TEXTS_READ]
@@ -74,3 +76,12 @@ class Readers:
             )
             ends = [reader.sentences(angles, _N_SENTENCES, largest=largest) for largest in (False, True)]
         return layout.sentences(side.sight, *ends)
+
+    def _open(self, directory: Path, step: int | None) -> tuple[StudentCheckpoint, ModelCheckpoint]:
+        """A student at a step, and its teacher; once, since both are known by the hash of all their weights."""
+        key = directory, step, version_of_student(directory)
+        if key not in self._opened:
+            student = open_student(directory, self._plan.trust_remote_code)
+            checkpoint = next((one for one in student.checkpoints() if one.step == step), student)
+            self._opened[key] = checkpoint, student.open_teacher()
+        return self._opened[key]
