@@ -24,8 +24,8 @@ from layerangles.quantities import QUANTITIES, Aggregation, pair_values
 if TYPE_CHECKING:
     from layerangles.result import AngleResult
 
-_SIZE, _GAP_X, _GAP_Y = 280, 62, 96
-_BAR = 128  # beside the second map: a colour bar with its labels, before the difference begins
+_SIZE = 280
+_BAR = 136  # beside a map: a colour bar with its labels
 _PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: between columns, and right of them
 _NO_COMMON_LAYERS = "the teachers have different numbers of layers: no difference"
 
@@ -82,7 +82,6 @@ def versus(
     *,
     aggregation: Aggregation = "mean",
     null: str | None = None,
-    columns: int = 3,
     title: str = "Angles between teacher layers, from two students",
     notes: tuple[str, ...] = (),
     theme: Theme = SCREEN,
@@ -97,7 +96,6 @@ def versus(
         second: the other.
         aggregation: over tokens, see :func:`layerangles.quantities.pair_values`.
         null: show the excess over this null.
-        columns: on a screen, 3 for maps beside each other, 1 for maps below each other.
         title: of the figure.
         notes: for the subtitle.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
@@ -115,47 +113,26 @@ def versus(
     drawn = [blank if value is None else value for value in values]
     difference = drawn[1] - drawn[0] if same else blank
     absence = next((f"no difference: {s.label} has no angle" for s in (first, second) if s.absence), "")
-    quantity = QUANTITIES[aggregation]
-    what = f"excess over {null}" if null else quantity.title
-
-    of_difference = "second − first" if theme.on_paper else "difference: second − first"
-    labels = [first.label, second.label, of_difference]
-    beside = columns > 1
-    grid, above = _laid_out(labels, beside, theme)
-    figure = go.Figure(layout={"template": "none"})
+    unit = QUANTITIES[aggregation].unit
+    what = f"excess over {null}" if null else QUANTITIES[aggregation].title
     maps = [
-        (first.label, drawn[0], _hover(first, drawn[0], what, quantity.unit), first.absence, _matched(first)),
-        (second.label, drawn[1], _hover(second, drawn[1], what, quantity.unit), second.absence, _matched(second)),
-        (
-            of_difference,
-            difference,
-            _hover_of_difference(drawn, difference, quantity.unit),
-            absence or ("" if same else _NO_COMMON_LAYERS),
-            [],
-        ),
+        _Map(sight.label, _layers(sight) or layers, of, _hover(sight, of, what, unit), sight.absence, _matched(sight))
+        for sight, of in zip((first, second), drawn, strict=True)
     ]
-    scales = _colour_axes(drawn, difference, what, quantity.unit, grid, beside=beside, null=null)
-    for index, (label, of_map, hover, reason, matched) in enumerate(maps):
-        rows = layers if len(of_map) == len(layers) else list(range(len(of_map)))
-        signed = index == 2 or null is not None
-        axis = "coloraxis2" if index == 2 else "coloraxis"
-        is_share = scales[axis]["cmax"] == 100
-        for trace in _traces(of_map, rows, hover, matched, axis, signed, is_share, grid.size, theme):
-            figure.add_trace(trace.update(xaxis=f"x{axis_number(index)}", yaxis=f"y{axis_number(index)}"))
-        x, y = layer_axes(rows, grid.size, theme)
-        row, column = grid.place(index)
-        x |= {"domain": grid.x_domain(column), "anchor": f"y{axis_number(index)}"}
-        y |= {"domain": grid.y_domain(row), "anchor": f"x{axis_number(index)}"}
-        if theme.on_paper and column:
-            y |= {"showticklabels": False}
-        figure.update_layout({f"xaxis{axis_number(index)}": x, f"yaxis{axis_number(index)}": y})
-        _write_above(figure, label, index, grid.size, theme)
-        if reason:
-            lines = "<br>".join(style.wrapped(reason, grid.size - 24, theme.panel))
-            centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.panel, "color": style.FAINT}}
-            figure.add_annotation(text=lines, **domain_of(index), **centre)
+    hover = _hover_of_difference(drawn, difference, unit)
+    maps.append(
+        _Map(
+            "difference: second − first", layers, difference, hover, absence or ("" if same else _NO_COMMON_LAYERS), []
+        )
+    )
+
+    grid, above = _laid_out([one.label for one in maps], theme)
+    scales = _colour_axes(drawn, difference, what, unit, grid, null)
+    figure = go.Figure(layout={"template": "none"})
+    for index, one in enumerate(maps):
+        _draw(figure, one, index, grid, scales, signed=index == 2 or null is not None, theme=theme)
     figure.update_layout(coloraxis=scales["coloraxis"], coloraxis2=scales["coloraxis2"])
-    said = [*notes, *([MATCHED_MARK] if _matched(first) or _matched(second) else [])]
+    said = [*notes, *([MATCHED_MARK] if maps[0].matched or maps[1].matched else [])]
     if not theme.on_paper:
         return style.frame(figure, title, said, (grid.width, grid.height), (66, _BAR, 40, 66))
     said += note_on_marks(figure, null is not None) if scales["coloraxis"]["cmax"] != 100 else []
@@ -165,7 +142,7 @@ def versus(
     name_axes(figure, theme, left=16)
     margins = (PAPER_LEFT, _PAPER_RIGHT, above, PAPER_BELOW + len(bars) * style.BAR_ROW)
     style.frame(figure, title, said, (grid.width, grid.height), margins, theme)
-    whats = {"coloraxis": f"{what} {'°' if null else quantity.unit}", "coloraxis2": f"difference {quantity.unit}"}
+    whats = {"coloraxis": f"{what} {'°' if null else unit}", "coloraxis2": f"difference {unit}"}
     for row, name in enumerate(bars):
         sign = (NEGATIVE if null or name == "coloraxis2" else ABOVE_90) if has_marks(figure, name) else ""
         bar = style.bar_below(figure, scales[name]["colorbar"], whats[name], theme, row, sign=sign)
@@ -173,10 +150,52 @@ def versus(
     return figure
 
 
-def _laid_out(labels: list[str], beside: bool, theme: Theme) -> tuple[Grid, float]:
+class _Map(NamedTuple):
+    """One of the three maps: its values and hover texts ``[layer_a][layer_b]``, and why it may be blank."""
+
+    label: str
+    layers: list[int]
+    values: Values
+    hover: list[list[str]]
+    absence: str
+    matched: list[int]
+
+
+def _draw(
+    figure: go.Figure,
+    one: _Map,
+    index: int,
+    grid: Grid,
+    scales: dict[str, dict[str, Any]],
+    *,
+    signed: bool,
+    theme: Theme,
+) -> None:
+    """Draw a map into its place in the grid."""
+    number = axis_number(index)
+    axis = "coloraxis2" if index == 2 else "coloraxis"
+    for trace in _traces(one, axis, signed, scales[axis]["cmax"] == 100, grid.size, theme):
+        figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
+    x, y = layer_axes(one.layers, grid.size, theme)
+    row, column = grid.place(index)
+    x |= {"domain": grid.x_domain(column), "anchor": f"y{number}"}
+    y |= {"domain": grid.y_domain(row), "anchor": f"x{number}"}
+    if theme.on_paper and column:
+        y |= {"showticklabels": False}
+    elif not theme.on_paper and index == 2:  # its place is that of the colour bar beside the second map
+        y |= {"showticklabels": False, "title": None}
+    figure.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
+    _write_above(figure, one.label, index, grid.size, theme)
+    if one.absence:
+        lines = "<br>".join(style.wrapped(one.absence, grid.size - 24, theme.panel))
+        centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.panel, "color": style.FAINT}}
+        figure.add_annotation(text=lines, **domain_of(index), **centre)
+
+
+def _laid_out(labels: list[str], theme: Theme) -> tuple[Grid, float]:
     """The grid, and on paper the room for labels above a map."""
     if not theme.on_paper:
-        return Grid(1, 3, _SIZE, _BAR, _GAP_Y) if beside else Grid(3, 1, _SIZE, _GAP_X, _GAP_Y), 0
+        return Grid(1, 3, _SIZE, _BAR, 0), 0
     n_columns = 3 if theme.fixed_width > 400 else 2
     size = (theme.fixed_width - PAPER_LEFT - _PAPER_RIGHT - (n_columns - 1) * _PAPER_GAP) / n_columns
     lines = [style.wrapped(label, size, theme.panel, at_hyphens=True) for label in labels]
@@ -243,8 +262,6 @@ def _colour_axes(
     what: str,
     unit: str,
     grid: Grid,
-    *,
-    beside: bool,
     null: str | None,
 ) -> dict[str, dict[str, Any]]:
     """The colours of both maps, and those of the difference; their bars stand beside what they are of."""
@@ -264,38 +281,27 @@ def _colour_axes(
     bars[1]["ticksuffix"] = unit
     if unit != "°" and not null:
         bars[0] |= {"tickvals": None, "ticktext": None, "ticksuffix": unit}
-    second = grid.x_domain(1)[1] if beside else 1.0
-    bars[0] |= {"x": second + 14 / grid.width, "y": 1.0, "len": _SIZE}
-    bars[1] |= {"x": 1 + 14 / grid.width, "y": 1.0 if beside else grid.y_domain(2)[1], "len": _SIZE}
+    for bar, column in zip(bars, (1, 2), strict=True):
+        bar |= {"x": grid.x_domain(grid.place(column)[1])[1] + 14 / grid.width, "y": 1.0, "len": _SIZE}
     return {"coloraxis": shared | {"colorbar": bars[0]}, "coloraxis2": apart | {"colorbar": bars[1]}}
 
 
-def _traces(
-    values: Values,
-    layers: list[int],
-    hover: list[list[str]],
-    matched: list[int],
-    coloraxis: str,
-    signed: bool,
-    is_share: bool,
-    size: float,
-    theme: Theme,
-) -> list[Any]:
+def _traces(one: _Map, coloraxis: str, signed: bool, is_share: bool, size: float, theme: Theme) -> list[Any]:
     cells = go.Heatmap(
-        x=layers,
-        y=layers,
-        z=values,
+        x=one.layers,
+        y=one.layers,
+        z=one.values,
         coloraxis=coloraxis,
         xgap=theme.stroke(1),
         ygap=theme.stroke(1),
-        hovertext=hover,
+        hovertext=one.hover,
         hovertemplate="%{hovertext}<extra></extra>",
     )
-    cell = size / max(1, len(layers))
+    cell = size / max(1, len(one.layers))
     of_cells = []
-    if np.isfinite(values).any():
-        of_cells = on_cells(values, layers, cell, theme, signed=signed, of_share=is_share)
-    return [cells, *of_cells, *matched_marks(matched, cell, theme)]
+    if np.isfinite(one.values).any():
+        of_cells = on_cells(one.values, one.layers, cell, theme, signed=signed, of_share=is_share)
+    return [cells, *of_cells, *matched_marks(one.matched, cell, theme)]
 
 
 def _write_above(figure: go.Figure, label: str, index: int, size: float, theme: Theme) -> None:
