@@ -88,6 +88,7 @@ def angles(
     from layerangles import measure_angles
     from layerangles.errors import InputError
     from layerangles.files import refuse_existing
+    from layerangles.texts import evenly
 
     if bool(students) == bool(teacher or student):
         raise InputError(
@@ -107,7 +108,7 @@ def angles(
         from layerangles.figures.export import require_image_export
 
         require_image_export()
-    texts = _evenly(_texts(students, data, text, split), max_examples)
+    texts = evenly(_texts(students, data, text, split), max_examples)
     chosen = _nulls(null)
     no_nulls = "--space gradient" if space == "gradient" else "--convention paper" if convention == "paper" else ""
     if excess and (no_nulls or not chosen):
@@ -245,13 +246,6 @@ def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | 
             f"{students[0]} is not a directory. Give student directories, such as STUDY/students/forward-seed0."
         )
     raise InputError("no texts to measure on: these models belong to no study. Name a file of texts with --data.")
-
-
-def _evenly(texts: "Sequence[Text]", most: int) -> "list[Text]":
-    """At most so many texts, evenly spaced, so that a sorted file is not cut to its first class."""
-    if len(texts) <= most:
-        return list(texts)
-    return [texts[i * len(texts) // most] for i in range(most)]
 
 
 def _check_endings(files: dict[str, Path | None]) -> None:

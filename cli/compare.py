@@ -84,7 +84,7 @@ def _free(host: str, port: int) -> int:
 def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
     """A source for each study and each file, and one for all student directories together."""
     from kd_train.source import StudySource
-    from kd_train.study import RESOLVED_FILE
+    from kd_train.study import RESOLVED_FILE, study_folder_of
     from layerangles.app.sources import ResultFile, StudentDirectories
     from layerangles.checkpoints import MATCHING_FILE
     from layerangles.errors import InputError
@@ -105,16 +105,10 @@ def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
             )
     by_study: dict[Path | None, list[Path]] = {}
     for student in students:
-        by_study.setdefault(None if data is not None else _study_folder(student), []).append(student)
+        by_study.setdefault(None if data is not None else study_folder_of(student), []).append(student)
     for folder, some in by_study.items():
         sources.append(StudentDirectories(some, partial(_texts, folder, data)))
     return sources
-
-
-def _study_folder(student: Path) -> Path | None:
-    from kd_train.study import RESOLVED_FILE
-
-    return next((p for p in list(student.resolve().parents)[:4] if (p / RESOLVED_FILE).is_file()), None)
 
 
 def _texts(folder: Path | None, data: Path | None) -> "Sequence[Text]":

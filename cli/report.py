@@ -41,12 +41,14 @@ def report(
 
     Example: layerangles report runs/movie-reviews
     """
+    from kd_train.folder import open_study
     from kd_train.predictors import predict_from
     from kd_train.results import chosen_margin, judge_paths
     from layerangles.files import refuse_existing
     from layerangles.report.study import StudyReport, write_report
 
-    _check(studies)
+    for study in studies:
+        open_study(study)  # what is wrong with it shows at once
     page = output or studies[0] / "report.html"
     refuse_existing(page, overwrite=overwrite)
     given = chosen_margin(margin, margin_of_gain)
@@ -69,17 +71,6 @@ def report(
         typer.echo(f"{one.verdict.cell.name}: {one.verdict.outcome}")
     print_written(*written)
     typer.echo(f"\nOpen {page} in a browser.")
-
-
-def _check(studies: Sequence[Path]) -> None:
-    from kd_train.study import RESOLVED_FILE
-    from layerangles.errors import InputError
-
-    for study in studies:
-        if not (study / RESOLVED_FILE).is_file():
-            raise InputError(
-                f"{study} is no study's directory: it holds no {RESOLVED_FILE}. Give what `layerangles train` wrote."
-            )
 
 
 def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[AngleResult]], list[Path]]":

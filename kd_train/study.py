@@ -329,12 +329,16 @@ def read_study(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -
     return study
 
 
+def study_folder_of(student: Path) -> Path | None:
+    """The directory of the study that a student (or one of its checkpoints) belongs to; None if it stands alone."""
+    parents = list(student.resolve().parents)[:4]
+    return next((parent for parent in parents if (parent / RESOLVED_FILE).is_file()), None)
+
+
 def study_of(student: Path) -> Study | None:
     """The study that a student directory (or one of its checkpoints) belongs to; None if it stands alone."""
-    for parent in list(student.resolve().parents)[:4]:
-        if (parent / RESOLVED_FILE).is_file():
-            return read_study(parent)
-    return None
+    folder = study_folder_of(student)
+    return None if folder is None else read_study(folder)
 
 
 def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:

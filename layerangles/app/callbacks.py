@@ -202,7 +202,7 @@ def _watch(app: Dash, session: Session) -> None:
     def watch(_n: int, query: str | None, _wanted: Any, version: str | None) -> tuple[Any, ...]:
         if query is None:
             raise PreventUpdate
-        now = f"{hash(tuple(source.version() for source in session.catalogue.sources))} {session.measurer.n_done}"
+        now = f"{hash(session.catalogue.version())} {session.measurer.n_done}"
         page = session.page(View.from_query(query))
         way = page.view.way or ""
         keys = dict.fromkeys(side.entry.key for side in page.sides if side.entry is not None)

@@ -123,10 +123,14 @@ class Catalogue:
                 "files that `layerangles angles` wrote; a study must have a finished student or stored angles."
             )
 
+    def version(self) -> Hashable:
+        """Differs whenever anything that can be read may."""
+        return tuple(source.version() for source in self.sources)
+
     def read(self) -> Snapshot:
         """What there is now."""
         with self._lock:
-            version = tuple(source.version() for source in self.sources)
+            version = self.version()
             if version != self._version:
                 self._snapshot = Snapshot(*_read(self.sources))
                 self._version = version

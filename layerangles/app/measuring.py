@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerangles.app.catalogue import Entry
-from layerangles.app.sources import STUDENT_RESULT
+from layerangles.app.sources import STUDENT_RESULT, steps_in
 from layerangles.errors import InputError
 from layerangles.measure import measure_angles
 from layerangles.nulls import Null
 from layerangles.result import AngleResult
-from layerangles.texts import Text
+from layerangles.texts import Text, evenly
 
 _NULLS: tuple[Null, ...] = ("N0", "N1", "N5")
 
@@ -39,10 +39,7 @@ class Plan:
         Raises:
             InputError: none are known.
         """
-        texts = entry.source.texts()
-        if len(texts) <= self.n_texts:
-            return list(texts)
-        return [texts[i * len(texts) // self.n_texts] for i in range(self.n_texts)]
+        return evenly(entry.source.texts(), self.n_texts)
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class Measurer:
                 space=way,  # type: ignore[arg-type]  # one of the catalogue's ways
                 nulls=_NULLS,
                 rivals="sums" if way == "teacher" else "none",
-                steps=any(directory.glob("checkpoints/step-*/matching.json")),
+                steps=bool(steps_in(directory)),
                 max_length=self._plan.max_length,
                 device=self._plan.device,
                 trust_remote_code=self._plan.trust_remote_code,
