@@ -1,10 +1,12 @@
 """Tensor shapes are enforced, the hub is out of reach, one thread computes; and what the tests share."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from jaxtyping import install_import_hook
@@ -32,6 +34,27 @@ class Outcome:
 
 
 Cli = Callable[..., Outcome]
+
+
+def refused(outcome: Outcome, *parts: str) -> None:
+    """Exit code 2, nothing on standard output, one message without a traceback that holds all parts."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("Error: ")
+    assert outcome.err.count("Error: ") == 1
+    assert "Traceback" not in outcome.err
+    for part in parts:
+        assert part in outcome.err
+
+
+def script(path: Path) -> ModuleType:
+    """A script that no package holds, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

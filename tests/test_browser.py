@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import complaints, needs_browser, requests, started
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.ui import WebDriverWait
@@ -13,25 +14,13 @@ from test_figures import NAME, make_result
 from layerangles.figures import comparison, heatmap, histogram, write_html, write_image
 from layerangles.report.page import Section, write_page
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1300,1000"
-)
-
-pytestmark = pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), reason="needs chromium and chromedriver")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with started() as driver:
+        yield driver
 
 
 def opened(browser: webdriver.Chrome, path: Path, n_plots: int, width: int = 1300) -> webdriver.Chrome:
@@ -42,15 +31,6 @@ def opened(browser: webdriver.Chrome, path: Path, n_plots: int, width: int = 130
     drawn = "return document.querySelectorAll('.js-plotly-plot .main-svg:first-of-type .cartesianlayer').length"
     WebDriverWait(browser, 30).until(lambda b: b.execute_script(drawn) == n_plots)
     return browser
-
-
-def complaints(browser: webdriver.Chrome) -> list[str]:
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-
-
-def requests(browser: webdriver.Chrome) -> list[str]:
-    names = "return performance.getEntriesByType('resource').map(entry => entry.name)"
-    return [name for name in browser.execute_script(names) if not name.startswith(("data:", "blob:"))]
 
 
 def test_heat_map_is_drawn_from_disk_without_a_network(browser, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Cli, Outcome, ToyStudy
+from conftest import Cli, ToyStudy, refused
 from toys import toy_bert, toy_tokenizer, write_model
 from toys_training import toy_study, write_task
 
@@ -37,17 +37,6 @@ def study_file(tmp_path: Path) -> Path:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json")), encoding="utf-8")
     return file
-
-
-def refused(outcome: Outcome, *parts: str) -> None:
-    """Exit code 2, nothing on standard output, one message without a traceback that holds all parts."""
-    assert outcome.code == 2, outcome
-    assert outcome.out == ""
-    assert outcome.err.startswith("Error: ")
-    assert outcome.err.count("Error: ") == 1
-    assert "Traceback" not in outcome.err
-    for part in parts:
-        assert part in outcome.err
 
 
 # Help

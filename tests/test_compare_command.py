@@ -17,7 +17,7 @@ from typing import Any
 
 import layerangles_cli.compare
 import pytest
-from conftest import Cli, Outcome, ToyStudy
+from conftest import Cli, ToyStudy, refused
 from dash import Dash
 from toys import write_student
 
@@ -27,17 +27,6 @@ from layerangles.app.catalogue import Catalogue
 from layerangles.app.measuring import Plan
 
 RESULTS = Path(__file__).parents[1] / "examples" / "results" / "movie-reviews"
-
-
-def refused(outcome: Outcome, *parts: str) -> None:
-    """Exit code 2, nothing on standard output, one message without a traceback that holds all parts."""
-    assert outcome.code == 2, outcome
-    assert outcome.out == ""
-    assert outcome.err.startswith("Error: ")
-    assert outcome.err.count("Error: ") == 1
-    assert "Traceback" not in outcome.err
-    for part in parts:
-        assert part in outcome.err
 
 
 class Served:

@@ -1,14 +1,12 @@
 """``layerangles draw`` end to end, and the gallery: its commands and its code run, and no figure is missing."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Cli, Outcome
+from conftest import Cli, Outcome, script
 from layerangles_cli.draw import TAKES
 
 import kd_train.folder
@@ -23,16 +21,7 @@ PAGE = ROOT / "docs" / "gallery.md"
 MOST_BYTES = 150_000
 
 
-def _gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-COMMANDS = _gallery().commands()
+COMMANDS = script(ROOT / "docs" / "gallery.py").commands()
 CODE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 FUNCTIONS = set(figures.__all__) - {"Sight", "Theme", "caption", "theme", "write_html", "write_image"}
 

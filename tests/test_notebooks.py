@@ -1,15 +1,14 @@
 """The notebooks: what is stored of them is fit to be read anywhere, and they run and put out the same again."""
 
-import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nbformat
 import pytest
+from conftest import script
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
@@ -20,16 +19,7 @@ MOST_BYTES = 200_000
 RELATIVE_TOLERANCE = {"01-first-angles": 0.01, "02-compare-checkpoints": 0.05}
 
 
-def _execution() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("execute", EXAMPLES / "notebooks" / "execute.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-execution = _execution()
+execution = script(EXAMPLES / "notebooks" / "execute.py")
 
 
 def said(notebook: Any) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from chromium import complaints, needs_browser, requests
 from selenium import webdriver
-from test_browser import browser, complaints, opened, requests  # noqa: F401 - a fixture
-from test_browser import pytestmark as in_browser
+from test_browser import browser, opened  # noqa: F401 - a fixture
 from test_figures import make_result, with_steps
 from test_forest import make_verdict
 from test_prediction import cells_of
@@ -416,7 +416,7 @@ def offline(browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:  # noqa: F
 N_FIGURES = 2 + 2 + 1 + 3 + 2 + 1  # forests and gains (none without "none"), two measurements, prediction
 
 
-@in_browser
+@needs_browser
 def test_the_report_is_drawn_without_a_network(offline: webdriver.Chrome, page: Path) -> None:
     opened(offline, page, N_FIGURES)
     count = "return document.querySelectorAll('.js-plotly-plot').length"
@@ -431,7 +431,7 @@ def test_the_report_is_drawn_without_a_network(offline: webdriver.Chrome, page: 
     assert page.stat().st_size < 12_000_000
 
 
-@in_browser
+@needs_browser
 def test_the_tables_numbers_are_the_drawn_ones(offline: webdriver.Chrome, page: Path) -> None:
     opened(offline, page, N_FIGURES)
     read = """
@@ -479,7 +479,7 @@ def numbers_in(text: str) -> tuple[float, ...]:
     return tuple(float(number) for number in re.findall(r"[+-]?[\d.]+", text.replace("−", "-")))
 
 
-@in_browser
+@needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1300, "light"), (1300, "dark"), (400, "light"), (400, "dark")])
 def test_nothing_is_cut_off(offline: webdriver.Chrome, page: Path, width: int, scheme: str) -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -508,7 +508,7 @@ def test_nothing_is_cut_off(offline: webdriver.Chrome, page: Path, width: int, s
     assert abs(ink - ground) > 500
 
 
-@in_browser
+@needs_browser
 def test_texts_of_the_figures_do_not_overlap(offline: webdriver.Chrome, tmp_path: Path) -> None:
     names = ["forward", "an-in-order-random-map-drawn-anew-every-500-steps", "reverse", "all-to-one-of-the-middle"]
     verdicts = [

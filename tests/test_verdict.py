@@ -1,6 +1,5 @@
 """Verdicts on studies with planted truths; every number of their tables and sentences; what must not change them."""
 
-import importlib.util
 import math
 import re
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -640,12 +640,7 @@ def test_from_a_table_of_scores_to_a_verdict() -> None:
 @pytest.mark.long
 def test_the_benchmark_keeps_what_is_promised() -> None:
     """A small version of it; bounds are four standard errors of a rate (of the worst of ten, for wrong verdicts)."""
-    path = Path(__file__).parents[1] / "benchmarks" / "verdict.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_verdicts", path)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = script(Path(__file__).parents[1] / "benchmarks" / "verdict.py")
     n = 400
 
     def error(rate: float) -> float:

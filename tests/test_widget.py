@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import complaints, needs_browser, requests, started
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-from test_browser import CHROMIUM, DRIVER, FLAGS, complaints, requests
 from test_figures import make_result, with_steps
 
 from layerangles import AngleResult, InputError
@@ -22,19 +22,11 @@ MOST_BYTES = 200_000
 RESULTS = Path(__file__).parents[1] / "examples" / "results" / "movie-reviews" / "angles"
 HOSTILE = "</script><b>&\"'"
 
-needs_browser = pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), reason="needs chromium, chromedriver")
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with started() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")

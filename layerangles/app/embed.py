@@ -65,16 +65,15 @@ class Comparison:
 
         try:
             from IPython.display import IFrame
-            from waitress import create_server
 
-            from layerangles.app.server import create_app
+            from layerangles.app.server import create_app, listen
         except ImportError as error:
             raise InputError(
                 f"the app needs {error.name}, which is not installed. Install it with "
                 "`pip install 'layerangles[app,notebooks]'`."
             ) from error
         app = create_app(Catalogue(self.sources), plan or Plan())
-        server = create_server(app.server, host="127.0.0.1", port=port, threads=4, ident=None)
+        server = listen(app, "127.0.0.1", port)
         threading.Thread(target=server.run, name="layerangles-compare", daemon=True).start()
         return IFrame(f"http://127.0.0.1:{server.effective_port}/", width="100%", height=height)
 

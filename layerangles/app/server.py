@@ -4,9 +4,11 @@ import ipaddress
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dash import Dash
 from flask import Flask, Response, abort, request
+from waitress import create_server
 
 from layerangles.app import layout
 from layerangles.app.callbacks import connect
@@ -47,12 +49,15 @@ def create_app(catalogue: Catalogue, plan: Plan, *, hosts: Sequence[str] = ("127
     return app
 
 
+def listen(app: Dash, host: str, port: int) -> Any:
+    """A server that is bound to this address, and answers once its ``run`` is called; port 0 is one that is free."""
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that a request waits for its turn is no news
+    return create_server(app.server, host=host, port=port, threads=4, ident=None)
+
+
 def serve(app: Dash, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
-    from waitress import serve as waitress_serve
-
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that a request waits for its turn is no news
-    waitress_serve(app.server, host=host, port=port, threads=4, ident=None, _quiet=True)
+    listen(app, host, port).run()
 
 
 def is_loopback(host: str) -> bool:

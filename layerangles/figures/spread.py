@@ -10,11 +10,10 @@ from layerangles.figures.theme import SCREEN, Theme
 from layerangles.figures.versus import Sight
 
 _DASHES = ("solid", "dash")
+_WIDTH = 560  # of the plot on a screen
 
 
-def spread(
-    first: Sight, second: Sight, layer_a: int, layer_b: int, *, width: int = 560, theme: Theme = SCREEN
-) -> go.Figure:
+def spread(first: Sight, second: Sight, layer_a: int, layer_b: int, *, theme: Theme = SCREEN) -> go.Figure:
     """Draw the share of tokens per bin of cosines between two teacher layers, a curve a student.
 
     Args:
@@ -22,7 +21,6 @@ def spread(
         second: the other; dashed.
         layer_a: a teacher layer.
         layer_b: another.
-        width: of the plot on a screen, pixels.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
 
     Returns:
@@ -72,4 +70,4 @@ def spread(
         entries = [Entry(label, look) for label, look in zip(labels, mark_peaks(figure, theme), strict=True)]
         return frame_cosines(figure, title, [*notes, *PAPER_NOTES], entries, theme)
     figure.update_layout(legend={"title": None, "x": 0, "y": -0.28, "yanchor": "top", "orientation": "v"})
-    return style.frame(figure, title, notes, (width, 260), (66, 24, 40, 130))
+    return style.frame(figure, title, notes, (_WIDTH, 260), (66, 24, 40, 130))
