@@ -304,6 +304,10 @@ def test_the_view_is_exported(browser, address, downloads, kind):
         assert content.lstrip().startswith(starts[kind])
     if kind in ("html", "svg"):
         assert "reverse-seed0, step 40" in content.decode()
+    if kind == "pdf":  # both columns of a paper
+        box = re.search(rb"/MediaBox \[0 0 ([\d.]+)", content)
+        assert box is not None
+        assert float(box[1]) == pytest.approx(453.54, abs=0.5)
     if kind == "csv":
         table = pd.read_csv(file).set_index(["layer_a", "layer_b"])
         of = angles().sel(student="reverse-seed0", step=40, student_layer=2)
