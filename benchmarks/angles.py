@@ -16,10 +16,10 @@ import torch
 from common import arguments, review_lengths
 from transformers import BertConfig, BertModel
 
-from layerangles.maps import MatchingMap
-from layerangles.nulls import NULLS, Tokens
-from layerangles.states import counted_states, forward_with_states
-from layerangles.streaming import AngleSums, View
+from layerangles.geometry.maps import MatchingMap
+from layerangles.geometry.nulls import NULLS, Tokens
+from layerangles.models.states import counted_states, forward_with_states
+from layerangles.sums.angle_sums import AngleSums, View
 
 BATCH_SIZE = 32
 

@@ -20,15 +20,15 @@ from common import alternate, arguments, ratio, report, review_lengths
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from kd_train.assignment import Fixed
-from kd_train.bank import Bank
-from kd_train.batches import DataOrder, cut_by_length
-from kd_train.matching import Strategy, layer_pairs
-from kd_train.member import Member
-from kd_train.optimizers import OptimizerSpec
-from kd_train.students import StudentSpec, build_student, plan_student
+from kd_train.batches.order import DataOrder, cut_by_length
+from kd_train.matching.assignments import Fixed
+from kd_train.matching.strategies import Strategy, layer_pairs
+from kd_train.students.construction import StudentSpec, build_student, plan_student
 from kd_train.tasks.classification import Classification
-from layerangles.checkpoints import load_tokenizer
+from kd_train.training.bank import Bank
+from kd_train.training.member import Member
+from kd_train.training.optimizers import OptimizerSpec
+from layerangles.models.checkpoints import load_tokenizer
 
 STRATEGIES = ("none", "forward", "reverse", "all_to_one", "random", "in_order_random")
 BATCH_SIZE, STUDENT_LAYERS = 32, 3
@@ -71,7 +71,7 @@ def padded(features: list[dict[str, list[int]]], length: int) -> dict[str, torch
 def main() -> None:
     """Print the comparison."""
     chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12, parts=1)
-    from kd_train import embedded
+    from kd_train.data import embedded
 
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
     lengths = review_lengths(BATCH_SIZE * (chosen.rounds + 1))

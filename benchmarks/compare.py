@@ -117,7 +117,7 @@ class Page:
 def main() -> None:
     """Time every kind of action."""
     chosen = arguments(__doc__.partition("\n")[0], students=40, steps=5)
-    from kd_train.source import StudySource
+    from kd_train.outcome.comparison_source import StudySource
     from layerangles import AngleResult
     from layerangles.app.catalogue import Catalogue
     from layerangles.app.measuring import Plan

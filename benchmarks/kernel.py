@@ -6,7 +6,7 @@ Run: python benchmarks/kernel.py
 import torch
 from common import alternate, arguments, report
 
-from layerangles.geometry import TOKENS_PER_CHUNK, angle_deg, chunk_geometry, layer_pairs, vertex_angles_deg
+from layerangles.geometry.angles import TOKENS_PER_CHUNK, angle_deg, chunk_geometry, layer_pairs, vertex_angles_deg
 
 TEACHER_LAYERS, STUDENT_LAYERS, WIDTH = 13, 6, 384
 

@@ -20,7 +20,7 @@ def measure_once(n_examples: int) -> None:
     import torch
     from transformers import AutoModel
 
-    from kd_train import embedded
+    from kd_train.data import embedded
     from layerangles import measure_angles
 
     torch.set_num_threads(1)

@@ -28,10 +28,10 @@ from peers_workload import STRATEGY, Answer, Workload
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
-from kd_train import embedded
-from kd_train.matching import Strategy, layer_pairs
-from kd_train.students import StudentSpec, build_student, plan_student
-from layerangles.checkpoints import load_tokenizer
+from kd_train.data import embedded
+from kd_train.matching.strategies import Strategy, layer_pairs
+from kd_train.students.construction import StudentSpec, build_student, plan_student
+from layerangles.models.checkpoints import load_tokenizer
 
 HERE = Path(__file__).parent
 STRATEGIES = ("none", "forward", "reverse", "all_to_one", "random", "in_order_random")

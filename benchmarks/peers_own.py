@@ -19,14 +19,14 @@ from functools import partial
 from accelerate import Accelerator
 from peers_workload import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Gate, Workload, worker
 
-from kd_train import embedded
-from kd_train.assignment import Fixed
-from kd_train.bank import Bank
-from kd_train.batches import cut_by_length
-from kd_train.member import Member
-from kd_train.optimizers import OptimizerSpec
+from kd_train.batches.order import cut_by_length
+from kd_train.data import embedded
+from kd_train.matching.assignments import Fixed
 from kd_train.tasks.classification import Classification
-from layerangles.checkpoints import load_tokenizer
+from kd_train.training.bank import Bank
+from kd_train.training.member import Member
+from kd_train.training.optimizers import OptimizerSpec
+from layerangles.models.checkpoints import load_tokenizer
 
 
 def own_step_function(workload: Workload, strategies: Sequence[str], pack: bool) -> Callable[[int], dict[str, float]]:

@@ -11,8 +11,8 @@ from .output import is_main_process, print_json, print_table, print_written
 
 if TYPE_CHECKING:
     from layerangles import AngleResult
-    from layerangles.nulls import Null
-    from layerangles.texts import Text
+    from layerangles.geometry.nulls import Null
+    from layerangles.models.texts import Text
 
 
 def angles(
@@ -88,7 +88,7 @@ def angles(
     from layerangles import measure_angles
     from layerangles.errors import InputError
     from layerangles.files import refuse_existing
-    from layerangles.texts import evenly
+    from layerangles.models.texts import evenly
 
     if bool(students) == bool(teacher or student):
         raise InputError(
@@ -105,7 +105,7 @@ def angles(
         raise InputError(f"--trajectory {trajectory}: the file's name must end in .html, .png, .svg or .pdf.")
     drawn_by_chrome = [path for path in (*images, trajectory) if path is not None and path.suffix != ".html"]
     if drawn_by_chrome:
-        from layerangles.figures.export import require_image_export
+        from layerangles.figures.drawing.export import require_image_export
 
         require_image_export()
     texts = evenly(_texts(students, data, text, split), max_examples)
@@ -172,7 +172,7 @@ def _title(result: "AngleResult") -> str:
 
 
 def _nulls(given: list[str] | None) -> "tuple[Null, ...]":
-    from layerangles.nulls import NULLS, check_nulls
+    from layerangles.geometry.nulls import NULLS, check_nulls
 
     if given == ["all"]:
         return NULLS
@@ -222,8 +222,8 @@ def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[st
 
 
 def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | None, split: str) -> "Sequence[Text]":
-    from kd_train.study import study_of
-    from kd_train.tables import read_file
+    from kd_train.data.tables import read_file
+    from kd_train.study.study_file import study_of
     from layerangles.errors import InputError
 
     if columns is not None and len(columns) > 2:

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from layerangles.app.sources import Source
-    from layerangles.texts import Text
+    from layerangles.models.texts import Text
 
 
 def compare(
@@ -83,11 +83,11 @@ def _free(host: str, port: int) -> int:
 
 def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
     """A source for each study and each file, and one for all student directories together."""
-    from kd_train.source import StudySource
-    from kd_train.study import RESOLVED_FILE, study_folder_of
+    from kd_train.outcome.comparison_source import StudySource
+    from kd_train.study.study_file import RESOLVED_FILE, study_folder_of
     from layerangles.app.sources import ResultFile, StudentDirectories
-    from layerangles.checkpoints import MATCHING_FILE
     from layerangles.errors import InputError
+    from layerangles.models.checkpoints import MATCHING_FILE
 
     sources: list[Source] = []
     students = []
@@ -112,8 +112,8 @@ def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
 
 
 def _texts(folder: Path | None, data: Path | None) -> "Sequence[Text]":
-    from kd_train.study import read_study
-    from kd_train.tables import read_file
+    from kd_train.data.tables import read_file
+    from kd_train.study.study_file import read_study
     from layerangles.app.sources import no_texts
 
     if data is not None:

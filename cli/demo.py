@@ -12,7 +12,7 @@ from .train import COSTS, score_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kd_train.study import Study
+    from kd_train.study.study_file import Study
     from layerangles import AngleResult
 
 _TOWER = "encoder"
@@ -46,9 +46,9 @@ def demo(
 
     Example: layerangles demo --seed 1 --output demo-seed1
     """
-    from kd_train import embedded
-    from kd_train.study import read_study
-    from kd_train.train import train_study
+    from kd_train.data import embedded
+    from kd_train.study.study_file import read_study
+    from kd_train.training.train_study import train_study
 
     overrides = [*(_FULL if full else []), f"seeds=[{seed}]", *(set_ or [])]
     study = read_study(Path(__file__).with_name("demo.yaml"), overrides=overrides)
@@ -123,7 +123,7 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
     import pandas as pd
 
     from layerangles import figures
-    from layerangles.report.page import Section, write_page
+    from layerangles.report.html_page import Section, write_page
 
     final = result.at_step()
     attributes = result.dataset.attrs

@@ -8,12 +8,12 @@ import typer
 from .output import print_table
 
 if TYPE_CHECKING:
-    from kd_train.study import Study
+    from kd_train.study.study_file import Study
 
 
 def content(study: "Study") -> dict[str, Any]:
     """The design for machines."""
-    from kd_train.design import comparisons, margin_of
+    from kd_train.study.comparisons import comparisons, margin_of
 
     margin = margin_of(study)
     return {
@@ -24,8 +24,8 @@ def content(study: "Study") -> dict[str, Any]:
 
 def needs(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
     """The seeds that each cell of the pilot says are needed, for as many strategies as the study compares."""
-    from kd_train.design import comparisons, margin_of
-    from kd_train.results import read_cells
+    from kd_train.outcome.scores import read_cells
+    from kd_train.study.comparisons import comparisons, margin_of
     from layerangles.equivalence.pilot import plan_from_pilot
     from layerangles.errors import InputError
 
@@ -57,7 +57,7 @@ def needs(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
 
 def show(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
     """Print the design, and what follows from a pilot."""
-    from kd_train.design import comparisons, margin_of
+    from kd_train.study.comparisons import comparisons, margin_of
     from layerangles.equivalence import largest_sd
 
     margin = margin_of(study)

@@ -13,7 +13,7 @@ from .output import print_json, print_written
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from kd_train.results import Judged
+    from kd_train.outcome.scores import Judged
     from layerangles import AngleResult
     from layerangles.equivalence import Verdict
     from layerangles.figures import Sight, Theme
@@ -134,7 +134,7 @@ def draw(
 def _check(figure: str, chosen: Chosen, theme: str, columns: int | None, output: Path, *, overwrite: bool) -> None:
     """Everything that can be refused before anything is read, in one message."""
     from layerangles.errors import InputError
-    from layerangles.figures.export import require_image_export
+    from layerangles.figures.drawing.export import require_image_export
     from layerangles.files import refuse_existing
 
     if figure not in TAKES:
@@ -167,7 +167,7 @@ def _option(name: str) -> str:
 
 
 def _results(sources: Sequence[Path]) -> "list[AngleResult]":
-    from kd_train.folder import open_study
+    from kd_train.outcome.opened_study import open_study
     from layerangles import AngleResult
     from layerangles.errors import InputError
 
@@ -334,8 +334,8 @@ _DRAW: "dict[str, Callable[[Sequence[AngleResult], Chosen, Theme], Figure]]" = {
 
 
 def _of_verdicts(figure: str, sources: Sequence[Path], chosen: Chosen, theme: "Theme") -> "Figure":
-    from kd_train.predictors import predict_from, stored_angles
-    from kd_train.results import chosen_margin, judge_paths
+    from kd_train.outcome.scores import chosen_margin, judge_paths
+    from kd_train.outcome.study_geometry import predict_from, stored_angles
     from layerangles import figures
     from layerangles.errors import InputError
 

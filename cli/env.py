@@ -43,8 +43,8 @@ def _environment() -> dict[str, str]:
     from accelerate import PartialState
 
     import layerangles
-    from kd_train.embedded import cache_dir
-    from layerangles.figures.export import find_chrome
+    from kd_train.data.embedded import cache_dir
+    from layerangles.figures.drawing.export import find_chrome
 
     def installed(package: str) -> str:
         try:

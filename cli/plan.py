@@ -11,10 +11,10 @@ from .output import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kd_train.costs import ModelCost
-    from kd_train.plan import MemberPlan, StudyPlan
-    from kd_train.students import StudentPlan
-    from layerangles.states import Tower
+    from kd_train.students.construction import StudentPlan
+    from kd_train.study.costs import ModelCost
+    from kd_train.study.plan import MemberPlan, StudyPlan
+    from layerangles.models.states import Tower
 
 
 def plan(
@@ -36,8 +36,8 @@ def plan(
 
     Example: layerangles plan examples/studies/movie-reviews.yaml --set verdict.margin=0.01 --pilot runs/pilot
     """
-    from kd_train.plan import plan_study
-    from kd_train.study import read_study
+    from kd_train.study.plan import plan_study
+    from kd_train.study.study_file import read_study
 
     planned = plan_study(read_study(study, overrides=set_ or []))
     needs = design.needs(planned.study, pilot, power) if pilot is not None else []
@@ -49,7 +49,7 @@ def plan(
 
 
 def _content(plan: "StudyPlan") -> dict[str, Any]:
-    from kd_train.costs import estimate
+    from kd_train.study.costs import estimate
 
     study = plan.study
     costs = estimate(plan)
@@ -87,7 +87,7 @@ def _content(plan: "StudyPlan") -> dict[str, Any]:
 
 
 def _print(plan: "StudyPlan") -> None:
-    from kd_train.costs import estimate
+    from kd_train.study.costs import estimate
 
     study, costs = plan.study, estimate(plan)
     typer.echo(f"Study {study.name} → {study.folder}\n")

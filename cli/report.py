@@ -12,8 +12,8 @@ from .angles import have_checkpoints
 from .output import print_json, print_written
 
 if TYPE_CHECKING:
-    from kd_train.results import Judged
-    from kd_train.study import Study
+    from kd_train.outcome.scores import Judged
+    from kd_train.study.study_file import Study
     from layerangles import AngleResult
 
 _RESULT = "angles.nc"
@@ -41,11 +41,11 @@ def report(
 
     Example: layerangles report runs/movie-reviews
     """
-    from kd_train.folder import open_study
-    from kd_train.predictors import predict_from
-    from kd_train.results import chosen_margin, judge_paths
+    from kd_train.outcome.opened_study import open_study
+    from kd_train.outcome.scores import chosen_margin, judge_paths
+    from kd_train.outcome.study_geometry import predict_from
     from layerangles.files import refuse_existing
-    from layerangles.report.study import StudyReport, write_report
+    from layerangles.report.study_report import StudyReport, write_report
 
     for study in studies:
         open_study(study)  # what is wrong with it shows at once
@@ -75,7 +75,7 @@ def report(
 
 def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[AngleResult]], list[Path]]":
     """What is stored of each study, or is measured now and stored; and what was written."""
-    from kd_train.predictors import ANGLES, stored_angles
+    from kd_train.outcome.study_geometry import ANGLES, stored_angles
 
     angles, written = {}, []
     for study in studies:
@@ -88,9 +88,9 @@ def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[Ang
 
 
 def _measured(folder: Path, n_texts: int) -> "AngleResult | None":
-    from kd_train.results import STUDENTS
-    from kd_train.study import read_study
-    from layerangles.checkpoints import MATCHING_FILE
+    from kd_train.outcome.scores import STUDENTS
+    from kd_train.study.study_file import read_study
+    from layerangles.models.checkpoints import MATCHING_FILE
 
     study = read_study(folder)
     places = [folder / STUDENTS / f"{strategy.label}-seed{study.seeds[0]}" for strategy in study.strategies]
@@ -116,14 +116,14 @@ def measure_students(study: "Study", students: Sequence[Path], n_texts: int, *, 
 
 
 def _title(studies: Sequence[Path]) -> str:
-    from kd_train.study import read_study
+    from kd_train.study.study_file import read_study
 
     return " and ".join(read_study(study).name for study in studies)
 
 
 def _design(studies: Sequence[Path], judged: "Sequence[Judged]") -> dict[str, str]:
-    from kd_train.design import comparisons
-    from kd_train.study import read_study
+    from kd_train.study.comparisons import comparisons
+    from kd_train.study.study_file import read_study
 
     design: dict[str, str] = {}
     for folder in studies:
@@ -168,7 +168,7 @@ def _provenance(studies: Sequence[Path], angles: "Mapping[Path, Sequence[AngleRe
 
 
 def _trained_with(folder: Path) -> str:
-    from kd_train.train import ENVIRONMENT_FILE
+    from kd_train.training.train_study import ENVIRONMENT_FILE
 
     path = folder / ENVIRONMENT_FILE
     if not path.is_file():

@@ -13,9 +13,9 @@ from .output import is_main_process, print_json, print_table, print_written
 COSTS = {"seconds_per_step": "s a step", "memory_mib": "MiB"}
 
 if TYPE_CHECKING:
-    from kd_train.cells import CellStatus
-    from kd_train.cluster import ClusterOptions
-    from kd_train.study import Study
+    from kd_train.jobs.job import CellStatus
+    from kd_train.jobs.submission import ClusterOptions
+    from kd_train.study.study_file import Study
 
 
 def train(
@@ -76,8 +76,8 @@ def train(
         options = _options(for_jobs | for_slurm)
         _train_in_jobs(checked, executor, device, options, overwrite=overwrite, dry_run=dry_run, as_json=as_json)
         return
-    from kd_train.plan import plan_study
-    from kd_train.train import train_study
+    from kd_train.study.plan import plan_study
+    from kd_train.training.train_study import train_study
 
     if len(checked) > 1:  # one alone is checked by its training
         for study in checked:
@@ -88,7 +88,7 @@ def train(
 
 
 def _read(files: Sequence[Path], overrides: Sequence[str], output: Path | None) -> "list[Study]":
-    from kd_train.study import read_study
+    from kd_train.study.study_file import read_study
     from layerangles.errors import InputError
 
     studies = [read_study(file, overrides=overrides) for file in files]
@@ -127,7 +127,7 @@ def _flags(names: dict[str, Any]) -> list[str]:
 def _options(given: dict[str, Any]) -> "ClusterOptions":
     from pydantic import ValidationError
 
-    from kd_train.cluster import ClusterOptions
+    from kd_train.jobs.submission import ClusterOptions
     from layerangles.errors import InputError
 
     values = {name: value for name, value in given.items() if value is not None}
@@ -153,7 +153,7 @@ def _train_in_jobs(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from kd_train.cluster import submit
+    from kd_train.jobs.submission import submit
 
     def tell(status: "CellStatus") -> None:
         typer.echo(_line(status), err=True)
@@ -222,7 +222,7 @@ def _print_scores(folders: Sequence[Path], *, as_json: bool) -> None:
 
 def score_rows(folder: Path) -> list[dict[str, object]]:
     """One row for the teacher and each student: its last step, its scores there, and what a step of it cost."""
-    from kd_train.metrics import MetricsLog
+    from kd_train.study.score_logs import MetricsLog
 
     rows: dict[str, dict[str, object]] = {}
     costs: dict[str, dict[str, object]] = {}

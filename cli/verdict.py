@@ -11,7 +11,7 @@ from .output import print_json, print_table, print_written
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kd_train.results import Judged
+    from kd_train.outcome.scores import Judged
     from layerangles.equivalence import Estimate, Verdict
 
 
@@ -40,7 +40,7 @@ def verdict(
 
     Example: layerangles verdict runs/movie-reviews --latex table.tex
     """
-    from kd_train.results import chosen_margin, judge_paths
+    from kd_train.outcome.scores import chosen_margin, judge_paths
     from layerangles.files import refuse_existing
 
     for path in (latex, csv):

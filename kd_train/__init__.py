@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kd_train.folder import StudyFolder, open_study
+    from kd_train.outcome.opened_study import StudyFolder, open_study
 
 __all__ = ["StudyFolder", "open_study"]
 
@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("kd_train.folder"), name)
+    return getattr(import_module("kd_train.outcome.opened_study"), name)
 
 
 def __dir__() -> list[str]:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerangles.app.embed import compare
-    from layerangles.arrays import measure_arrays
-    from layerangles.checkpoints import open_student
     from layerangles.errors import InputError
-    from layerangles.measure import measure_angles
-    from layerangles.result import AngleResult
+    from layerangles.measurement.angles import measure_angles
+    from layerangles.measurement.arrays import measure_arrays
+    from layerangles.models.checkpoints import open_student
+    from layerangles.results.angle_result import AngleResult
 
 try:
     __version__ = version("layerangles")
@@ -28,12 +28,12 @@ __all__ = [
 
 # Imported when first asked for, so that `import layerangles` does not wait for torch and transformers.
 _HOME = {
-    "AngleResult": "layerangles.result",
+    "AngleResult": "layerangles.results.angle_result",
     "InputError": "layerangles.errors",
     "compare": "layerangles.app.embed",
-    "measure_angles": "layerangles.measure",
-    "measure_arrays": "layerangles.arrays",
-    "open_student": "layerangles.checkpoints",
+    "measure_angles": "layerangles.measurement.angles",
+    "measure_arrays": "layerangles.measurement.arrays",
+    "open_student": "layerangles.models.checkpoints",
 }
 
 

@@ -1,12 +1,9 @@
 """Tensor shapes are enforced, the hub is out of reach, one thread computes; and what the tests share."""
 
-import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from jaxtyping import install_import_hook
@@ -19,42 +16,13 @@ install_import_hook(["layerangles", "kd_train"], "beartype.beartype(conf=beartyp
 
 import torch  # noqa: E402
 from layerangles_cli.main import run  # noqa: E402
-from toys import toy_bert, toy_texts, write_model, write_student  # noqa: E402
+from toys.command_line import Cli, Outcome  # noqa: E402
+from toys.models import toy_bert, toy_texts, write_model, write_student  # noqa: E402
+from toys.studies import ToyStudy  # noqa: E402
 
 from layerangles import AngleResult  # noqa: E402
 
 torch.set_num_threads(1)
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
-def refused(outcome: Outcome, *parts: str) -> None:
-    """Exit code 2, nothing on standard output, one message without a traceback that holds all parts."""
-    assert outcome.code == 2, outcome
-    assert outcome.out == ""
-    assert outcome.err.startswith("Error: ")
-    assert outcome.err.count("Error: ") == 1
-    assert "Traceback" not in outcome.err
-    for part in parts:
-        assert part in outcome.err
-
-
-def script(path: Path) -> ModuleType:
-    """A script that no package holds, as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -71,32 +39,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return call
-
-
-@dataclass(frozen=True)
-class ToyStudy:
-    """A teacher of 4 blocks and width 32, with students of 2 and 3 blocks.
-
-    Attributes:
-        teacher: the teacher's directory.
-        identity: 2 blocks, width 32, identity maps.
-        deeper: 3 blocks, width 32, identity maps.
-        learned: 2 blocks, width 24, learned maps with a bias for its layers 0 and 1 alone.
-        wide_learned: 2 blocks, width 32, learned maps without a bias for its layers 1 and 2 alone.
-        texts: the texts to measure on.
-    """
-
-    root: Path
-    teacher: Path
-    identity: Path
-    deeper: Path
-    learned: Path
-    wide_learned: Path
-    texts: list[str]
-
-    @property
-    def students(self) -> list[Path]:
-        return [self.identity, self.deeper, self.learned, self.wide_learned]
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ def _first_line(text: str) -> str:
 
 def study_page() -> str:
     """Every key of a study file, from the models that check it."""
-    from kd_train.study import Study
+    from kd_train.study.study_file import Study
 
     sections = list(_sections(Study))
     return "\n\n".join(

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train import embedded
-from kd_train.evaluate import Compared, Metric
-from kd_train.tables import Table, read_embedded, read_file, read_hub
+from kd_train.data import embedded
+from kd_train.data.tables import Table, read_embedded, read_file, read_hub
+from kd_train.tasks.metrics import Compared, Metric
 from layerangles.errors import InputError
-from layerangles.states import Tower
-from layerangles.texts import EncodedTexts, Text
+from layerangles.models.states import Tower
+from layerangles.models.texts import EncodedTexts, Text
 
 SplitName = Literal["train", "dev", "test"]
 Feature = dict[str, Any]

@@ -16,12 +16,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kd_train.evaluate import LABEL_METRICS, Answer, Compared, Metric, over_batches
-from kd_train.tables import Table
+from kd_train.data.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, some
+from kd_train.tasks.metrics import LABEL_METRICS, Answer, Compared, Metric, over_batches
 from layerangles.errors import InputError
-from layerangles.states import Tower
-from layerangles.texts import Text, pad
+from layerangles.models.states import Tower
+from layerangles.models.texts import Text, pad
 
 
 @dataclass(frozen=True)

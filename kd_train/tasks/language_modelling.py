@@ -10,14 +10,14 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train.evaluate import Compared, Metric, accuracy, generate, over_batches, perplexity, right_answers
-from kd_train.tables import Table, is_template, template_columns
+from kd_train.data.tables import Table, is_template, template_columns
 from kd_train.tasks.base import IGNORED, Feature, Part, Task, TaskSpec, token_labels
+from kd_train.tasks.metrics import Compared, Metric, accuracy, generate, over_batches, perplexity, right_answers
 from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
-from kd_train.text_metrics import exact_match_normalized, matches_normalized
+from kd_train.tasks.text_metrics import exact_match_normalized, matches_normalized
 from layerangles.errors import InputError
-from layerangles.states import Tower, n_positions
-from layerangles.texts import Text, check_length, pad
+from layerangles.models.states import Tower, n_positions
+from layerangles.models.texts import Text, check_length, pad
 
 Form = Literal["text", "answer", "choices"]
 

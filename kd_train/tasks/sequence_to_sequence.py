@@ -9,13 +9,13 @@ from accelerate import Accelerator
 from pydantic import Field, PositiveInt
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train.evaluate import Compared, Metric, generate, over_batches
-from kd_train.tables import Table
+from kd_train.data.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, token_labels
-from kd_train.text_metrics import TEXT_METRICS
+from kd_train.tasks.metrics import Compared, Metric, generate, over_batches
+from kd_train.tasks.text_metrics import TEXT_METRICS
 from layerangles.errors import InputError
-from layerangles.states import Tower, n_positions
-from layerangles.texts import Text, pad, target_ids
+from layerangles.models.states import Tower, n_positions
+from layerangles.models.texts import Text, pad, target_ids
 
 _log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from layerangles.app import layout
-from layerangles.app.page import Page
+from layerangles.app.resolved import Page
 from layerangles.app.session import Session
 from layerangles.app.view import View
 from layerangles.errors import InputError
 from layerangles.figures import caption, spread, theme, versus, write_html, write_image
-from layerangles.figures.theme import SCREEN, Theme
-from layerangles.quantities import Aggregation
+from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.results.variables import Aggregation
 
 _CHOICES = ("first-strategy", "first-seed", "first-step", "second-strategy", "second-seed", "second-step")
 _NARROWEST, _WIDE, _MOST_OF_HISTOGRAM = 300, 1160, 640  # of figures, pixels

@@ -12,7 +12,7 @@ import pandas as pd
 from layerangles.app.sources import Source, Student, no_scores, steps_in, strategy_of
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
-from layerangles.result import AngleResult
+from layerangles.results.angle_result import AngleResult
 
 # What can be measured on demand; results that were measured otherwise are ways of their own.
 WAYS = ("teacher", "pull", "gradient")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from layerangles.app.sources import InMemory, ResultFile, Source, StudentDirectories
 from layerangles.app.widget import widget
-from layerangles.checkpoints import MATCHING_FILE
 from layerangles.errors import InputError
-from layerangles.result import AngleResult
+from layerangles.models.checkpoints import MATCHING_FILE
+from layerangles.results.angle_result import AngleResult
 
 if TYPE_CHECKING:
     from layerangles.app.measuring import Plan

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from layerangles import svgmap
+from layerangles.app import svgmap
 from layerangles.errors import InputError
-from layerangles.figures import selection
-from layerangles.glance import preferred_null
-from layerangles.result import AngleResult
+from layerangles.figures.drawing import selection
+from layerangles.results.angle_result import AngleResult
+from layerangles.results.notebook_html import preferred_null
 
 _ROOM = 120_000  # bytes of numbers; pictures and script take the rest of 200 kB
 _MOST_LAYERS = 25  # teacher layers whose maps are drawn: 24 blocks and the embedding output

@@ -8,13 +8,14 @@ from dash import dcc, html
 
 from layerangles.app.catalogue import Snapshot
 from layerangles.app.measuring import Progress
-from layerangles.app.page import Page
-from layerangles.figures import spread, style, theme, versus
-from layerangles.figures.export import CONFIG
-from layerangles.figures.scores import Ends, interval, number
-from layerangles.figures.versus import Sight
-from layerangles.quantities import NULL_MEANINGS, QUANTITIES
-from layerangles.tokens import Sentence
+from layerangles.app.resolved import Page
+from layerangles.figures import spread, theme, versus
+from layerangles.figures.compare_pair import Sight
+from layerangles.figures.drawing import style
+from layerangles.figures.drawing.export import CONFIG
+from layerangles.figures.drawing.rows import Ends, interval, number
+from layerangles.measurement.token_angles import Sentence
+from layerangles.results.variables import NULL_MEANINGS, QUANTITIES
 
 FORMATS = ("html", "png", "svg", "pdf", "csv")
 FOLLOWS = "follows the slider"

@@ -9,10 +9,10 @@ from pathlib import Path
 from layerangles.app.catalogue import Entry
 from layerangles.app.sources import STUDENT_RESULT, steps_in
 from layerangles.errors import InputError
-from layerangles.measure import measure_angles
-from layerangles.nulls import Null
-from layerangles.result import AngleResult
-from layerangles.texts import Text, evenly
+from layerangles.geometry.nulls import Null
+from layerangles.measurement.angles import measure_angles
+from layerangles.models.texts import Text, evenly
+from layerangles.results.angle_result import AngleResult
 
 _NULLS: tuple[Null, ...] = ("N0", "N1", "N5")
 

@@ -10,12 +10,12 @@ from dash import html
 from layerangles.app import layout
 from layerangles.app.catalogue import Catalogue
 from layerangles.app.measuring import Measurer, Plan
-from layerangles.app.page import Page, Side, resolve
+from layerangles.app.resolved import Page, Side, resolve
 from layerangles.app.sources import version_of_student
 from layerangles.app.view import View
-from layerangles.checkpoints import ModelCheckpoint, StudentCheckpoint, open_student
 from layerangles.errors import InputError
-from layerangles.tokens import TokenReader
+from layerangles.measurement.token_angles import TokenReader
+from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, open_student
 
 _N_SENTENCES, _TEXTS_READ = 5, 64
 

@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from layerangles.checkpoints import MATCHING_FILE
 from layerangles.errors import InputError
-from layerangles.result import AngleResult
-from layerangles.texts import Text
+from layerangles.models.checkpoints import MATCHING_FILE
+from layerangles.models.texts import Text
+from layerangles.results.angle_result import AngleResult
 
 # What is measured of a student on demand is kept in its own directory, under this name.
 STUDENT_RESULT = "angles.nc"
@@ -231,7 +231,7 @@ def student_in(directory: Path, name: str, results: Sequence[AngleResult], files
 
 def _is_stale(result: AngleResult, name: str, directory: Path) -> bool:
     """Whether the student has other weights than those that were measured, or none."""
-    from layerangles.weights import weights_sha256
+    from layerangles.models.weights import weights_sha256
 
     measured = result.at_step().dataset["weights_sha256"].sel(student=name).item()
     try:

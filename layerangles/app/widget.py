@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerangles import svgmap
+from layerangles.app import svgmap
 from layerangles.app.excerpt import Excerpt, State, excerpt
-from layerangles.result import AngleResult
+from layerangles.results.angle_result import AngleResult
 
 _SIDE = 266
 _MOST_WITH_TITLES = 16  # teacher layers; above, titles would take more room than the maps

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import plotly.graph_objects as go
 
 from layerangles.errors import InputError
-from layerangles.figures import selection, style
-from layerangles.figures.panel import PAPER_BELOW, Grid, domain_of, draw_panels, lay_bar, name_axes, notes_on, panels_of
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.panel import (
+    PAPER_BELOW,
+    Grid,
+    domain_of,
+    draw_panels,
+    lay_bar,
+    name_axes,
+    notes_on,
+    panels_of,
+)
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
-    from layerangles.result import AngleResult
+    from layerangles.results.angle_result import AngleResult
 
 _GAP = 14
 _NAME_WIDTH = 140  # of the students' names, left of the rows, at most
@@ -43,7 +52,7 @@ def comparison(
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
         null: show the excess of the angle over this null instead of the angle itself.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels, since its texts are laid out for it.

@@ -6,12 +6,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from layerangles.errors import InputError
-from layerangles.figures import selection, style
-from layerangles.figures.panel import Grid, axis_number, domain_of
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
-    from layerangles.result import AngleResult
+    from layerangles.results.angle_result import AngleResult
 
 _SIZE, _GAP = 280, 150  # of a panel, and between two: the colour bar, the ticks and the title of the next axis
 _PAPER_LEFT, _PAPER_BAR = 30, 36  # on paper: left of a panel; right of it, for its colour bar
@@ -39,7 +39,7 @@ def distances(
         student: its name; may be left out where there is only one.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Raises:
         InputError: distances were not measured; no such student, step or tower.

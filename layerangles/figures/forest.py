@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from layerangles.errors import InputError
-from layerangles.figures import style
-from layerangles.figures.scores import (
+from layerangles.figures.drawing import style
+from layerangles.figures.drawing.rows import (
     NO_INTERVAL,
     Ends,
     Look,
@@ -22,7 +22,7 @@ from layerangles.figures.scores import (
     percent,
     with_interval,
 )
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
@@ -88,7 +88,7 @@ def forest(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
 
     Args:
         verdict: on a cell.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels, and as high as it has pairs.
@@ -134,7 +134,7 @@ def gains(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
 
     Args:
         verdict: on a cell.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from layerangles.figures import selection, style
-from layerangles.figures.cells import MAX_LAYERS_WITH_VALUES
-from layerangles.figures.panel import (
+from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.marks import MAX_LAYERS_WITH_VALUES
+from layerangles.figures.drawing.panel import (
     PAPER_BELOW,
     PAPER_LEFT,
     Grid,
@@ -19,10 +19,10 @@ from layerangles.figures.panel import (
     notes_on,
     panels_of,
 )
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
-    from layerangles.result import AngleResult
+    from layerangles.results.angle_result import AngleResult
 
 _MAX_PLOT_WIDTH = 1010  # with the margins it stays below 1,300, the width of a common window
 _GAP = 62  # between columns: the ticks of the next one
@@ -55,7 +55,7 @@ def heatmap(
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
         null: show the excess of the angle over this null instead of the angle itself.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels, since its texts are laid out for it.

@@ -8,12 +8,12 @@ import xarray as xr
 from plotly.colors import sample_colorscale
 
 from layerangles.errors import InputError
-from layerangles.figures import selection, style
-from layerangles.figures.key import Entry, draw_key, key_of
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.key import Entry, draw_key, key_of
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
-    from layerangles.result import AngleResult
+    from layerangles.results.angle_result import AngleResult
 
 
 def histogram(
@@ -42,7 +42,7 @@ def histogram(
         layer_b: the other; by default every other, a curve each.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from layerangles.equivalence.prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
-from layerangles.figures import style
-from layerangles.figures.key import Entry, draw_key, key_of
-from layerangles.figures.panel import Grid, axis_number, domain_of
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.equivalence.gap_prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
+from layerangles.figures.drawing import style
+from layerangles.figures.drawing.key import Entry, draw_key, key_of
+from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
 _GAP_X, _GAP_Y = 44, 96  # between panels; in the latter go the ticks and title of one, the numbers above the next
@@ -46,8 +46,8 @@ def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
     has the same colour and mark throughout.
 
     Args:
-        prediction: what :func:`layerangles.equivalence.prediction.predict_gaps` returned.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        prediction: what :func:`layerangles.equivalence.gap_prediction.predict_gaps` returned.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.

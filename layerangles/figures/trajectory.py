@@ -7,13 +7,13 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from layerangles.errors import InputError
-from layerangles.figures import selection, style
-from layerangles.figures.key import Entry, draw_key, key_of
-from layerangles.figures.panel import Grid, axis_number
-from layerangles.figures.theme import SCREEN, Theme
+from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.key import Entry, draw_key, key_of
+from layerangles.figures.drawing.panel import Grid, axis_number
+from layerangles.figures.drawing.theme import SCREEN, Theme
 
 if TYPE_CHECKING:
-    from layerangles.result import AngleResult
+    from layerangles.results.angle_result import AngleResult
 
 # Dashes and marks tell the lines apart in grey.
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -40,7 +40,7 @@ def trajectory(
         result: measured with ``steps=True``.
         null: the null of the excess.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
-        theme: for a screen, or for a paper, see :func:`layerangles.figures.theme`.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
         The figure; of fixed size, in pixels.

@@ -1,0 +1,79 @@
+"""A model called on a part of a batch, padded or packed, and its states at the tokens that are matched."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kd_train.batches.packing import Packing, attending_packed
+from kd_train.matching.losses import Tokens
+from kd_train.tasks.base import IGNORED, Part
+from layerangles.models.states import Tower, counted_states, forward_with_states, known_inputs
+
+
+class Call:
+    """A part on its device, in the form in which models are called on it.
+
+    Attributes:
+        part: the part, padded.
+        inputs: what models are called with: the part's own, or the packed ones.
+        packing: how the tokens are packed; None if they are not.
+    """
+
+    def __init__(self, part: Part, device: torch.device, *, pack: bool, first_position: int = 0) -> None:
+        self.part = Part(
+            {name: value.to(device) for name, value in part.inputs.items()},
+            part.labels.to(device),
+            {tower: mask.to(device) for tower, mask in part.counted.items()},
+        )
+        self.packing = Packing(self.part.counted["encoder"], first_position) if pack else None
+        self.inputs = self.packing.packed(self.part.inputs) if self.packing else self.part.inputs
+
+    def run(
+        self, model: PreTrainedModel, inputs: Mapping[str, Tensor], *, layers: Collection[int]
+    ) -> tuple[Any, dict[str, tuple[Tensor | None, ...]]]:
+        """A model's output, and the states of these layers by tower; of packed inputs ``[1, token, dim]`` each."""
+        options: dict[str, Any] = {} if self.packing is None else {"packing": self.packing}
+        with nullcontext() if self.packing is None else attending_packed(model, self.packing):
+            if layers:
+                return forward_with_states(model, inputs, layers=layers, **options)
+            return model(**known_inputs(model, inputs), **options), {}
+
+    def states(
+        self, by_tower: Mapping[str, Sequence[Tensor | None]], tower: Tower, layers: Iterable[int], tokens: Tokens
+    ) -> Float[Tensor, "layer token dim"]:
+        """The states of some layers, from :meth:`run`, at the matched tokens."""
+        states = [state for layer in layers if (state := by_tower[tower][layer]) is not None]
+        if self.packing is None:
+            return counted_states(states, chosen_tokens(self.part, tower, tokens)).float()
+        flat = torch.cat(states).float()
+        return flat if tokens == "valid" else flat[:, self.first_of_valid(tower)]
+
+    def first_of_valid(self, tower: Tower) -> Bool[Tensor, " token"]:
+        """Which of the valid tokens begin a text."""
+        counted = self.part.counted[tower]
+        return chosen_tokens(self.part, tower, "first")[counted]
+
+
+def chosen_tokens(part: Part, tower: Tower, tokens: Tokens) -> Bool[Tensor, "example position"]:
+    """Where the matched tokens of a part are: all that are no PAD, the first of each example, or PAD as well."""
+    counted = part.counted[tower]
+    if tokens == "all":
+        return torch.ones_like(counted)
+    if tokens == "first":
+        return counted & (counted.cumsum(dim=1) == 1)
+    return counted
+
+
+def labelled(
+    logits: Float[Tensor, "*where label"], labels: Shaped[Tensor, "*where"]
+) -> tuple[Float[Tensor, "prediction label"], Shaped[Tensor, " prediction"]]:
+    """The logits and the labels of an example each, or of the positions at which something is predicted."""
+    if labels.ndim == 1:
+        return logits.float(), labels
+    index = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    return logits.flatten(0, 1).index_select(0, index).float(), labels.flatten()[index]

@@ -1,0 +1,114 @@
+"""Which examples make up the batch of a step, and how a batch is cut so that little of what is computed is padding."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from kd_train.randomness import derive_seed
+from kd_train.tasks.base import Feature, Part, Task
+
+
+class DataOrder:
+    """Which examples make up the batch of a step: a permutation an epoch, a function of (seed, epoch) alone."""
+
+    def __init__(self, n_examples: int, batch_size: int, seed: int) -> None:
+        self.n_examples, self.batch_size, self.seed = n_examples, batch_size, seed
+        self.steps_per_epoch = -(-n_examples // batch_size)
+        self._epoch = -1
+        self._permutation: list[int] = []
+
+    def batch(self, step: int) -> list[int]:
+        """The rows of the batch of ``step``, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+            self._permutation = torch.randperm(self.n_examples, generator=generator).tolist()
+            self._epoch = epoch
+        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+def cut_by_length(
+    features: Sequence[Feature],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    n_parts: int,
+    *,
+    min_parts: int = 1,
+) -> list[Part]:
+    """Cut a batch into at most ``n_parts`` parts of like length, and no fewer than ``min_parts``.
+
+    The batch stays what it is: its gradient is the sum over the parts (see :mod:`kd_train.matching.losses`).
+    """
+    lengths = [task.lengths(feature) for feature in features]
+    order = sorted(range(len(features)), key=lambda i: (sum(lengths[i]), lengths[i]))
+    ends = _least_padding([lengths[i] for i in order], n_parts, min_parts)
+    return [task.collate([features[i] for i in order[start:end]], tokenizer) for start, end in pairwise((0, *ends))]
+
+
+def _least_padding(lengths: Sequence[Sequence[int]], n_parts: int, min_parts: int = 1) -> tuple[int, ...]:
+    """Where parts of examples in this order end so that, padded, they hold the fewest tokens (dynamic programming).
+
+    Of equals the one of fewer parts is taken, then the one of more equal parts.
+
+    Args:
+        lengths: the tokens of every example, tower by tower.
+        n_parts: the most parts.
+        min_parts: the fewest, where there are as many examples.
+    """
+    n = len(lengths)
+    sizes = np.asarray(lengths)
+    # cost[start, end]: the tokens of a part of the examples start … end - 1; infinite where there are none. Less than
+    # half a token is added for large parts, all parts together.
+    cost = np.full((n, n + 1), np.inf)
+    for start in range(n):
+        size = np.arange(1, n - start + 1)
+        longest = np.maximum.accumulate(sizes[start:], axis=0).sum(axis=1)
+        cost[start, start + 1 :] = longest * size + 0.25 * (size / n) ** 2
+    return cut_of_least_cost(cost, n_parts, min_parts, worth=0.5)
+
+
+def cut_of_least_cost(
+    cost: npt.NDArray[np.float64], n_parts: int, min_parts: int = 1, *, worth: float = 0.0
+) -> tuple[int, ...]:
+    """The ends of the parts into which a sequence is cut at least cost (dynamic programming).
+
+    Args:
+        cost: ``cost[start, end]`` of a part; infinite where ``end`` is not above ``start``.
+        n_parts: the most parts.
+        min_parts: the fewest, where there is as much to cut.
+        worth: what a further part must spare, and a little more.
+    """
+    n = len(cost)
+    least = np.append(0.0, cost[0, 1:])  # cost of the first so many, in one part
+    begins: list[list[int]] = [[0] * (n + 1)]
+    for number in range(2, n_parts + 1):
+        ways = least[:n, None] + cost
+        ways[0] = np.inf  # a part before it must hold something
+        begin = ways.argmin(axis=0)
+        more = ways[begin, np.arange(n + 1)]
+        better = more < (least - worth if number > min_parts else np.inf)
+        begins.append(np.where(better, begin, -1).tolist())
+        least = np.where(better, more, least)
+    ends: list[int] = []
+    end = n
+    for begin_of in reversed(begins):
+        if end > 0 and begin_of[end] >= 0:
+            ends.append(end)
+            end = begin_of[end]
+    return tuple(reversed(ends))
+
+
+def shared_out(parts: Sequence[Part], n_processes: int) -> list[list[int]]:
+    """The numbers of the parts that each process computes, by their tokens: the largest go first, to the least busy."""
+    sizes = [sum(mask.numel() for mask in part.counted.values()) for part in parts]
+    loads = [0] * n_processes
+    shares: list[list[int]] = [[] for _ in range(n_processes)]
+    for number in sorted(range(len(parts)), key=lambda i: -sizes[i]):
+        process = loads.index(min(loads))
+        loads[process] += sizes[number]
+        shares[process].append(number)
+    return [sorted(share) for share in shares]

@@ -1,0 +1,1 @@
+"""Columns of texts, labels and numbers: from files, the hub, and packages."""

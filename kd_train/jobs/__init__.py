@@ -1,0 +1,1 @@
+"""A study as jobs, run by local processes or by Slurm."""

@@ -1,0 +1,1 @@
+"""Layer matching: strategies, assignments, losses, controls and targets."""

@@ -1,0 +1,1 @@
+"""Students built from a teacher, with their matching maps and adapters."""

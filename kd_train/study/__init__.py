@@ -1,0 +1,1 @@
+"""The study file, its plan, and the logs of its scores."""

@@ -1,0 +1,154 @@
+"""How a study's students are compared: cells of strategies, draws of random maps, and seeds."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kd_train.study.study_file import Study, Variant
+from layerangles.equivalence.cells import Role
+from layerangles.equivalence.decision import Margin
+
+# What the students of one cell share: where they begin, and how the terms of their loss weigh. Strategies may bring a
+# rate, maps and a hidden loss of their own; that is part of what is compared.
+_STUDENT = ("layers", "decoder_layers", "width", "init", "copied_layers", "embeddings", "freeze_embeddings")
+_WEIGHTS = ("ce_weight", "kl_weight", "hidden_weight")
+_UNUSED_BY_NONE = "hidden_weight"
+_Frozen = tuple[tuple[str, Any], ...]
+
+
+class Arm(NamedTuple):
+    """The students of one entry of a study's ``strategies``, as a part of one comparison.
+
+    Attributes:
+        label: what they are called; their directories are ``<label>-seed<k>``.
+        cell: the comparison.
+        strategy: what is compared there; draws of one random map are one strategy.
+        draw: the mapping seed of a random map, 0 for others.
+        role: whether they are matched, are not, or are a control.
+    """
+
+    label: str
+    cell: str
+    strategy: str
+    draw: int
+    role: Role
+
+
+def arms_of(study: Study) -> list[Arm]:
+    """The comparisons that a study holds.
+
+    A cell is what begins alike and has the same weights in its loss, or what names the same ``cell``. Students without
+    matching belong to every cell that differs from theirs in the weight of the hidden loss alone.
+    """
+    keys = [_key(study, variant) for variant in study.strategies]
+    cells: dict[_Frozen, list[Variant]] = {}
+    for variant, key in zip(study.strategies, keys, strict=True):
+        if variant.kind != "none":
+            cells.setdefault(_frozen(key), []).append(variant)
+    names = _names(study, [dict(key) for key in cells])
+    arms = []
+    for (frozen, variants), name in zip(cells.items(), names, strict=True):
+        key = dict(frozen)
+        baselines = [
+            variant
+            for variant, own in zip(study.strategies, keys, strict=True)
+            if variant.kind == "none" and _without_hidden(own) == _without_hidden(key)
+        ]
+        members = [variant for variant in study.strategies if variant in [*baselines, *variants]]
+        arms += [_arm(variant, name, members, keeps_names=len(cells) == 1) for variant in members]
+    return arms
+
+
+class Comparison(NamedTuple):
+    """A cell of a study that is still to be trained.
+
+    Attributes:
+        cell: its name.
+        none: whether there are students without matching.
+        strategies: the matched ones, with the number of their draws.
+        controls: the others.
+        n_seeds: to which all are crossed.
+    """
+
+    cell: str
+    none: bool
+    strategies: dict[str, int]
+    controls: tuple[str, ...]
+    n_seeds: int
+
+    @property
+    def compared(self) -> str:
+        """The matched strategies in words."""
+        return ", ".join(f"{name} ({n} draws)" if n > 1 else name for name, n in self.strategies.items())
+
+
+def comparisons(study: Study) -> list[Comparison]:
+    """The cells that a study will fill: strategies and draws, crossed with seeds."""
+    arms = arms_of(study)
+    found = []
+    for cell in dict.fromkeys(arm.cell for arm in arms):
+        mine = [arm for arm in arms if arm.cell == cell]
+        matched = Counter(arm.strategy for arm in mine if arm.role == "matched")
+        controls = tuple(dict.fromkeys(arm.strategy for arm in mine if arm.role == "control"))
+        found.append(
+            Comparison(cell, any(arm.role == "none" for arm in mine), dict(matched), controls, len(study.seeds))
+        )
+    return found
+
+
+def margin_of(study: Study) -> Margin | None:
+    """The margin that the study file states."""
+    spec = study.verdict
+    if spec.margin is not None:
+        return Margin(spec.margin)
+    return None if spec.margin_of_gain is None else Margin(spec.margin_of_gain, of_gain=True)
+
+
+def _key(study: Study, variant: Variant) -> dict[str, Any]:
+    if variant.cell is not None:
+        return {"cell": variant.cell}
+    student, loss = variant.student or study.student, variant.loss or study.loss
+    return {name: getattr(student, name) for name in _STUDENT} | {name: getattr(loss, name) for name in _WEIGHTS}
+
+
+def _frozen(key: Mapping[str, Any]) -> _Frozen:
+    return tuple(key.items())
+
+
+def _without_hidden(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name != _UNUSED_BY_NONE}
+
+
+def _names(study: Study, keys: list[dict[str, Any]]) -> list[str]:
+    """The study's name, and in brackets what tells its cells apart."""
+    if len(keys) == 1:
+        return [study.name]
+    differing = [name for name in dict.fromkeys(n for key in keys for n in key) if len({k.get(name) for k in keys}) > 1]
+    texts = []
+    for key in keys:
+        told = [name for name in differing if key.get(name) not in (None, False)]
+        named = [
+            name.replace("_", " ") if key[name] is True else f"{name.replace('_', ' ')} {key[name]}" for name in told
+        ]
+        texts.append(key.get("cell") or f"{study.name} ({', '.join(named)})")
+    return texts
+
+
+def _arm(variant: Variant, cell: str, members: list[Variant], *, keeps_names: bool) -> Arm:
+    """The variant as its cell calls it.
+
+    In a study of several cells a name has to tell students of one strategy apart, which their cells do here: there the
+    strategy is called by its kind, unless two of the cell's would be called alike.
+    """
+    draw = variant.mapping_seed or 0
+    namesakes = [other for other in members if (_plain(other), other.mapping_seed or 0) == (_plain(variant), draw)]
+    strategy = _plain(variant)
+    if variant.name and (keeps_names or len(namesakes) > 1 or variant.kind == "explicit"):
+        strategy = variant.name
+    role: Role = "none" if variant.kind == "none" else "control" if variant.targets != "teacher" else "matched"
+    return Arm(variant.label, cell, strategy, draw, role)
+
+
+def _plain(variant: Variant) -> str:
+    """The label without a name of its own and without the draw."""
+    return variant.model_copy(update={"name": None, "mapping_seed": None}).label

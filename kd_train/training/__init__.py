@@ -1,0 +1,1 @@
+"""Training runs: the bank of students behind one teacher pass."""

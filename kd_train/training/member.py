@@ -1,0 +1,92 @@
+"""One student of a bank: its model, its maps, what it is matched to, and its state on disk."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from kd_train.matching.assignments import Assignment
+from kd_train.matching.controls import TargetKind
+from kd_train.matching.losses import LossSpec
+from kd_train.matching.targets import Wanted
+from kd_train.training.optimizers import optimizer_tensors
+from layerangles.models.states import Tower
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a member is trained no further after ``step`` steps: it failed, or it got no better."""
+
+    step: int
+    reason: str
+    failed: bool
+
+
+@dataclass
+class Member:
+    """One student of a bank, and all that it does not share with the others.
+
+    Attributes:
+        name: of its directory.
+        model: the student.
+        assignments: what it is matched to, by tower; empty where nothing is.
+        maps: its maps into teacher space, from :func:`kd_train.students.learned_maps.build_maps`.
+        loss: its loss.
+        targets: what it is matched to, if it is a control.
+        learning_rate: its own, if it is not the bank's.
+        adapters: peft's wrapper around the model, where only adapters are trained.
+        stopped: why it is trained no further, if it is not.
+        seconds: what its part of the timed steps took, and how many those were.
+    """
+
+    name: str
+    model: PreTrainedModel
+    assignments: dict[Tower, Assignment] = field(default_factory=dict)
+    maps: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    loss: LossSpec = field(default_factory=LossSpec)
+    targets: TargetKind = "teacher"
+    learning_rate: float | None = None
+    adapters: Any = None
+    stopped: Stop | None = None
+    seconds: tuple[float, int] = (0.0, 0)
+
+    @property
+    def matched(self) -> dict[Tower, Assignment]:
+        """The assignments that are part of its loss."""
+        return self.assignments if self.loss.hidden_weight else {}
+
+    def wanted(self, step: int) -> dict[Wanted, tuple[int, ...]]:
+        """The states that a step needs of the teacher, and at which layers."""
+        wanted = {
+            Wanted(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
+            for tower, assignment in self.matched.items()
+        }
+        return {key: layers for key, layers in wanted.items() if layers}
+
+    def memory_bytes(self, optimizer: torch.optim.Optimizer) -> int:
+        """The memory of its weights, their gradients and its optimizer; not of its activations."""
+        parameters = [*self.model.parameters(), *self.maps.parameters()]
+        held = sum(p.nbytes * (2 if p.requires_grad else 1) for p in parameters)
+        return held + sum(tensor.nbytes for tensor in optimizer_tensors(optimizer).values())
+
+
+def save_member(member: Member, folder: Path) -> None:
+    """Write a member's weights, its maps, and what its changing maps did; not its optimizer."""
+    save_model(member.model, str(folder / "model.safetensors"))
+    save_model(member.maps, str(folder / "maps.safetensors"))
+    for tower, assignment in member.assignments.items():
+        if state := assignment.state():
+            save_file(state, folder / f"{tower}.safetensors")
+
+
+def load_member(member: Member, folder: Path) -> None:
+    """Read what :func:`save_member` wrote."""
+    load_model(member.model, folder / "model.safetensors")
+    load_model(member.maps, folder / "maps.safetensors")
+    for tower, assignment in member.assignments.items():
+        if (file := folder / f"{tower}.safetensors").exists():
+            assignment.load_state(load_file(file))

@@ -1,0 +1,223 @@
+"""One training run, of a teacher or of a bank of students: scored along the way, and resumed where it stopped."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from kd_train.batches.order import DataOrder, cut_by_length
+from kd_train.study.plan import StudyPlan
+from kd_train.study.score_logs import ExampleScores, ExamplesLog, Measurement, MetricsLog
+from kd_train.study.study_file import RunSpec, Study
+from kd_train.tasks.base import Feature, Task
+from kd_train.tasks.metrics import Compared
+from kd_train.training.bank import Bank
+from kd_train.training.member import Member, Stop, load_member, save_member
+from layerangles.files import replacing
+
+STOPPED_FILE = "stopped.json"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all runs of a study share: where it is written, its data in tokens, and the machinery."""
+
+    plan: StudyPlan
+    folder: Path
+    task: Task
+    features: Mapping[str, Sequence[Feature]]
+    tokenizer: PreTrainedTokenizerBase
+    accelerator: Accelerator
+    log: MetricsLog
+    examples: ExamplesLog
+
+    @property
+    def study(self) -> Study:
+        """The study as it was read."""
+        return self.plan.study
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The splits that are scored on."""
+        return tuple(split for split in self.features if split != "train")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def final_splits(self) -> tuple[str, ...]:
+        """The splits that decide about finished students: all that are held out but dev, or dev where it is alone."""
+        return tuple(split for split in self.held_out if split != "dev") or ("dev",)
+
+    def evaluate(self, member: Member, step: int, splits: Sequence[str]) -> None:
+        """Score a member on some splits."""
+        for split in splits:
+            values = self.task.values(self._compared(member, split))
+            self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
+
+    def evaluate_finally(self, member: Member, step: int) -> None:
+        """Score a finished member, example by example too, on the splits that decide."""
+        for split in self.final_splits:
+            compared = self._compared(member, split)
+            self.examples.append(
+                ExampleScores(member.name, step, split, name, tuple(by_example(*compared[name])))
+                for name in self.task.metrics
+                if (by_example := self.task.all_metrics[name].by_example) is not None
+            )
+            if split != "dev":  # on which it was scored along the way
+                values = self.task.values(compared)
+                self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
+
+    def _compared(self, member: Member, split: str) -> Mapping[str, Compared]:
+        return self.task.compared(member.model, split, self.features[split], self.tokenizer, self.accelerator)
+
+    def report(self, measurements: Iterable[Measurement]) -> None:
+        """Write measurements to the study's file, and to its trackers."""
+        new = list(measurements)
+        self.log.append(new)
+        for m in new:
+            self.accelerator.log({f"{m.student}/{m.split}/{m.metric}": m.value}, step=m.step)
+
+    def best(self, student: str) -> Measurement | None:
+        """The best of a student so far by the deciding metric on the dev split."""
+        metric = self.task.metrics[0]
+        better = self.study.task.all_metrics[metric].higher_is_better
+        return self.log.best(student, metric, higher_is_better=better)
+
+
+@dataclass
+class Run:
+    """A bank to be trained, and how.
+
+    Attributes:
+        name: of its states to resume from, and of its progress bar.
+        title: what the progress bar says.
+        after_step: called with the number of steps done, 0 before the first.
+    """
+
+    shop: Workshop
+    bank: Bank
+    spec: RunSpec
+    total_steps: int
+    seed: int
+    name: str
+    title: str
+    after_step: Callable[[int], None] = lambda _step: None
+
+    @property
+    def _states(self) -> Path:
+        return self.shop.folder / "resume" / self.name
+
+    def train(self) -> dict[str, int]:
+        """Train the bank from where it stopped to its last step; the step of each member's final state."""
+        shop, bank, spec = self.shop, self.bank, self.spec
+        start = _newest_state(self._states)
+        if start:
+            bank.load(self._states / f"step-{start}")
+        else:
+            self.after_step(0)
+        shop.log.forget_after(start, [member.name for member in bank.members])
+        features = shop.features["train"]
+        order = DataOrder(len(features), spec.batch_size, self.seed)
+        evaluate_every = spec.evaluate_every or max(1, self.total_steps // 10)
+        bar = tqdm(
+            total=self.total_steps,
+            initial=start,
+            desc=self.title,
+            unit="step",
+            disable=None if shop.is_main else True,
+        )
+        with bar:
+            for step in range(start, self.total_steps):
+                if not bank.active:
+                    break
+                rows = [features[i] for i in order.batch(step)]
+                most = spec.min_parts if bank.packs else spec.parts
+                parts = cut_by_length(rows, shop.task, shop.tokenizer, most, min_parts=spec.min_parts)
+                losses = bank.train_step(parts, step)
+                done = step + 1
+                bar.update()
+                self.after_step(done)
+                if done % evaluate_every == 0 or done == self.total_steps:
+                    self._report_losses(losses, done)
+                    bar.set_postfix_str(self._evaluate(done))
+                if done % spec.resume_every == 0 and done < self.total_steps:
+                    self._save_state(done)
+        return self._final_steps()
+
+    def _report_losses(self, losses: Mapping[str, Mapping[str, float]], done: int) -> None:
+        self.shop.report(
+            Measurement(member, done, "train", f"loss_{term}", value)
+            for member, terms in losses.items()
+            for term, value in terms.items()
+        )
+
+    def _evaluate(self, done: int) -> str:
+        """Score the active members; keep those that are at their best, and stop those that get no better."""
+        shop, metric = self.shop, self.shop.task.metrics[0]
+        values = []
+        for member in self.bank.active:
+            shop.evaluate(member, done, ("dev",))
+            best, along = shop.best(member.name), shop.log.dev(member.name, metric)
+            values.append(along[-1].value if along and along[-1].step == done else float("nan"))
+            if best is None:
+                continue
+            if best.step == done and self.spec.keep == "best" and shop.is_main:
+                with replacing(self._states / "best" / member.name, overwrite=True) as beside:
+                    beside.mkdir()
+                    save_member(member, beside)
+            since = sum(m.step > best.step for m in along)
+            if self.spec.patience is not None and since >= self.spec.patience:
+                reason = f"no better {metric} on the dev split in {since} evaluations"
+                member.stopped = Stop(done, reason, failed=False)
+        shop.accelerator.wait_for_everyone()
+        return f"dev {metric} {sum(values) / max(1, len(values)):.3f}"
+
+    def _final_steps(self) -> dict[str, int]:
+        """Put every member into the state that is kept of it; the steps of these states."""
+        steps = {}
+        for member in self.bank.members:
+            steps[member.name] = self.total_steps if member.stopped is None else member.stopped.step
+            best = self.shop.best(member.name)
+            kept = self._states / "best" / member.name
+            if self.spec.keep == "best" and best is not None and kept.exists():
+                load_member(member, kept)
+                steps[member.name] = best.step
+        return steps
+
+    def _save_state(self, done: int) -> None:
+        if self.shop.is_main:
+            with replacing(self._states / f"step-{done}", overwrite=True) as beside:
+                self.bank.save(beside)
+            for older in self._states.glob("step-*"):
+                if older.name != f"step-{done}":
+                    shutil.rmtree(older)
+        self.shop.accelerator.wait_for_everyone()
+
+
+def forget_states(shop: Workshop, name: str) -> None:
+    """Remove a run's states to resume from, once what they led to is written."""
+    shop.accelerator.wait_for_everyone()
+    if shop.is_main:
+        shutil.rmtree(shop.folder / "resume" / name, ignore_errors=True)
+        with suppress(OSError):  # another run's states are still in it, or there are none
+            (shop.folder / "resume").rmdir()
+
+
+def _newest_state(states: Path) -> int:
+    """The last step whose state is there whole; 0 if there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in states.glob("step-*")), default=0)
+
+
+def mark_stopped(place: Path, stop: Stop) -> None:
+    """Write into a student's directory why there is no student in it."""
+    with replacing(place / STOPPED_FILE, overwrite=True) as beside:
+        beside.write_text(json.dumps(asdict(stop), indent=2) + "\n", encoding="utf-8")

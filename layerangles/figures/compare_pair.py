@@ -1,0 +1,319 @@
+"""Two states of students, from one layer each, beside each other and beside their difference."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from jaxtyping import Float
+
+from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.marks import (
+    ABOVE_90,
+    MATCHED_MARK,
+    NEGATIVE,
+    has_marks,
+    matched_marks,
+    note_on_marks,
+    on_cells,
+)
+from layerangles.figures.drawing.panel import (
+    PAPER_BELOW,
+    PAPER_LEFT,
+    Grid,
+    axis_number,
+    domain_of,
+    layer_axes,
+    name_axes,
+)
+from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.results.variables import QUANTITIES, Aggregation, pair_values
+
+if TYPE_CHECKING:
+    from layerangles.results.angle_result import AngleResult
+
+_SIZE = 280
+_BAR = 136  # beside a map: a colour bar with its labels
+_PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: between columns, and right of them
+_NO_COMMON_LAYERS = "the teachers have different numbers of layers: no difference"
+
+Values = Float[np.ndarray, "_layer_a _layer_b"]  # two teachers may differ in depth
+
+
+class Sight(NamedTuple):
+    """What is seen from one layer of a student at one step.
+
+    Attributes:
+        label: whose state it is.
+        data: the student's part of a result, at one step, tower and student layer; None where there is none.
+        absence: why it shows no angle.
+    """
+
+    label: str
+    data: xr.Dataset | None
+    absence: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        result: "AngleResult",
+        student: str | None = None,
+        *,
+        student_layer: int = 1,
+        step: int | None = None,
+        tower: str | None = None,
+    ) -> "Sight":
+        """What is seen from one layer of a student of a result.
+
+        Args:
+            result: what :func:`layerangles.measure_angles` returned.
+            student: its name; may be left out where there is only one.
+            student_layer: 0 is the embedding output.
+            step: the training step; the last by default.
+            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+
+        Raises:
+            InputError: no such student, layer, step or tower.
+        """
+        student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
+        result = selection.at_step(result, step)
+        data = result.dataset.sel(student=student, tower=tower)
+        selection.one_layer("student_layer", student_layer, [int(at) for at in data["student_layer"].values])
+        absence = selection.reasons_for_absence(result, data).get(student_layer, "")
+        label = f"{student}, layer {student_layer}{selection.when_and_where(result, data, tower)}".replace(" · ", ", ")
+        return cls(label, data.sel(student_layer=student_layer), absence)
+
+
+def versus(
+    first: Sight,
+    second: Sight,
+    *,
+    aggregation: Aggregation = "mean",
+    null: str | None = None,
+    title: str = "Angles between teacher layers, from two students",
+    notes: tuple[str, ...] = (),
+    theme: Theme = SCREEN,
+) -> go.Figure:
+    """Draw the angles that two students see, with one colour scale, and second minus first with one of its own.
+
+    A diamond marks the teacher layer that training matched the student layer to. Where a side has no angle, its map is
+    blank and says why, and so is the difference.
+
+    Args:
+        first: the one student.
+        second: the other.
+        aggregation: over tokens, see :func:`layerangles.results.variables.pair_values`.
+        null: show the excess over this null.
+        title: of the figure.
+        notes: for the subtitle.
+        theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
+
+    Returns:
+        The figure; of fixed size, in pixels. A click on a cell gives the pair of teacher layers as ``x`` and ``y``.
+
+    Raises:
+        InputError: see :func:`layerangles.results.variables.pair_values`.
+    """
+    values = [_values(sight, aggregation, null) for sight in (first, second)]
+    layers = max((_layers(sight) for sight in (first, second)), key=len) or [0]  # without any, one blank cell says why
+    blank = np.full((len(layers), len(layers)), np.nan)
+    same = all(value is None or value.shape == blank.shape for value in values)
+    drawn = [blank if value is None else value for value in values]
+    difference = drawn[1] - drawn[0] if same else blank
+    absence = next((f"no difference: {s.label} has no angle" for s in (first, second) if s.absence), "")
+    unit = QUANTITIES[aggregation].unit
+    what = f"excess over {null}" if null else QUANTITIES[aggregation].title
+    maps = [
+        _Map(sight.label, _layers(sight) or layers, of, _hover(sight, of, what, unit), sight.absence, _matched(sight))
+        for sight, of in zip((first, second), drawn, strict=True)
+    ]
+    hover = _hover_of_difference(drawn, difference, unit)
+    maps.append(
+        _Map(
+            "difference: second − first", layers, difference, hover, absence or ("" if same else _NO_COMMON_LAYERS), []
+        )
+    )
+
+    grid, above = _laid_out([one.label for one in maps], theme)
+    scales = _colour_axes(drawn, difference, what, unit, grid, null)
+    figure = go.Figure(layout={"template": "none"})
+    for index, one in enumerate(maps):
+        _draw(figure, one, index, grid, scales, signed=index == 2 or null is not None, theme=theme)
+    figure.update_layout(coloraxis=scales["coloraxis"], coloraxis2=scales["coloraxis2"])
+    said = [*notes, *([MATCHED_MARK] if maps[0].matched or maps[1].matched else [])]
+    if not theme.on_paper:
+        return style.frame(figure, title, said, (grid.width, grid.height), (66, _BAR, 40, 66))
+    said += note_on_marks(figure, null is not None) if scales["coloraxis"]["cmax"] != 100 else []
+    said += [f"{note} of the difference" for note in note_on_marks(figure, True, "coloraxis2")]
+    said.append("layer 0 is the embedding output")
+    bars = ["coloraxis2", "coloraxis"] if np.isfinite(difference).any() else ["coloraxis"]  # from below
+    name_axes(figure, theme, left=16)
+    margins = (PAPER_LEFT, _PAPER_RIGHT, above, PAPER_BELOW + len(bars) * style.BAR_ROW)
+    style.frame(figure, title, said, (grid.width, grid.height), margins, theme)
+    whats = {"coloraxis": f"{what} {'°' if null else unit}", "coloraxis2": f"difference {unit}"}
+    for row, name in enumerate(bars):
+        sign = (NEGATIVE if null or name == "coloraxis2" else ABOVE_90) if has_marks(figure, name) else ""
+        bar = style.bar_below(figure, scales[name]["colorbar"], whats[name], theme, row, sign=sign)
+        figure.layout[name].colorbar = bar
+    return figure
+
+
+class _Map(NamedTuple):
+    """One of the three maps: its values and hover texts ``[layer_a][layer_b]``, and why it may be blank."""
+
+    label: str
+    layers: list[int]
+    values: Values
+    hover: list[list[str]]
+    absence: str
+    matched: list[int]
+
+
+def _draw(
+    figure: go.Figure,
+    one: _Map,
+    index: int,
+    grid: Grid,
+    scales: dict[str, dict[str, Any]],
+    *,
+    signed: bool,
+    theme: Theme,
+) -> None:
+    """Draw a map into its place in the grid."""
+    number = axis_number(index)
+    axis = "coloraxis2" if index == 2 else "coloraxis"
+    for trace in _traces(one, axis, signed, scales[axis]["cmax"] == 100, grid.size, theme):
+        figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
+    x, y = layer_axes(one.layers, grid.size, theme)
+    row, column = grid.place(index)
+    x |= {"domain": grid.x_domain(column), "anchor": f"y{number}"}
+    y |= {"domain": grid.y_domain(row), "anchor": f"x{number}"}
+    if theme.on_paper and column:
+        y |= {"showticklabels": False}
+    elif not theme.on_paper and index == 2:  # its place is that of the colour bar beside the second map
+        y |= {"showticklabels": False, "title": None}
+    figure.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
+    _write_above(figure, one.label, index, grid.size, theme)
+    if one.absence:
+        lines = "<br>".join(style.wrapped(one.absence, grid.size - 24, theme.panel))
+        centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.panel, "color": style.FAINT}}
+        figure.add_annotation(text=lines, **domain_of(index), **centre)
+
+
+def _laid_out(labels: list[str], theme: Theme) -> tuple[Grid, float]:
+    """The grid, and on paper the room for labels above a map."""
+    if not theme.on_paper:
+        return Grid(1, 3, _SIZE, _BAR, 0), 0
+    n_columns = 3 if theme.fixed_width > 400 else 2
+    size = (theme.fixed_width - PAPER_LEFT - _PAPER_RIGHT - (n_columns - 1) * _PAPER_GAP) / n_columns
+    lines = [style.wrapped(label, size, theme.panel, at_hyphens=True) for label in labels]
+    above = 5 + 12.0 * max(map(len, lines))
+    return Grid(-(-3 // n_columns), n_columns, size, _PAPER_GAP, above + 16), above
+
+
+def _values(sight: Sight, aggregation: Aggregation, null: str | None) -> Values | None:
+    if sight.data is None:
+        return None
+    values = pair_values(sight.data, aggregation, null)
+    return values.transpose("layer_a", "layer_b").values.astype(np.float64)
+
+
+def _layers(sight: Sight) -> list[int]:
+    return [] if sight.data is None else [int(layer) for layer in sight.data["layer_a"].values]
+
+
+def _matched(sight: Sight) -> list[int]:
+    if sight.data is None:
+        return []
+    return [layer for layer, yes in zip(_layers(sight), sight.data["matched"].values > 0, strict=True) if yes]
+
+
+def _hover(sight: Sight, values: Values, what: str, unit: str) -> list[list[str]]:
+    """What hovering says, ``[layer_a][layer_b]``."""
+    data, name = sight.data, style.literal(sight.label)
+    if data is None:
+        return [[name for _ in row] for row in values]
+    low, high = (data[end].transpose("layer_a", "layer_b").values for end in ("ci_low", "ci_high"))
+    tokens = data["n_tokens"].transpose("layer_a", "layer_b").values
+    mean = data["angle_deg"].transpose("layer_a", "layer_b").values
+
+    def of(a: int, b: int) -> str:
+        pair = f"{name}<br>teacher layers {style.layer_name(a)} and {style.layer_name(b)}"
+        if a == b:
+            return f"{name}<br>teacher layer {style.layer_name(a)}: no angle with itself"
+        if np.isnan(values[a, b]):
+            return f"{pair}<br>no angle here"
+        interval = f", interval {low[a, b]:.1f}° to {high[a, b]:.1f}°" if np.isfinite(low[a, b]) else ""
+        return (
+            f"{pair}<br>{what} <b>{values[a, b]:.1f}{unit}</b><br>mean angle {mean[a, b]:.1f}°{interval}"
+            f"<br>{int(tokens[a, b]):,} tokens"
+        )
+
+    return [[of(a, b) for b in range(len(values))] for a in range(len(values))]
+
+
+def _hover_of_difference(values: list[Values], difference: Values, unit: str) -> list[list[str]]:
+    def of(a: int, b: int) -> str:
+        if np.isnan(difference[a, b]):
+            return "no difference here"
+        return (
+            f"teacher layers {style.layer_name(a)} and {style.layer_name(b)}"
+            f"<br>{values[1][a, b]:.1f} − {values[0][a, b]:.1f} = <b>{difference[a, b]:+.1f}{unit}</b>"
+        )
+
+    return [[of(a, b) for b in range(len(difference))] for a in range(len(difference))]
+
+
+def _colour_axes(
+    drawn: list[Values],
+    difference: Values,
+    what: str,
+    unit: str,
+    grid: Grid,
+    null: str | None,
+) -> dict[str, dict[str, Any]]:
+    """The colours of both maps, and those of the difference; their bars stand beside what they are of."""
+    largest = max((float(np.nanmax(np.abs(v))) for v in drawn if np.isfinite(v).any()), default=0.0)
+    if null:
+        shared = style.excess_axis(largest, null, grid.width, _SIZE)
+    elif unit == "°":
+        shared = style.colour_axis(style.top_of_scale(largest), grid.width, _SIZE)
+    else:
+        shared = style.colour_axis(180, grid.width, _SIZE) | {"cmin": 0, "cmax": 100, "colorscale": list(style.ACUTE)}
+    most = float(np.nanmax(np.abs(difference))) if np.isfinite(difference).any() else 0.0
+    apart = style.excess_axis(most, "", grid.width, _SIZE)
+    bars = [dict(axis["colorbar"]) for axis in (shared, apart)]  # type: ignore[call-overload]
+    small = '<br><span style="font-size:5px"> </span>'
+    bars[0]["title"] = {"text": what + small, "font": {"size": 12}}
+    bars[1]["title"] = {"text": f"difference{small}", "font": {"size": 12}}
+    bars[1]["ticksuffix"] = unit
+    if unit != "°" and not null:
+        bars[0] |= {"tickvals": None, "ticktext": None, "ticksuffix": unit}
+    for bar, column in zip(bars, (1, 2), strict=True):
+        bar |= {"x": grid.x_domain(grid.place(column)[1])[1] + 14 / grid.width, "y": 1.0, "len": _SIZE}
+    return {"coloraxis": shared | {"colorbar": bars[0]}, "coloraxis2": apart | {"colorbar": bars[1]}}
+
+
+def _traces(one: _Map, coloraxis: str, signed: bool, is_share: bool, size: float, theme: Theme) -> list[Any]:
+    cells = go.Heatmap(
+        x=one.layers,
+        y=one.layers,
+        z=one.values,
+        coloraxis=coloraxis,
+        xgap=theme.stroke(1),
+        ygap=theme.stroke(1),
+        hovertext=one.hover,
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    cell = size / max(1, len(one.layers))
+    of_cells = []
+    if np.isfinite(one.values).any():
+        of_cells = on_cells(one.values, one.layers, cell, theme, signed=signed, of_share=is_share)
+    return [cells, *of_cells, *matched_marks(one.matched, cell, theme)]
+
+
+def _write_above(figure: go.Figure, label: str, index: int, size: float, theme: Theme) -> None:
+    above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 4, "showarrow": False, "align": "left"}
+    above |= {"yshift": 1, "borderpad": 0} if theme.on_paper else {}
+    text = "<br>".join(style.wrapped(label, size, theme.panel, at_hyphens=True))
+    figure.add_annotation(text=text, **domain_of(index), **above, font={"size": theme.panel})

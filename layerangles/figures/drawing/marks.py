@@ -1,0 +1,124 @@
+"""What stands on the cells of a heat map: numbers where they fit, and marks where grey alone would mislead."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from layerangles.figures.drawing import style
+from layerangles.figures.drawing.theme import Theme
+
+MAX_LAYERS_WITH_VALUES = 8
+MATCHED_MARK = "◆ teacher layer that training matched"
+
+# Where colours of two meanings are equally light, cells of one of them are marked.
+ABOVE_90, NEGATIVE = "• above 90°", "– below 0"
+_DOUBTFUL = "doubtful in grey"
+_LEAST_MARKED = 3  # a cell of less has no room for a mark
+
+
+def doubtful(shown: Any, signed: bool) -> Any:
+    """Which cells have a colour that, in grey, another value has too: angles above 90°, or what is below 0."""
+    return shown < 0 if signed else shown > 90
+
+
+def matched_marks(matched: Sequence[int], cell: float, theme: Theme) -> list[go.Scatter]:
+    """Diamonds on the diagonal, which is blank: they hide no number."""
+    if not matched:
+        return []
+    size = min(10 if not theme.on_paper else 7, max(4, 0.6 * cell))
+    return [
+        go.Scatter(
+            x=matched,
+            y=matched,
+            mode="markers",
+            marker={"symbol": "diamond", "size": size, "color": style.INK},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    ]
+
+
+def on_cells(
+    shown: Any,
+    layers: Sequence[int],
+    cell: float,
+    theme: Theme,
+    *,
+    signed: bool,
+    large_cells: bool = True,
+    of_share: bool = False,
+) -> list[go.Scatter]:
+    """The values as text in their cells, where they fit; on paper marks on doubtful cells, where they do not.
+
+    A heat map's own text is too faint on the middle of the scale.
+
+    Args:
+        shown: the values, ``[layer_a, layer_b]``.
+        layers: the teacher layers.
+        cell: the side of a cell, pixels.
+        theme: of the figure.
+        signed: whether values have a sign, and the colours of :func:`layerangles.figures.drawing.style.excess_axis`.
+        large_cells: on a screen, whether there is room.
+        of_share: whether the values are shares in percent; 100 % has the colour of 90°.
+    """
+    rows, columns = (at.tolist() for at in np.nonzero(np.isfinite(shown)))
+    written = shown[rows, columns].tolist()
+    texts: list[str] | None
+    if theme.on_paper:
+        texts = style.values_that_fit(written, cell, theme)
+    else:
+        fits = len(layers) <= MAX_LAYERS_WITH_VALUES and large_cells
+        texts = [f"{value:+.1f}" if signed else f"{value:.1f}" for value in written] if fits else None
+    quiet = {"hoverinfo": "skip", "showlegend": False}
+    if texts is not None and (texts or not theme.on_paper):
+        as_angle = [value * 90 / 100 if of_share else value for value in written]
+        colours = ["black" if signed else style.ink_on(angle) for angle in as_angle]
+        return [
+            go.Scatter(
+                x=[layers[column] for column in columns],
+                y=[layers[row] for row in rows],
+                text=texts,
+                textfont={"size": theme.value, "color": colours},
+                mode="text",
+                **quiet,
+            )
+        ]
+    rows, columns = (at.tolist() for at in np.nonzero(doubtful(shown, signed)))
+    if not theme.on_paper or of_share or not len(rows):
+        return []
+    if cell < _LEAST_MARKED:
+        return []
+    size = max(1.5, min(5.0, (0.6 if signed else 0.35) * cell))
+    inks = ["black" if signed else style.ink_on(shown[row, column]) for row, column in zip(rows, columns, strict=True)]
+    marker = {"symbol": "line-ew-open" if signed else "circle", "size": size, "color": inks}
+    return [
+        go.Scatter(
+            x=[layers[column] for column in columns],
+            y=[layers[row] for row in rows],
+            mode="markers",
+            name=_DOUBTFUL,
+            marker=marker | ({"line": {"width": 0.75}} if signed else {}),
+            **quiet,
+        )
+    ]
+
+
+def has_marks(figure: go.Figure, coloraxis: str = "coloraxis") -> bool:
+    """Whether cells of that colour axis are marked."""
+    axes = {trace.xaxis for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis}
+    return any(trace.name == _DOUBTFUL and trace.xaxis in axes for trace in figure.data)
+
+
+def note_on_marks(figure: go.Figure, signed: bool, coloraxis: str = "coloraxis") -> list[str]:
+    """What the caption says of cells whose colour, in grey, is that of another value, too."""
+    cells = [trace for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis]
+    if not any(doubtful(np.asarray(trace.z, dtype=float), signed).any() for trace in cells):
+        return []
+    numbered = any(trace.mode == "text" for trace in figure.data if trace.type == "scatter")
+    if has_marks(figure, coloraxis):
+        return ["a dash marks cells below 0" if signed else "a dot marks cells above 90°"]
+    if numbered:
+        return []
+    return ["orange cells are below 0" if signed else "orange cells are above 90°"]

@@ -1,0 +1,383 @@
+"""Scores as rows, a point and its intervals each, with the numbers written beside them; and numbers as text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from layerangles.figures.drawing import style
+from layerangles.figures.drawing.key import Entry, Key, draw_key, key_of
+from layerangles.figures.drawing.theme import SCREEN, Theme
+
+_PLOT_WIDTH = 440
+_LABEL_WIDTH = 300  # of the labels left of the rows, at most
+_LINE, _ROW = 15, 26  # heights of a line of a label, and of a row with one line at least
+_PADDING = 14
+_GRID = "#e6e9ec"
+_THIN, _THICK = 1.5, 5
+_LEGEND_LINE = 24
+_LEAST_PLOT = 170  # on paper; where there is less, numbers give way
+_EXTRA, _EXTRA_COLOUR = "extra", "#b1bac4"
+
+
+class Look(NamedTuple):
+    """How a kind of row is drawn, and named beside it.
+
+    Attributes:
+        name: the kind.
+        colour: of its mark and its intervals.
+        mark: the symbol, as plotly calls it.
+        sign: the mark as a character of text.
+        filled: whether the mark is; otherwise it is white with a coloured outline.
+    """
+
+    name: str
+    colour: str
+    mark: str
+    sign: str
+    filled: bool = True
+
+
+class Ends(NamedTuple):
+    """The ends of an interval; NaN where there is none."""
+
+    low: float
+    high: float
+
+
+NO_INTERVAL = Ends(math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        label: what stands left of it; the parts go on lines of their own where they do not fit on one.
+        kind: which of the looks it has.
+        value: where its point is; NaN for none.
+        thick: the interval drawn thick.
+        thin: the interval drawn thin.
+        extra: a further interval, drawn faintly below the row.
+        text: the numbers, written to the right.
+        brief: the first of them, for where there is little room.
+        hover: what hovering over the point says.
+    """
+
+    label: Sequence[str]
+    kind: str
+    value: float
+    thick: Ends
+    thin: Ends
+    extra: Ends
+    text: str
+    brief: str
+    hover: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """What stands around the rows.
+
+    Attributes:
+        title: of the figure.
+        notes: of the subtitle.
+        rows: above the labels.
+        numbers: above the numbers.
+        brief: above them, where only the first is written.
+        kinds: above the names of the kinds.
+        axis: below the axis.
+        extra: what the further intervals are, for the legend.
+    """
+
+    title: str
+    notes: Sequence[str]
+    rows: str
+    numbers: str
+    brief: str
+    kinds: str
+    axis: str
+    extra: str = ""
+
+
+def decimals(values: Iterable[float]) -> int:
+    """How many decimals show the largest of these values to three digits: from two up to six.
+
+    >>> decimals([12.3, -0.4]), decimals([0.031, math.nan]), decimals([])
+    (2, 4, 2)
+    """
+    finite = [abs(value) for value in values if math.isfinite(value)]
+    largest = max(finite, default=1.0)
+    return 2 if largest >= 1 or largest == 0 else min(6, 2 - math.floor(math.log10(largest)))
+
+
+def number(value: float, places: int, *, signed: bool = False) -> str:
+    """A number as text, with a true minus sign; "–" where there is none.
+
+    >>> number(-1.234, 2), number(0.5, 3, signed=True), number(-0.001, 2), number(math.inf, 2), number(math.nan, 2)
+    ('−1.23', '+0.500', '0.00', '∞', '–')
+    """
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return ("−" if value < 0 else "+" if signed else "") + "∞"
+    rounded = round(value, places) + 0.0  # no minus before a zero
+    sign = "+" if signed and rounded > 0 else ""
+    return f"{sign}{rounded:,.{places}f}".replace("-", "−")
+
+
+def interval(ends: Ends, places: int, *, signed: bool = False) -> str:
+    """An interval as text; "–" where there is none.
+
+    >>> interval(Ends(-0.5, math.inf), 1), interval(NO_INTERVAL, 1)
+    ('[−0.5, ∞]', '–')
+    """
+    if math.isnan(ends.low) or math.isnan(ends.high):
+        return "–"
+    return f"[{number(ends.low, places, signed=signed)}, {number(ends.high, places, signed=signed)}]"
+
+
+def with_interval(value: float, ends: Ends, places: int, *, signed: bool = False) -> str:
+    """A number and its interval as text; without the latter where there is none.
+
+    >>> with_interval(1.5, Ends(1, 2), 1, signed=True), with_interval(1.5, NO_INTERVAL, 1)
+    ('+1.5 [+1.0, +2.0]', '1.5')
+    """
+    parts = [number(value, places, signed=signed), interval(ends, places, signed=signed)]
+    return " ".join(part for part in parts if part != "–") or "–"
+
+
+def percent(share: float) -> str:
+    r"""A share as a percentage, which no line break tears apart.
+
+    >>> percent(1 - 2 * 0.05), percent(0.975)
+    ('90\xa0%', '97.5\xa0%')
+    """
+    return f"{100 * share:.4g}\N{NO-BREAK SPACE}%"
+
+
+class _Widths(NamedTuple):
+    """Of the plot, of the labels left of it and the numbers right of it, in pixels; and whether these are brief."""
+
+    plot: float
+    label: float
+    numbers: float
+    brief: bool
+
+
+def draw_rows(
+    rows: Sequence[Row], looks: Mapping[str, Look], words: Words, band: float = math.nan, theme: Theme = SCREEN
+) -> go.Figure:
+    """Draw rows from top to bottom, with a line at zero and, unless it is NaN, a band of ``band`` on either side.
+
+    Row ``i`` stands at ``y = i``. Kinds are told apart by colour, by mark, and by name beside the row; on paper by a
+    key below instead of the name. Where the numbers would leave the plot too narrow there, the first stands alone.
+
+    Returns:
+        The figure; of fixed size, in pixels.
+    """
+    labels = [_label_lines(row.label, theme) for row in rows]
+    label_width = max(style.width_of(len(line), theme.text) for lines in [[words.rows], *labels] for line in lines)
+    line_height, least, padding = (_LINE, _ROW, _PADDING) if not theme.on_paper else (11, 17, 6)
+    row_height = max(least, (10 if not theme.on_paper else 4) + line_height * max(map(len, labels)))
+    widths = _widths(rows, words, label_width, theme)
+    figure = go.Figure(layout={"template": "none"})
+    for trace in _traces(rows, looks, row_height, theme):
+        figure.add_trace(trace)
+    if math.isfinite(band):
+        band_look = {"fillcolor": "#dfe7ef", "line": {"width": 0}, "layer": "below"}
+        figure.add_shape(type="rect", x0=-band, x1=band, y0=0, y1=1, yref="paper", **band_look)
+    names = [looks[row.kind].name for row in rows]
+    numbers = [row.brief if widths.brief else row.text for row in rows]
+    columns: list[tuple[float, str, list[str]]] = [(padding, words.brief if widths.brief else words.numbers, numbers)]
+    if not theme.on_paper:
+        columns.append((2 * padding + widths.numbers, words.kinds, names))
+    _columns(figure, columns, words, label_width + padding, theme)
+    figure.update_layout(xaxis=_x_axis(rows, words.axis, band, widths, theme), yaxis=_y_axis(labels, theme))
+    size = (widths.plot, row_height * len(rows) + 8)
+    if theme.on_paper:
+        key = _key(rows, looks, words, theme)
+        below = 22 + 12 * len(_axis_lines(words.axis, widths, theme)) + key.height
+        margins = (4 + label_width + padding, padding + widths.numbers + 4, 14.0, below)
+        return draw_key(style.frame(figure, words.title, words.notes, size, margins, theme), key)
+    legends = _legend(figure, words.extra)
+    kinds_width = max(style.width_of(len(text), 12) for text in [words.kinds, *names])
+    right = 2 * padding + widths.numbers + kinds_width + 20
+    margins = (16 + label_width + padding, right, 26, 60 + _LEGEND_LINE * len(legends))
+    style.frame(figure, words.title, words.notes, size, margins)
+    _place_legends(figure, legends)
+    return figure
+
+
+def _widths(rows: Sequence[Row], words: Words, label: float, theme: Theme) -> _Widths:
+    def needed(header: str, texts: Sequence[str], size: int) -> float:
+        return max(style.width_of(len(text), size) for text in [header, *texts])
+
+    whole = needed(words.numbers, [row.text for row in rows], theme.text)
+    if not theme.on_paper:
+        return _Widths(_PLOT_WIDTH, label, 7 + whole, brief=False)
+    room = theme.fixed_width - label - 20
+    if room - whole >= _LEAST_PLOT:
+        return _Widths(room - whole, label, whole, brief=False)
+    brief = needed(words.brief, [row.brief for row in rows], theme.text)
+    return _Widths(room - brief, label, brief, brief=True)
+
+
+def _key(rows: Sequence[Row], looks: Mapping[str, Look], words: Words, theme: Theme) -> Key:
+    """The kinds that occur, and the further intervals."""
+    there = {row.kind for row in rows}
+    entries = [
+        Entry(look.name, {"mode": "markers", "marker": _marker(look, theme)})
+        for kind, look in looks.items()
+        if kind in there
+    ]
+    if words.extra and any(math.isfinite(row.extra.low) for row in rows):
+        line = {"color": _EXTRA_COLOUR, "width": theme.stroke(2)}
+        entries.append(Entry(words.extra, {"mode": "lines", "line": line}))
+    return key_of(entries, theme)
+
+
+def _label_lines(parts: Sequence[str], theme: Theme) -> list[str]:
+    # In one column of a paper some two fifths of it.
+    width = _LABEL_WIDTH if theme.width is None else 0.36 * theme.width
+    whole = style.wrapped(" ".join(parts), width, theme.text)
+    if len(whole) == 1:
+        return whole
+    return [line for part in parts for line in style.wrapped(part, width, theme.text, at_hyphens=True)]
+
+
+def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float, theme: Theme) -> list[go.Scatter]:
+    """The further intervals; then for every kind that occurs, its intervals and its points."""
+    places = list(enumerate(rows))
+    lower = (9 if not theme.on_paper else 6) / row_height
+    further = [(index + lower, row.extra) for index, row in places]
+    traces = [_bars(further, _EXTRA, _EXTRA_COLOUR, theme.stroke(2))]
+    for kind, look in looks.items():
+        of_kind = [(index, row) for index, row in places if row.kind == kind]
+        if not of_kind:
+            continue
+        traces.append(_bars([(index, row.thin) for index, row in of_kind], kind, look.colour, theme.stroke(_THIN)))
+        traces.append(_bars([(index, row.thick) for index, row in of_kind], kind, look.colour, theme.stroke(_THICK)))
+        traces.append(
+            go.Scatter(
+                x=[row.value for _, row in of_kind],
+                y=[index for index, _ in of_kind],
+                mode="markers",
+                name=look.name,
+                legendgroup=kind,
+                marker=_marker(look, theme),
+                customdata=[style.literal(" ".join(row.label)) for _, row in of_kind],
+                hovertext=[row.hover for _, row in of_kind],
+                hovertemplate="%{hovertext}<extra></extra>",
+                showlegend=False,
+            )
+        )
+    return [trace for trace in traces if len(trace.x)]
+
+
+def _marker(look: Look, theme: Theme) -> dict[str, Any]:
+    inside, outline = (look.colour, "white") if look.filled else ("white", look.colour)
+    # The white outline of a filled mark keeps it apart from its bar.
+    line = {"width": theme.stroke(1 if look.filled else 2), "color": outline}
+    return {"symbol": look.mark, "size": 11 * theme.scale, "color": inside, "line": line}
+
+
+def _bars(intervals: Sequence[tuple[float, Ends]], kind: str, colour: str, width: float) -> go.Scatter:
+    """The intervals at their rows in one trace, with a gap after each."""
+    there = [(y, ends) for y, ends in intervals if math.isfinite(ends.low) and math.isfinite(ends.high)]
+    return go.Scatter(
+        x=[x for _, ends in there for x in (ends.low, ends.high, None)],
+        y=[place for y, _ in there for place in (y, y, None)],
+        mode="lines",
+        line={"color": colour, "width": width},
+        legendgroup=kind,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _columns(
+    figure: go.Figure,
+    columns: Sequence[tuple[float, str, Sequence[str]]],
+    words: Words,
+    left_px: float,
+    theme: Theme,
+) -> None:
+    """Write columns (how far from the plot, header, texts) to its right, and above the labels what the rows are."""
+    right = {"x": 1, "xref": "paper", "xanchor": "left", "align": "left", "showarrow": False}
+    above = {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 4, "font": {"size": 12, "color": style.FAINT}}
+    if theme.on_paper:
+        right |= {"borderpad": 0}
+        above |= {"yshift": 0, "font": {"size": theme.text}}
+    for shift, header, texts in columns:
+        figure.add_annotation(text=style.literal(header), xshift=shift, **right, **above)
+        for index, text in enumerate(texts):
+            figure.add_annotation(text=style.literal(text), y=index, yref="y", xshift=shift, **right)
+    left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left_px, "showarrow": False}
+    figure.add_annotation(text=style.literal(words.rows), **left, **above)
+
+
+def _axis_lines(title: str, widths: _Widths, theme: Theme) -> list[str]:
+    around = 60 if not theme.on_paper else 2 * min(widths.label, widths.numbers)
+    return style.wrapped(title, widths.plot + around, theme.text)
+
+
+def _x_axis(rows: Sequence[Row], title: str, band: float, widths: _Widths, theme: Theme) -> dict[str, Any]:
+    shown = [0.0, -band, band, *(x for row in rows for x in (row.value, *row.thick, *row.thin, *row.extra))]
+    finite = np.array([x for x in shown if math.isfinite(x)])
+    low, high = float(finite.min()), float(finite.max())
+    padding = 0.04 * (high - low) or 1.0
+    lines = _axis_lines(title, widths, theme)
+    on_paper = {"tickfont": {"size": theme.tick}, "nticks": max(5, int(widths.plot / 38)), "linewidth": 0.75}
+    on_paper |= {
+        "zerolinewidth": 0.9,
+        "title": {"text": "<br>".join(lines), "standoff": 4, "font": {"size": theme.text}},
+    }
+    return {
+        "range": [low - padding, high + padding],
+        "title": {"text": "<br>".join(lines), "standoff": 8, "font": {"size": 12, "color": style.FAINT}},
+        "gridcolor": _GRID,
+        "zeroline": True,
+        "zerolinecolor": "#57606a",
+        "zerolinewidth": 1.5,
+        "showline": True,
+        "linecolor": "#c9ced4",
+        "tickfont": {"size": 11},
+        "nticks": 7,
+        **(on_paper if theme.on_paper else {}),
+    }
+
+
+def _y_axis(labels: Sequence[Sequence[str]], theme: Theme) -> dict[str, Any]:
+    return {
+        "range": [len(labels) - 0.5, -0.5],
+        "tickvals": list(range(len(labels))),
+        "ticktext": ["<br>".join(lines) for lines in labels],
+        "tickfont": {"size": theme.text},
+        "ticks": "",
+        "ticklabelstandoff": 6 if not theme.on_paper else 3,
+        "gridcolor": _GRID,
+        "zeroline": False,
+        "showline": False,
+    }
+
+
+def _legend(figure: go.Figure, extra: str) -> list[list[go.Scatter]]:
+    """The traces to name in a legend, line by line: the kinds where there are several, and the further intervals."""
+    kinds = [trace for trace in figure.data if trace.mode == "markers"]
+    further = [trace.update(name=style.literal(extra)) for trace in figure.data if trace.legendgroup == _EXTRA]
+    return [line for line in (kinds if len(kinds) > 1 else [], further) if line]
+
+
+def _place_legends(figure: go.Figure, lines: Sequence[Sequence[go.Scatter]]) -> None:
+    """A legend of its own for every line, from the lower edge upwards; plotly would stack what it finds too wide."""
+    common = {"orientation": "h", "xref": "container", "yref": "container", "xanchor": "left", "yanchor": "bottom"}
+    for number_from_below, line in enumerate(reversed(lines)):
+        name = "legend" if number_from_below == 0 else f"legend{number_from_below + 1}"
+        for trace in line:
+            trace.update(legend=name, showlegend=True)
+        place = {"x": 16 / figure.layout.width, "y": (8 + _LEGEND_LINE * number_from_below) / figure.layout.height}
+        figure.update_layout({name: common | place | {"font": {"size": 12}}, "showlegend": True})

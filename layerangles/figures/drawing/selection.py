@@ -1,0 +1,117 @@
+"""Which part of a result a figure is of, and why some of it may be missing."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from layerangles.errors import InputError
+
+if TYPE_CHECKING:
+    from layerangles.results.angle_result import AngleResult
+
+NO_DIRECTION = "the student's state is the teacher's here: no direction"
+
+
+def at_step(result: "AngleResult", step: int | None) -> "AngleResult":
+    """The result at one training step, the last by default.
+
+    Raises:
+        InputError: that step was not measured, or no steps were.
+    """
+    if step is not None and not result.steps:
+        raise InputError(
+            f"step is {step}, but this result has no step axis. Leave step out, or measure with steps=True."
+        )
+    return result.at_step(step)
+
+
+def one_tower(result: "AngleResult", tower: str | None) -> str:
+    """The name of the tower to show; without a name, the only one there is.
+
+    Raises:
+        InputError: no such tower, or more than one to choose from.
+    """
+    return one_of("tower", tower, [str(name) for name in result.dataset["tower"].values])
+
+
+def one_student(result: "AngleResult", student: str | None) -> str:
+    """The name of the student to show; without a name, the only one there is.
+
+    Raises:
+        InputError: no such student, or more than one to choose from.
+    """
+    return one_of("student", student, result.students)
+
+
+def one_of(what: str, name: str | None, allowed: Sequence[str]) -> str:
+    """``name`` if it is allowed, the only one allowed if there is no name.
+
+    Raises:
+        InputError: anything else.
+    """
+    listed = ", ".join(map(repr, allowed))
+    if name is None:
+        if len(allowed) != 1:
+            raise InputError(f"this result has {len(allowed)} {what}s; name one with {what}=…: {listed}.")
+        return allowed[0]
+    if name not in allowed:
+        raise InputError(f"the {what} {name!r} is not in this result; allowed are {listed}.")
+    return name
+
+
+def one_layer(what: str, layer: int, allowed: Sequence[int]) -> int:
+    """``layer`` if it is one of ``allowed`` (0 is the embedding output).
+
+    Raises:
+        InputError: it is not.
+    """
+    if layer not in allowed:
+        raise InputError(f"{what} is {layer}; allowed are {', '.join(map(str, allowed))} (0 is the embedding output).")
+    return int(layer)
+
+
+def reasons_for_absence(result: "AngleResult", data: xr.Dataset) -> dict[int, str]:
+    """Why a student's layer shows no angle, for every layer that shows none.
+
+    ``data`` is the student's part of ``result`` (at one step). A result holds as many layers for every student as
+    the deepest one has, so beyond a student's last known layer nothing tells a missing map from a missing layer.
+    """
+    square = ["layer_a", "layer_b"]
+    measured = (data["n_tokens"] > 0).any(square).values
+    degenerate = (data["n_degenerate"] > 0).any(square).values
+    known = np.flatnonzero(measured | degenerate | (data["matched"] > 0).any("layer_a").values)
+    last_known = known[-1] if known.size else -1
+    reasons: dict[int, str] = {}
+    for index, layer in enumerate(data["student_layer"].values):
+        if measured[index]:
+            continue
+        if degenerate[index]:
+            reasons[int(layer)] = NO_DIRECTION
+        elif not (measured.any() or degenerate.any()) and "step" in data.coords:
+            reasons[int(layer)] = "not measured at this step"
+        elif index > last_known and len(result.students) > 1:
+            reasons[int(layer)] = "no map or no such layer, not measured"
+        else:
+            reasons[int(layer)] = "no map, not measured"
+    return reasons
+
+
+def known_layers(result: "AngleResult", data: xr.Dataset) -> list[int]:
+    """The student layers worth a panel: all, but for those beyond the last that this student is known to have.
+
+    ``data`` is the student's part of ``result``.
+    """
+    reasons = reasons_for_absence(result, data)
+    layers = [int(layer) for layer in data["student_layer"].values]
+    while len(layers) > 1 and "no such layer" in reasons.get(layers[-1], ""):
+        layers.pop()
+    return layers
+
+
+def when_and_where(result: "AngleResult", data: xr.Dataset, tower: str) -> str:
+    """The part of a subtitle that says which tower, and which step where there is a choice; ``data`` at one step."""
+    step = f" · step {int(data['step']):,}" if "step" in data.coords else ""
+    towers = f" · {tower}" if result.dataset.sizes["tower"] > 1 else ""
+    return step + towers

@@ -1,0 +1,11 @@
+"""Pure functions of tensors: angles, nulls, preprocessing, maps, gradients, and alternative measures."""
+
+from layerangles.geometry.angles import (
+    angle_deg,
+    common_mode_ratio,
+    mean_pairwise_distances,
+    vertex_angles_deg,
+    vertex_cosines,
+)
+
+__all__ = ["angle_deg", "common_mode_ratio", "mean_pairwise_distances", "vertex_angles_deg", "vertex_cosines"]

@@ -1,0 +1,1 @@
+"""Measurements: models and texts, or arrays of states, become an AngleResult."""

@@ -1,0 +1,165 @@
+"""Single tokens: the angle at every token of some texts, and the texts in which the extreme ones stand."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from layerangles.errors import InputError
+from layerangles.geometry.angles import vertex_angles_deg
+from layerangles.geometry.preprocessing import Preprocessing
+from layerangles.measurement import passes
+from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint
+from layerangles.models.states import Tower
+from layerangles.models.student_tower import Lens, Space
+from layerangles.models.texts import Batch, EncodedTexts, Text
+
+_STATES_KEPT = 8  # students whose states stay in memory
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token as it stands in its text; ``angle_deg`` is NaN where there is no direction, or it does not count."""
+
+    text: str
+    angle_deg: float
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A text with the angle at each of its tokens, and which of them it is shown for."""
+
+    pieces: list[Piece]
+    extreme: int
+
+
+@dataclass(frozen=True)
+class TokenAngles:
+    """The angle at every counted token.
+
+    Attributes:
+        angle_deg: degrees, 0 to 180; NaN where the student's state is the teacher's.
+        example: the number of each token's example, in the order of :class:`EncodedTexts.batches`.
+        place: each token's position in its example.
+        ids: the token ids of every example.
+    """
+
+    angle_deg: Float[Tensor, " token"]
+    example: Int[Tensor, " token"]
+    place: Int[Tensor, " token"]
+    ids: dict[int, list[int]]
+
+    def extremes(self, n: int, *, largest: bool) -> list[tuple[int, int]]:
+        """``(example, place)`` of the smallest or largest angles, no example twice, the most extreme first."""
+        order = self.angle_deg.nan_to_num(-torch.inf if largest else torch.inf).argsort(descending=largest)
+        found: dict[int, int] = {}
+        for token in order.tolist():
+            if len(found) == n or bool(self.angle_deg[token].isnan()):
+                break
+            found.setdefault(int(self.example[token]), int(self.place[token]))
+        return list(found.items())
+
+
+class TokenReader:
+    """Reads texts with a teacher and its students; the teacher reads them once. Not to be used by two threads at once.
+
+    Args:
+        teacher: the teacher.
+        texts: a few texts: all their states are kept in memory.
+        max_length: tokens after which a text is cut.
+        device: as for :func:`layerangles.measure_angles`.
+    """
+
+    def __init__(
+        self, teacher: ModelCheckpoint, texts: Sequence[Text], *, max_length: int = 128, device: str = "auto"
+    ) -> None:
+        from layerangles.measurement.angles import device_of
+
+        self._teacher = teacher
+        self._tokenizer = teacher.load_tokenizer()
+        self._encoded = EncodedTexts.from_texts(texts, self._tokenizer, max_length=max_length, config=teacher.config)
+        self._settings = passes.Settings.plain(device_of(device))
+        self._students: OrderedDict[str, list[passes.States]] = OrderedDict()
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        return list(self._settings.batches(self._encoded))
+
+    @cached_property
+    def _targets(self) -> list[passes.States]:
+        return self._states(self._teacher)
+
+    def _states(self, checkpoint: ModelCheckpoint) -> list[passes.States]:
+        model = passes.load(checkpoint, self._settings.device)
+        with torch.inference_mode():
+            return [passes.states_of(model, batch, self._settings) for batch in self._batches]
+
+    def _of_student(self, student: StudentCheckpoint) -> list[passes.States]:
+        key = f"{student.path} {student.weights_sha256}"
+        if key not in self._students:
+            self._students[key] = self._states(student)
+            while len(self._students) > _STATES_KEPT:
+                self._students.popitem(last=False)
+        self._students.move_to_end(key)
+        return self._students[key]
+
+    def angles(
+        self, student: StudentCheckpoint, tower: Tower, layer: int, pair: tuple[int, int], space: Space = "teacher"
+    ) -> TokenAngles:
+        """The angle between a pair of teacher layers, seen from a student's layer, at every token.
+
+        Raises:
+            InputError: gradient space, where a token has no angle of its own; or a layer without a map.
+        """
+        if space == "gradient":
+            raise InputError("in gradient space there are no angles of single tokens. Choose teacher or pull.")
+        lens = Lens.of(student, self._teacher, tower)
+        if layer not in lens.layers:
+            raise InputError(f"layer {layer} of {student.name} has no map, so that no angle is seen from it.")
+        row = list(lens.layers).index(layer)
+        raw = Preprocessing.of("raw")
+        angles, examples, places, ids = [], [], [], {}
+        for batch, targets, states in zip(self._batches, self._targets, self._of_student(student), strict=True):
+            views = lens.views(space, targets[tower], lens.vertex(states[tower]), None, raw)
+            view = next(v for v in views if v.rows.start <= row < v.rows.stop)
+            vertex = view.vertex[row - view.rows.start : row - view.rows.start + 1]
+            angles.append(vertex_angles_deg(view.teacher[list(pair)], vertex)[0, 0, 1].cpu())
+            at = batch.counted[tower].nonzero().cpu()
+            examples.append(batch.numbers[at[:, 0]].cpu())
+            places.append(at[:, 1])
+            name = "decoder_input_ids" if tower == "decoder" and "decoder_input_ids" in batch.inputs else "input_ids"
+            for number, of, mask in zip(
+                batch.numbers.tolist(), batch.inputs[name].tolist(), batch.counted[tower].tolist(), strict=True
+            ):
+                last = max((i for i, yes in enumerate(mask) if yes), default=-1)
+                ids[number] = of[: last + 1]
+        return TokenAngles(torch.cat(angles), torch.cat(examples), torch.cat(places), ids)
+
+    def sentences(self, angles: TokenAngles, n: int, *, largest: bool) -> list[Sentence]:
+        """The texts of the most extreme tokens, with all their angles."""
+        return [self._sentence(angles, *of) for of in angles.extremes(n, largest=largest)]
+
+    def _sentence(self, angles: TokenAngles, example: int, place: int) -> Sentence:
+        mine = angles.example == example
+        at = dict(zip(angles.place[mine].tolist(), angles.angle_deg[mine].tolist(), strict=True))
+        texts = self._pieces(angles.ids[example])
+        return Sentence([Piece(text, at.get(i, torch.nan)) for i, text in enumerate(texts)], place)
+
+    def _pieces(self, ids: list[int]) -> list[str]:
+        """What each token adds to the text: a tokenizer of any kind knows how to write what comes before it.
+
+        Of tokens that make up one character together, the last adds it, and the others nothing.
+        """
+        begun = [
+            str(self._tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False)) for n in range(1, len(ids) + 1)
+        ]
+        whole, ends = begun[-1] if begun else "", [0]
+        for text in begun:
+            alike = next((i for i, (a, b) in enumerate(zip(text, whole, strict=False)) if a != b), len(text))
+            ends.append(max(ends[-1], alike))
+        return [whole[start:end] for start, end in pairwise(ends)]

@@ -1,0 +1,1 @@
+"""Transformers models: their texts, hidden states, checkpoints and towers."""

@@ -1,0 +1,399 @@
+"""What a student directory holds: write it, open it, check it. And where the weights of any model lie."""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from layerangles.errors import InputError
+from layerangles.files import refuse_existing
+from layerangles.geometry import maps
+from layerangles.models.states import Tower, n_layers, width
+from layerangles.models.weights import check_weights, weights_sha256
+
+MATCHING_FILE = "matching.json"
+SCHEMA_VERSION = 1
+
+MapKind = Literal["identity", "learned", "frozen", "orthogonal", "pca"]
+LayerPair = tuple[int, int]
+
+
+class TeacherReference(BaseModel):
+    """Which teacher a student was trained against. A relative path starts at the student's directory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    revision: str | None = None
+    weights_sha256: str
+
+
+class TowerMatching(BaseModel):
+    """The pairs ``(student_layer, teacher_layer)`` of one tower; layer 0 is the embedding output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    pairs: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
+    map: MapKind
+
+
+class Matching(BaseModel):
+    """The content of ``matching.json``: how a student was matched to its teacher.
+
+    Attributes:
+        targets: what the student's states were drawn to, if it was a control and not the teacher's own states.
+        changing: by tower, what a map that changed during training did until this step: its draws, its weights. The
+            pairs of ``towers`` are then those of the last step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_version: Literal[1] = 1
+    teacher: TeacherReference
+    strategy: dict[str, Any]
+    seed: int
+    mapping_seed: int | None = None
+    step: int
+    best: dict[str, Any] | None = None
+    towers: dict[str, TowerMatching]
+    init: dict[str, Any]
+    loss: dict[str, Any]
+    targets: str = "teacher"
+    changing: dict[str, dict[str, Any]] | None = None
+
+    @field_validator("strategy")
+    @classmethod
+    def _has_a_kind(cls, strategy: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(strategy.get("kind"), str):
+            raise ValueError('a strategy needs a "kind", such as {"kind": "forward"}')
+        return strategy
+
+
+@dataclass(frozen=True)
+class ModelCheckpoint:
+    """A transformers model on the local disk, with safetensors weights."""
+
+    path: Path
+    trust_remote_code: bool = False
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """The model's configuration."""
+        return load_config(str(self.path), trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """One hash over the bytes of all weight files."""
+        return weights_sha256(self.path)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer saved beside the model."""
+        return load_tokenizer(self.path, trust_remote_code=self.trust_remote_code)
+
+    def load_model(self) -> PreTrainedModel:
+        """The model without its task head, in float32 and evaluation mode.
+
+        Raises:
+            InputError: the weights of a block are missing from the file.
+        """
+        check_weights(self.path)
+        with quiet_transformers():
+            model, info = AutoModel.from_pretrained(
+                self.path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=self.trust_remote_code,
+                output_loading_info=True,
+            )
+        # Marian's positions are sines, computed and not saved.
+        fixed = {f"{name}.weight" for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__}
+        missing = sorted(key for key in info["missing_keys"] - fixed if "pooler" not in key)
+        if missing:
+            raise InputError(
+                f"{self.path}: {len(missing)} weights of {type(model).__name__} are missing, {missing[0]} among them. "
+                "The file does not fit its config.json; save the model again."
+            )
+        return model.eval()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class StudentCheckpoint(ModelCheckpoint):
+    """A student directory: a model, how it was matched, and its maps.
+
+    ``matching`` is None for a model that was never matched to a teacher.
+    """
+
+    name: str = "student"
+    matching: Matching | None = None
+
+    @property
+    def step(self) -> int:
+        """The training step of this checkpoint; 0 where it is not known."""
+        return self.matching.step if self.matching else 0
+
+    def load_maps(self) -> maps.MatchingMaps:
+        """The stored maps; empty where there are none."""
+        file = self.path / maps.FILE_NAME
+        return maps.MatchingMaps.load(file) if file.exists() else maps.MatchingMaps()
+
+    def open_teacher(self) -> ModelCheckpoint:
+        """The teacher named in ``matching.json``, with its weights checked against the hash there.
+
+        Raises:
+            InputError: it is not there, or its weights are not those that the student was trained against.
+        """
+        if self.matching is None:
+            raise InputError(f"{self.path} does not know its teacher. Name it explicitly (--teacher).")
+        reference = self.matching.teacher
+        beside = (self.path / reference.path).resolve()
+        found = beside if beside.is_dir() else resolve(reference.path, revision=reference.revision)
+        teacher = ModelCheckpoint(found, self.trust_remote_code)
+        if teacher.weights_sha256 != reference.weights_sha256:
+            raise InputError(
+                f"the teacher's weights changed since {self.name} was trained: {found} has the hash "
+                f"{teacher.weights_sha256[:12]}…, {MATCHING_FILE} has {reference.weights_sha256[:12]}…. Restore the "
+                "teacher, train the student anew, or name another teacher explicitly (--teacher and --student)."
+            )
+        return teacher
+
+    def checkpoints(self) -> list["StudentCheckpoint"]:
+        """The checkpoints along training, by step, this final state last."""
+        along = [open_student(path, self.trust_remote_code, name=self.name) for path in self._checkpoint_paths()]
+        return [*sorted((c for c in along if c.step < self.step), key=lambda c: c.step), self]
+
+    def _checkpoint_paths(self) -> Iterable[Path]:
+        return (file.parent for file in self.path.glob(f"checkpoints/step-*/{MATCHING_FILE}"))
+
+
+def write_student(
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    matching: Matching,
+    stored_maps: maps.MatchingMaps,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a student directory, which ``from_pretrained`` of transformers reads too.
+
+    Checkpoints along training may stand in the directory already, and stay. ``matching.json`` is what makes it a
+    student's directory, and comes last: no directory that has one is half-written.
+
+    Raises:
+        InputError: there is a student already, and ``overwrite`` is false.
+    """
+    refuse_existing(path / MATCHING_FILE, overwrite=overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path) as folder:
+        beside = Path(folder)
+        with quiet_transformers():
+            model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        if stored_maps.by_layer:
+            stored_maps.save(beside / maps.FILE_NAME)
+        (beside / "README.md").write_text(_model_card(path.name, matching), encoding="utf-8")
+        (path / MATCHING_FILE).unlink(missing_ok=True)
+        (path / maps.FILE_NAME).unlink(missing_ok=True)
+        for file in beside.iterdir():
+            file.replace(path / file.name)
+        matching_file = beside / MATCHING_FILE
+        matching_file.write_text(matching.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        matching_file.replace(path / MATCHING_FILE)
+
+
+def open_student(path: str | Path, trust_remote_code: bool = False, *, name: str | None = None) -> StudentCheckpoint:
+    """Open a student directory and check everything that can be checked without reading its weights.
+
+    Args:
+        path: the directory.
+        trust_remote_code: whether code that comes with a model may run.
+        name: the student's name; by default the directory's, or that of the student a checkpoint belongs to.
+
+    Raises:
+        InputError: no such directory, no ``matching.json`` in it or a wrong one, or weights cut short.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a directory. Give a student directory, such as STUDY/students/forward-seed0.")
+    file = path / MATCHING_FILE
+    if not file.exists():
+        raise InputError(
+            f"{path} holds no {MATCHING_FILE}, so it is not a student directory and does not know its teacher. "
+            "Give a directory written by `layerangles train`, or name both models with --teacher and --student."
+        )
+    try:
+        matching = Matching.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise InputError(f"{file} is not valid: {problems}. Schema version {SCHEMA_VERSION} is understood.") from error
+    check_weights(path)
+    is_checkpoint = path.resolve().parent.name == "checkpoints"
+    default_name = path.resolve().parents[1].name if is_checkpoint else path.resolve().name
+    return StudentCheckpoint(path, trust_remote_code, name or default_name, matching)
+
+
+def resolve(model: str, *, revision: str | None = None) -> Path:
+    """The local directory of a model: the directory itself, or the hub's snapshot, fetched if need be.
+
+    Raises:
+        InputError: neither a directory nor a name that the hub (or its local cache, when offline) knows.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f'the model "{model}" is neither a directory here nor to be had from the hub ({reason}). '
+            "Check the spelling, go online, or give the path of a local copy."
+        ) from error
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of which token has which id, and of which tokens are special."""
+    content = [sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.all_special_ids))]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def check_same_tokenizer(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise an :class:`InputError` unless both give every token the same id."""
+    ours, theirs = teacher.get_vocab(), student.get_vocab()
+    if ours == theirs:
+        return
+    differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    token = differing[0]
+    raise InputError(
+        f"the tokenizer of {name} differs from its teacher's in {len(differing)} tokens: {token!r} is "
+        f"{theirs.get(token, 'absent')} in the student and {ours.get(token, 'absent')} in the teacher. States can "
+        "be compared only on the same tokens; choose a student with the teacher's tokenizer."
+    )
+
+
+def check_matching(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> tuple[LayerPair, ...]:
+    """The pairs that training matched in a tower; none where it matched them to another teacher than this one.
+
+    Raises:
+        InputError: pairs or stored maps that do not fit the two models, or a map that is not there.
+    """
+    stored = student.load_maps().by_layer
+    shape = (width(teacher.config), width(student.config))
+    problems = [
+        f"the map of layer {layer} has the shape {tuple(m.weight.shape)}, the models need {shape}"
+        for (of, layer), m in sorted(stored.items())
+        if of == tower and m.weight.shape != shape
+    ]
+    matching = student.matching
+    pairs: tuple[LayerPair, ...] = ()
+    if matching is not None and tower in matching.towers:
+        if matching.teacher.weights_sha256 == teacher.weights_sha256:
+            pairs = matching.towers[tower].pairs
+        last = (n_layers(student.config, tower), n_layers(teacher.config, tower))
+        problems += [
+            f"the pair {pair} names a layer that is not there: the last ones are {last}"
+            for pair in pairs
+            if pair[0] > last[0] or pair[1] > last[1]
+        ]
+        if matching.towers[tower].map != "identity":
+            without = sorted({layer for layer, _ in matching.towers[tower].pairs if (tower, layer) not in stored})
+            problems += [f"{maps.FILE_NAME} has no map for the matched layer {layer}" for layer in without]
+    if problems:
+        raise InputError(f"{student.path} does not fit {teacher.path}: {'; '.join(problems)}. Train the student anew.")
+    return pairs
+
+
+def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
+    """A model's configuration, without its weights.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        with quiet_transformers():
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                model, revision=revision, trust_remote_code=trust_remote_code
+            )
+            return config
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f'no model configuration at "{model}" ({reason}). Give the directory or the hub name of a model.'
+        ) from error
+
+
+def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path} holds no tokenizer that can be read ({reason}). Save one beside the model."
+        ) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from reporting heads that are left out on purpose, and from drawing progress bars."""
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _model_card(name: str, matching: Matching) -> str:
+    pairs = "\n".join(
+        f"- {tower}: {', '.join(f'{s} → {t}' for s, t in tower_matching.pairs) or 'no layer is matched'} "
+        f"(maps: {tower_matching.map})"
+        for tower, tower_matching in matching.towers.items()
+    )
+    return f"""---
+library_name: transformers
+tags: [knowledge-distillation, layerangles]
+---
+# {name}
+
+A student distilled with intermediate-layer matching, written by layerangles.
+
+- strategy: `{json.dumps(matching.strategy)}`
+- seed {matching.seed}, step {matching.step}
+- teacher: `{matching.teacher.path}` (weights {matching.teacher.weights_sha256[:12]}…)
+- initialisation: `{json.dumps(matching.init)}`
+- loss: `{json.dumps(matching.loss)}`
+
+Matched layers, student → teacher (0 is the embedding output, 1 the first block):
+{pairs}
+
+Load it with `transformers.AutoModelForSequenceClassification.from_pretrained`; measure its angles with
+`layerangles angles`. Method: Yu, Wen and Mou, *Revisiting Intermediate-Layer Matching in Knowledge Distillation*,
+Findings of IJCNLP-AACL 2025.
+"""

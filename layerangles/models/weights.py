@@ -1,0 +1,41 @@
+"""The weight files of a model: safetensors only, whole, and known by their hash."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from layerangles.errors import InputError
+from layerangles.files import sha256_of_file
+from layerangles.geometry import maps
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a model, in the order of their names, without the matching maps.
+
+    Raises:
+        InputError: there are none.
+    """
+    files = sorted(file for file in path.glob("*.safetensors") if file.name != maps.FILE_NAME)
+    if not files:
+        pickled = sorted(file.name for file in path.glob("*.bin"))
+        hint = f" It has {pickled[0]}; convert it, since pickled weights are not read." if pickled else ""
+        raise InputError(f"{path} holds no weights (*.safetensors).{hint}")
+    return files
+
+
+def check_weights(path: Path) -> None:
+    """Raise an :class:`InputError` unless every weight file of a model is whole. Reads only their headers."""
+    for file in weight_files(path):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{file} is damaged or cut short ({error}). Copy it again, or train anew.") from error
+
+
+def weights_sha256(path: Path) -> str:
+    """One SHA-256 for a model's weights: the file's own, or for several files that of their list."""
+    hashes = [(file.name, sha256_of_file(file)) for file in weight_files(path)]
+    return hashes[0][1] if len(hashes) == 1 else hashlib.sha256(json.dumps(hashes).encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Measured angles as sections of a page: heat maps, excess over a null, and the course of training."""
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from layerangles import figures
+from layerangles.figures.drawing.rows import Ends, with_interval
+from layerangles.report.html_page import Part, Section, Subheading
+from layerangles.results.angle_result import AngleResult
+from layerangles.results.variables import NULL_MEANINGS
+
+# Of students, beyond which a comparison is too long to be looked at.
+_MOST_STUDENTS = 12
+# Of all heat maps with their hover texts, in characters: with plotly.js (5 million) a page stays below 12 MB.
+_MOST_CHARACTERS = 5_000_000
+
+_MEANS = {
+    "student_angle_deg": ("mean angle °", "student_ci_low", "student_ci_high"),
+    "student_excess_deg": ("excess over {null} °", "student_excess_low", "student_excess_high"),
+    "student_common_mode_ratio": ("ρ", "student_common_mode_low", "student_common_mode_high"),
+}
+_WHAT = (
+    "The angle between two teacher layers, seen from a layer of the student, says what a pull towards one has in "
+    "common with a pull towards the other. An acute angle alone says little: independent layers of equal norm make 60°."
+)
+
+
+def angle_sections(results: Sequence[AngleResult]) -> list[Section]:
+    """A section a result and tower; hover texts give way where all of them would make the page too large."""
+    sections = [
+        _section(result, tower, f" ({number} of {len(results)})" if len(results) > 1 else "")
+        for number, result in enumerate(results, start=1)
+        for tower in map(str, result.dataset["tower"].values)
+    ]
+    maps = [
+        part
+        for section in sections
+        for part in section.more
+        if isinstance(part, go.Figure) and any(trace.type == "heatmap" for trace in part.data)
+    ]
+    if sum(len(figure.to_json()) for figure in maps) > _MOST_CHARACTERS:
+        for figure in maps:
+            figure.update_traces(
+                hovertext=None,
+                hovertemplate="teacher layers %{y} and %{x}: %{z:.1f}°<extra></extra>",
+                selector={"type": "heatmap"},
+            )
+    return sections
+
+
+def _section(result: AngleResult, tower: str, which: str) -> Section:
+    final, null = result.at_step(), _null(result)
+    drawn, limit = _drawn(result)
+    means = [name for name in _MEANS if name in result.dataset and (null or "excess" not in name)]
+    said = [f"{_WHAT}{limit}"]
+    more: list[Part] = []
+    if means:
+        level = f"{100 * float(result.dataset.attrs.get('confidence', 0.95)):g} %"
+        step = f" at step {result.steps[-1]:,}" if result.steps else ""
+        more.append(Subheading(f"Every student{step}"))
+        more.append(
+            f"Means over tokens, pairs of teacher layers and student layers, with {level} intervals clustered by "
+            f"example.{_about(null)} ρ is the student's squared distance from the teacher's mean layer over the spread "
+            "of the layers around it: where it is large, every angle is acute."
+        )
+        more.append(_table(final, tower, null, means))
+    more += [Subheading("Angles"), _map(drawn, tower, None)]
+    if null is not None:
+        more += [Subheading(f"Excess over {null}"), f"The angle minus {null}'s, in degrees.", _map(drawn, tower, null)]
+    if result.steps and means:
+        trajectory = figures.trajectory(drawn, tower=tower, null=null or "N1")
+        more += [Subheading("Over training"), "What training does shows in the excess, not in the angle.", trajectory]
+    towers = result.dataset.sizes["tower"]
+    heading = f"Angles between teacher layers{f', {tower}' if towers > 1 else ''}{which}"
+    return Section(heading, said, more=more)
+
+
+def _null(result: AngleResult) -> str | None:
+    """The null to show the excess over: another token's state if it was measured, else the first."""
+    return "N1" if "N1" in result.nulls else next(iter(result.nulls), None)
+
+
+def _about(null: str | None) -> str:
+    return (
+        f" {null} is {NULL_MEANINGS.get(null, 'a null')}; what student and teacher share shows in the excess over it."
+        if null
+        else ""
+    )
+
+
+def _drawn(result: AngleResult) -> tuple[AngleResult, str]:
+    """The students to draw, and a sentence on those that are not."""
+    names = result.students
+    if len(names) <= _MOST_STUDENTS:
+        return result, ""
+    seeds = {name: int(found[1]) for name in names if (found := re.search(r"-seed(\d+)$", name))}
+    first = min(seeds.values(), default=None)
+    of_one = [name for name in names if first is not None and seeds.get(name) == first]
+    chosen = (of_one or names)[:_MOST_STUDENTS]
+    which = f"those of seed {first}" if of_one else "the first"
+    limit = f" Of {len(names)} students, {len(chosen)} are drawn: {which}."
+    return AngleResult(result.dataset.sel(student=chosen)), limit
+
+
+def _map(result: AngleResult, tower: str, null: str | None) -> go.Figure:
+    draw = figures.heatmap if len(result.students) == 1 else figures.comparison
+    return draw(result, tower=tower, null=null)
+
+
+def _table(result: AngleResult, tower: str, null: str | None, means: Sequence[str]) -> pd.DataFrame:
+    data = result.dataset.sel(tower=tower)
+    data = data if null is None else data.sel(null=null)
+    rows = []
+    for student in result.students:
+        of = data.sel(student=student)
+        row: dict[str, object] = {"student": student}
+        for name in means:
+            title, low, high = _MEANS[name]
+            ends = Ends(float(of[low]), float(of[high]))
+            row[title.format(null=null)] = with_interval(float(of[name]), ends, 2, signed="excess" in name)
+        rows.append(row)
+    return pd.DataFrame(rows)

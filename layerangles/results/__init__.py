@@ -1,0 +1,1 @@
+"""Labelled results, and the table of everything that is measured."""

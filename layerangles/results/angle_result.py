@@ -1,0 +1,363 @@
+"""AngleResult: labelled arrays with their provenance; save, load, join, summarise."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from layerangles.errors import InputError
+from layerangles.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SCHEMA_VERSION = 2
+
+# Results that differ in one of these were not measured in the same way on the same thing.
+_MUST_AGREE = (
+    "schema_version",
+    "space",
+    "convention",
+    "preprocessing",
+    "maps",
+    "aggregation",
+    "final_norm",
+    "special_tokens",
+    "max_length",
+    "precision",
+    "confidence",
+    "teacher_weights_sha256",
+    "tokenizer_sha256",
+    "data_sha256",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AngleResult:
+    """Angles between teacher layers, seen from the layers of students, with all that is needed to trust them.
+
+    Attributes:
+        dataset: an xarray dataset over the dimensions ``student, tower, student_layer, layer_a, layer_b`` (``step``
+            after ``student`` where checkpoints along training were measured, ``bin`` last for the histogram).
+
+            - ``angle_deg`` mean angle over tokens, 0 to 180; ``cosine`` mean cosine, −1 to 1
+            - ``ci_low``, ``ci_high`` interval of the mean angle, degrees, clustered by example
+            - ``acute_fraction`` share of the tokens whose angle is below 90°
+            - ``n_tokens`` tokens in the mean; ``n_degenerate`` tokens left out because the student's state *is* the
+              teacher's there, so that no direction is defined
+            - ``histogram`` tokens per cosine bin (``bin`` holds the lower ends of the bins)
+            - ``layer_angle_deg``, ``layer_ci_low``, ``layer_ci_high``, ``layer_acute_fraction`` the same over all
+              pairs of teacher layers of one student layer; ``student_angle_deg``, ``student_ci_low``,
+              ``student_ci_high`` over all its layers
+            - ``matched`` 1 where training matched this student layer to teacher layer ``layer_a``
+            - with nulls, along ``null``: ``null_angle_deg`` the null's mean angle, ``excess_deg`` the observed minus
+              it over the same tokens, with ``excess_low`` and ``excess_high``; the same with ``layer_`` and
+              ``student_`` before them
+            - with rivals: ``common_mode_ratio`` (0 and more) with ``common_mode_low`` and ``common_mode_high``, and
+              with ``student_`` before them; ``distance_teacher_teacher``, ``distance_teacher_student``,
+              ``distance_student_student`` mean L2 distances in the unit of the states; ``structured_cosine`` of
+              matched layers, −1 to 1; ``cka_…`` debiased linear CKA; ``recoverability_gap`` (0 is recovered);
+              ``top_dimension`` and ``top_dimension_share``
+            - ``map_r2`` held-out R² of maps that were fitted, at most 1
+            - in gradient space ``whole_angle_deg`` and ``whole_cosine``, those of the whole student
+            - ``sum_…`` what all means and intervals follow from, and what :meth:`merge` adds
+
+            NaN: the diagonal (a layer makes no angle with itself), layers that a student does not have, and layers
+            that cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding
+            output, 1..L are the blocks. The attributes hold policies, hashes and versions.
+    """
+
+    dataset: xr.Dataset
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AngleResult) and self.dataset.identical(other.dataset)
+
+    @property
+    def students(self) -> list[str]:
+        """The names of the students."""
+        return [str(name) for name in self.dataset["student"].values]
+
+    @property
+    def steps(self) -> list[int]:
+        """The training steps measured; empty where only one state of every student was."""
+        return [int(step) for step in self.dataset["step"].values] if "step" in self.dataset.dims else []
+
+    def at_step(self, step: int | None = None) -> "AngleResult":
+        """The result at one training step, without the ``step`` dimension; the last step by default.
+
+        Raises:
+            InputError: that step was not measured.
+        """
+        if not self.steps:
+            return self
+        step = self.steps[-1] if step is None else step
+        if step not in self.steps:
+            raise InputError(f"step {step} was not measured; the steps are {self.steps}.")
+        return AngleResult(self.dataset.sel(step=step))
+
+    @property
+    def nulls(self) -> list[str]:
+        """The nulls that were measured."""
+        return [str(null) for null in self.dataset["null"].values] if "null" in self.dataset.dims else []
+
+    def check_null(self, null: str) -> None:
+        """Raise an :class:`InputError` unless this null was measured."""
+        if null not in self.nulls:
+            raise InputError(
+                f"the null {null!r} was not measured; measured were {', '.join(self.nulls) or 'none'}. Measure again "
+                f'with nulls=("{null}",), on the command line with --null {null}.'
+            )
+
+    @property
+    def unchanged_steps(self) -> list[tuple[str, int, int]]:
+        """``(student, step, earlier step)`` wherever a checkpoint has the very weights of the one before it.
+
+        Such a step is no observation of its own: nothing was trained between the two, or a file was copied.
+        """
+        found = []
+        for student in self.students if self.steps else []:
+            hashes = self.dataset["weights_sha256"].sel(student=student)
+            there = [step for step in self.steps if str(hashes.sel(step=step).item())]
+            found += [
+                (student, step, before)
+                for before, step in pairwise(there)
+                if hashes.sel(step=step).item() == hashes.sel(step=before).item()
+            ]
+        return found
+
+    def summary(self, null: str | None = None) -> "pd.DataFrame":
+        """One row a student, step, tower and student layer, over all pairs of different teacher layers.
+
+        Columns: ``angle_deg`` with ``ci_low`` and ``ci_high``, ``min_angle_deg`` and ``max_angle_deg`` (over the
+        pairs' means), ``acute_fraction``, ``n_tokens`` (largest number over pairs), ``n_degenerate``. With a null
+        also ``null_angle_deg``, and ``excess_deg`` with ``excess_low`` and ``excess_high``.
+
+        Raises:
+            InputError: that null was not measured.
+        """
+        data = self.dataset
+        columns = xr.Dataset(
+            {
+                "angle_deg": data["layer_angle_deg"],
+                "ci_low": data["layer_ci_low"],
+                "ci_high": data["layer_ci_high"],
+                "min_angle_deg": data["angle_deg"].min(["layer_a", "layer_b"]),
+                "max_angle_deg": data["angle_deg"].max(["layer_a", "layer_b"]),
+                "acute_fraction": data["layer_acute_fraction"],
+                "n_tokens": data["n_tokens"].max(["layer_a", "layer_b"]),
+                "n_degenerate": data["n_degenerate"].max(["layer_a", "layer_b"]),
+            }
+        )
+        if null is not None:
+            self.check_null(null)
+            of_null = data.sel(null=null)
+            for name in ("null_angle_deg", "excess_deg", "excess_low", "excess_high"):
+                columns[name] = of_null[f"layer_{name}"]
+        frame = columns.reset_coords(drop=True).to_dataframe(dim_order=[str(d) for d in data["layer_angle_deg"].dims])
+        return frame.dropna(subset=["angle_deg", "n_tokens"], how="all").query("n_tokens > 0 or n_degenerate > 0")
+
+    def student_means(self) -> "pd.DataFrame":
+        """One row a student (and step): the means over its layers of mean angle and share of acute angles.
+
+        Every student layer weighs the same. Layers without a single defined angle are left out.
+        """
+        by_layer = self.dataset[["layer_angle_deg", "layer_acute_fraction"]]
+        means = by_layer.mean(["tower", "student_layer"]).reset_coords(drop=True)
+        names = {"layer_angle_deg": "angle_deg", "layer_acute_fraction": "acute_fraction"}
+        dims = [str(d) for d in means["layer_angle_deg"].dims]
+        return means.rename(names).to_dataframe(dim_order=dims).dropna(how="all")
+
+    def heatmap(
+        self,
+        student: str | None = None,
+        *,
+        step: int | None = None,
+        tower: str | None = None,
+        null: str | None = None,
+    ) -> "go.Figure":
+        """The heat maps of one student; see :func:`layerangles.figures.heatmap`.
+
+        Args:
+            student: its name; may be left out where there is only one.
+            step: the training step; the last by default.
+            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+            null: draw the excess over this null instead of the angles.
+
+        Raises:
+            InputError: no such student, step, tower or null in this result.
+        """
+        from layerangles import figures
+
+        return figures.heatmap(self, student, step=step, tower=tower, null=null)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write netCDF (version 4), whole or not at all, and return the path.
+
+        Args:
+            path: of the file.
+            overwrite: whether a file that is there may be replaced.
+
+        Raises:
+            InputError: the file exists and ``overwrite`` is false, or its directory does not exist.
+        """
+        encoding = {name: {"zlib": True, "complevel": 4} for name in self.dataset.data_vars}
+        with replacing(path, overwrite=overwrite) as beside:
+            self.dataset.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "AngleResult":
+        """Read what :meth:`save` wrote; equal to what was saved.
+
+        Raises:
+            InputError: no such file, not a result of this toolkit, or of a version that is not understood.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file. Give a result written by `layerangles angles`, such as angles.nc.")
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as opened:
+                dataset = opened.load()
+        except (OSError, KeyError, ValueError, RuntimeError) as error:  # what HDF5 raises depends on where it broke
+            raise InputError(f"{path} is damaged, or no netCDF file ({error}).") from error
+        version = dataset.attrs.get("schema_version")
+        if version != SCHEMA_VERSION or "angle_deg" not in dataset:
+            raise InputError(
+                f"{path} is not an angle result that this version reads: schema version {version}, "
+                f"understood is {SCHEMA_VERSION}. Measure again, or use the layerangles version that wrote it."
+            )
+        return cls(dataset)
+
+    @classmethod
+    def join(cls, results: Sequence["AngleResult"]) -> "AngleResult":
+        """One result with the students of all; measured on the same teacher and data in the same way.
+
+        Raises:
+            InputError: nothing to join, a student that occurs twice, or results that are not comparable.
+        """
+        if not results:
+            raise InputError("there is nothing to join: got no results. Give at least one.")
+        first = results[0].dataset
+        for other in results[1:]:
+            for key in _MUST_AGREE:
+                ours, theirs = first.attrs[key], other.dataset.attrs[key]
+                if ours != theirs:
+                    raise InputError(
+                        f"these results are not comparable: {key} is {ours!r} in one and {theirs!r} in another. "
+                        "Measure both in one call, or with the same settings."
+                    )
+        names = [name for result in results for name in result.students]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise InputError(f"the student {repeated[0]!r} occurs in more than one result; rename it or leave one out.")
+        if len({bool(result.steps) for result in results}) > 1:
+            raise InputError("some results have a step axis and some have none; take one step of the former (at_step).")
+        if len({tuple(result.nulls) for result in results}) > 1:
+            raise InputError("some results have other nulls than others. Measure all with the same nulls.")
+        return cls(_added_up([result.dataset for result in results], first.attrs))
+
+    @classmethod
+    def merge(cls, results: Sequence["AngleResult"]) -> "AngleResult":
+        """The result on all of the data from those on disjoint shards of it, measured apart (``shard=(i, n)``).
+
+        Equal to the result of one pass, up to the rounding of float64. What is estimated from a sample of tokens (CKA,
+        recoverability gap, top dimensions) does not add up, and is left out.
+
+        Raises:
+            InputError: results that are not comparable, overlap, or hold nothing that can be added.
+        """
+        from layerangles.results import labelling
+
+        if not results:
+            raise InputError("there is nothing to merge: got no results. Give at least one.")
+        first = results[0].dataset
+        shards: list[str] = []
+        for result in results:
+            data = result.dataset
+            for key in _MUST_AGREE:
+                if first.attrs[key] != data.attrs[key]:
+                    raise InputError(
+                        f"these shards are not comparable: {key} is {first.attrs[key]!r} in one and "
+                        f"{data.attrs[key]!r} in another. Measure all shards with the same settings."
+                    )
+            if "sum_angle" not in data:
+                raise InputError(
+                    "results in gradient space or in the paper's convention are no sums: they do not add up."
+                )
+            if data.attrs["maps"].startswith("fitted") or data.attrs["preprocessing"] not in ("raw", "unit"):
+                raise InputError(
+                    "every shard has fitted its own maps or its own preprocessing, so that these are not parts of one "
+                    "measurement. Measure in one pass, with several processes if need be (accelerate launch)."
+                )
+            if data.attrs["stopped"] != first.attrs["stopped"] or data.attrs["stopped"] != "all texts":
+                raise InputError(
+                    "a shard was stopped early (until), so that it is not all of its data. Measure it whole."
+                )
+            shards += data.attrs["shards"].rsplit("/", 1)[0].split(",")
+        counts = {result.dataset.attrs["shards"].rsplit("/", 1)[1] for result in results}
+        if len(counts) > 1 or len(set(shards)) < len(shards):
+            given = ", ".join(result.dataset.attrs["shards"] for result in results)
+            raise InputError(f"the shards overlap: got {given}. Give each of the shards 0/n to n-1/n once.")
+        parts = [
+            result.dataset[[n for n in result.dataset.data_vars if labelling.additive(str(n))]] for result in results
+        ]
+        try:
+            xr.align(*parts, join="exact", copy=False)
+        except ValueError as error:
+            raise InputError(
+                "the shards hold other students, steps or nulls than one another. Measure the same."
+            ) from error
+        for name in ("weights_sha256", "matched"):
+            if any((first[name] != result.dataset[name]).any() for result in results):
+                raise InputError(f"a student's {name} differ between the shards. Measure the same students.")
+        total = sum(parts[1:], parts[0]).assign({name: first[name] for name in ("weights_sha256", "matched")})
+        dataset = labelling.derived(total, first.attrs["confidence"])
+        order = sorted(shards, key=int)
+        dataset.attrs = first.attrs | {
+            "shards": f"{','.join(order)}/{counts.pop()}",
+            "n_examples": sum(int(result.dataset.attrs["n_examples"]) for result in results),
+        }
+        return cls(dataset)
+
+    @property
+    def in_words(self) -> str:
+        """What was measured, in one line."""
+        data, steps = self.dataset, self.steps
+        depths = f"{data.sizes['student_layer']} student layers × {data.sizes['layer_a']} teacher layers"
+        towers = ", ".join(map(str, data["tower"].values))
+        facts = [
+            f"{len(self.students)} {'student' if len(self.students) == 1 else 'students'}",
+            *([f"steps {', '.join(map(str, steps))}"] if steps else []),
+            f"{depths} ({towers})",
+            *([f"{data.attrs['n_examples']} texts"] if "n_examples" in data.attrs else []),
+            *([f"space {data.attrs['space']}"] if "space" in data.attrs else []),
+            *([f"convention {data.attrs['convention']}"] if data.attrs.get("convention") == "paper" else []),
+            f"nulls {', '.join(self.nulls)}" if self.nulls else "no nulls",
+        ]
+        return "; ".join(facts)
+
+    def __repr__(self) -> str:
+        return f"<AngleResult: {self.in_words}>"
+
+    def _repr_html_(self) -> str:
+        from layerangles.results.notebook_html import glance
+
+        return glance(self)
+
+
+def _added_up(datasets: Sequence[xr.Dataset], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Datasets of different students in one, with everything that follows from their sums."""
+    from layerangles.results import labelling
+
+    measured = [data.drop_vars([n for n in data.data_vars if n in labelling.DERIVED]) for data in datasets]
+    summed = all("sum_angle" in data for data in datasets)
+    joined = labelling.join(measured if summed else datasets)
+    if summed:
+        joined = labelling.derived(joined, attrs["confidence"])
+    joined.attrs = dict(attrs)
+    return joined

@@ -1,0 +1,1 @@
+"""Mergeable sums over tokens, clustered by example."""

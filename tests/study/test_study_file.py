@@ -1,0 +1,306 @@
+"""The study file: what is read, what is assumed, and how mistakes are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kd_train.study.study_file import (
+    RESOLVED_FILE,
+    FinetuneSpec,
+    RunSpec,
+    StudentTraining,
+    Study,
+    parse_study,
+    read_study,
+    study_of,
+    write_resolved,
+)
+from layerangles import InputError
+
+MINIMAL = """
+name: tiny
+task: {files: {train: data/train.jsonl, dev: data/dev.csv}}
+teacher: {model: some/teacher}
+student: {layers: 2}
+strategies: [forward, {kind: random, mapping_seed: 3}]
+"""
+
+
+def _content(**changes: Any) -> dict[str, Any]:
+    return yaml.safe_load(MINIMAL) | changes
+
+
+def _write(folder: Path, text: str = MINIMAL) -> Path:
+    file = folder / "study.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _mistakes(content: dict[str, Any]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        parse_study(content, source="tiny.yaml")
+    head, *problems = str(caught.value).splitlines()
+    n = len(problems)
+    assert head == f"tiny.yaml has {n} mistake{'s' if n > 1 else ''}:"
+    return [problem.removeprefix("  - ") for problem in problems]
+
+
+def test_what_is_not_written_is_the_papers_or_plain(tmp_path: Path) -> None:
+    study = read_study(_write(tmp_path))
+    assert study.folder == Path("runs/tiny")
+    assert (study.seeds, study.embedding_pair, study.precision) == ((0,), True, "float32")
+    assert [strategy.label for strategy in study.strategies] == ["forward", "random-draw3"]
+    assert (study.loss.ce_weight, study.loss.kl_weight, study.loss.hidden_weight) == (1, 1, 3)
+    assert study.teacher.finetune is None
+    assert (study.training.batch_size, study.training.learning_rate) == (32, 5e-5)
+    assert study.task.max_length == 128
+
+
+def test_relative_files_start_at_the_study_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    _write(tmp_path)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    files = read_study("../study.yaml").task.files
+    assert files == {"train": str(tmp_path / "data" / "train.jsonl"), "dev": str(tmp_path / "data" / "dev.csv")}
+
+
+def test_absolute_files_stay(tmp_path: Path) -> None:
+    file = _write(tmp_path, MINIMAL.replace("data/train.jsonl", "/somewhere/train.jsonl"))
+    assert read_study(file).task.files["train"] == "/somewhere/train.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "expected"),
+    [
+        ("training.max_steps=7", lambda s: s.training.max_steps, 7),
+        ("training.learning_rate=3e-4", lambda s: s.training.learning_rate, 3e-4),
+        ("teacher.finetune.epochs=2", lambda s: s.teacher.finetune.epochs, 2),
+        ("seeds=[1, 2]", lambda s: s.seeds, (1, 2)),
+        ("strategies=[none]", lambda s: [x.label for x in s.strategies], ["none"]),
+        ("task.limit={train: 5}", lambda s: s.task.limit, {"train": 5}),
+        ("name=other", lambda s: s.name, "other"),
+        ("teacher.revision=a=b", lambda s: s.teacher.revision, "a=b"),
+    ],
+)
+def test_overrides(tmp_path: Path, override: str, read: Any, expected: object) -> None:
+    assert read(read_study(_write(tmp_path), overrides=[override])) == expected
+
+
+def test_the_last_override_counts(tmp_path: Path) -> None:
+    overrides = ["training.max_steps=7", "training.max_steps=8"]
+    assert read_study(_write(tmp_path), overrides=overrides).training.max_steps == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.max_steps", r"--set training.max_steps: wanted key=value"),
+        ("=3", "--set =3: wanted key=value"),
+        ("name.first=3", "name is not a mapping, so it has no key first"),
+        ("strategies.0=none", "strategies is not a mapping, so it has no key 0"),
+        ("seeds=[1", "the value is not valid YAML"),
+        ("training.max_step=3", r"training\.max_step: unknown key; did you mean max_steps\?"),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_study(_write(tmp_path), overrides=[override])
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    content = _content(
+        seed=[1],
+        strategies=["fowrard", {"kind": "random", "teacher_layer": 3}],
+        student={"layers": 0, "widht": 24},
+        training={"learning_rte": 1e-4, "batch_size": "many"},
+        teacher={},
+    )
+    assert sorted(_mistakes(content)) == [
+        "seed: unknown key; did you mean seeds? valid here: compile, embedding_pair, loss, name, output, precision, "
+        "report_to, schema_version, seeds, strategies, student, task, teacher, towers, training, verdict",
+        "strategies.0: Input should be 'none', 'forward', 'reverse', 'all_to_one', 'random', 'in_order_random', "
+        "'first', 'last', 'one_to_one', 'patient_skip', 'patient_last', 'attention', 'dynamic' or 'explicit'; "
+        "did you mean forward? (got 'fowrard')",
+        "strategies.1: teacher_layer belongs to all_to_one and one_to_one, not to random",
+        "student.layers: Input should be greater than or equal to 1 (got 0)",
+        "student.widht: unknown key; did you mean width? valid here: copied_decoder_layers, copied_layers, "
+        "decoder_layers, embeddings, freeze_embeddings, init, layers, map, share_map, width",
+        "teacher.model: missing",
+        "training.batch_size: wanted a whole number (got 'many')",
+        "training.learning_rte: unknown key; did you mean learning_rate? valid here: batch_size, checkpoints, epochs, "
+        "evaluate_every, keep, learning_rate, lora, max_grad_norm, max_steps, min_parts, optimizer, parts, patience, "
+        "resume_every, schedule, warmup, weight_decay",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"teacher": {"model": "x", "finetune": {"max_step": 1}}}, "teacher.finetune.max_step: unknown key; did you"),
+        ({"strategies": [{"kind": "all_to_one", "layer": 1}]}, "strategies.0.layer: unknown key; did you mean teacher"),
+        ({"student": {"layers": 2, "xyzzy": 1}}, "student.xyzzy: unknown key; valid here: copied_decoder_layers"),
+        ({"seeds": [1, 2, 1]}, "seeds: 1 occurs twice. Write it once"),
+        ({"seeds": []}, "seeds: wanted a list of at least 1 (got [])"),
+        ({"strategies": []}, "strategies: wanted a list of at least 1 (got [])"),
+        (
+            {"strategies": ["none", "none"]},
+            "strategies.1: none occurs twice, first as strategies.0. Give one of them another name",
+        ),
+        (
+            {"strategies": ["random", {"kind": "random", "mapping_seed": 0}]},
+            "strategies.1: random occurs twice, first as strategies.0. Give one of them another name",
+        ),
+        ({"training": {"epochs": 1, "max_steps": 3}}, "training: give either epochs or max_steps"),
+        ({"training": {"checkpoints": [0.5, 2]}}, "training: checkpoints are shares of all steps, from 0 to 1"),
+        ({"training": {"min_parts": 7}}, "training: min_parts is 7, more than parts, 6"),
+        (
+            {"loss": {"hidden": "paper_t5"}},
+            "strategies.0: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like "
+            "length: set training.parts to 1 (it is 6)",
+        ),
+        (
+            {
+                "loss": {"hidden": "paper_qwen"},
+                "training": {"parts": 1},
+                "strategies": [{"kind": "forward", "targets": "gaussian"}],
+            },
+            "strategies.0.targets: gaussian are made for valid tokens, and loss.hidden paper_qwen counts PAD",
+        ),
+        (
+            {"training": {"batch_size": 1}, "strategies": [{"kind": "last", "targets": "other_text"}]},
+            "strategies.0.targets: other_text needs another text in the batch: set training.batch_size to 2 or more",
+        ),
+        (
+            {"strategies": [{"kind": "none", "targets": "gaussian"}]},
+            "strategies.0: targets is gaussian, but the kind none matches no states",
+        ),
+        ({"name": "a/b"}, "name: wanted letters, digits, '_', '.' and '-', a letter or digit first (got 'a/b')"),
+        ({"schema_version": 2}, "schema_version: Input should be 1 (got 2)"),
+        ({"student": 3}, "student: wanted a mapping of keys to values (got 3)"),
+        ({"task": {}}, "task: give either dataset or files"),
+        ({"task": {"dataset": "a", "files": {"train": "a", "dev": "b"}}}, "task: give either dataset or files"),
+        ({"task": {"files": {"train": "a"}}}, "task: files needs train and dev; got train"),
+        ({"task": {"dataset": "glue/stsb"}}, "task: glue/stsb is a regression task"),
+        ({"task": {"dataset": "glue/sst3"}}, "task: unknown GLUE task sst3; allowed are cola, mnli"),
+        ({"task": {"dataset": "a", "metrics": ["acuracy"]}}, "task: unknown metric acuracy; allowed are accuracy, f1"),
+        ({"task": {"dataset": "a", "metrics": []}}, "task: unknown metric"),
+        ({"task": {"dataset": "embedded/nothing"}}, "task: "),
+        ({"task": {"dataset": "a", "limit": {"train": 0}}}, "task.limit.train: Input should be greater than"),
+        ({"precision": "float16"}, "precision: Input should be 'float32' or 'bfloat16'; did you mean bfloat16?"),
+    ],
+)
+def test_one_mistake(changes: dict[str, Any], mistake: str) -> None:
+    (told,) = _mistakes(_content(**changes))
+    assert told.startswith(mistake)
+
+
+def test_what_a_strategy_says_is_laid_over_what_the_study_says() -> None:
+    wider = {"kind": "forward", "name": "wider", "student": {"width": 64, "init": "random"}, "learning_rate": 1e-3}
+    cosine = {"kind": "last", "loss": {"hidden": "cosine"}, "targets": "gaussian"}
+    study = parse_study(
+        _content(
+            student={"layers": 3, "freeze_embeddings": True},
+            loss={"temperature": 2.0, "hidden": "unit"},
+            strategies=["forward", wider, cosine],
+        )
+    )
+    plain, first, second = study.strategies
+    assert (plain.student, plain.loss, plain.learning_rate, plain.targets) == (None, None, None, "teacher")
+    assert first.student is not None
+    assert first.student.model_dump(exclude_defaults=True) == {
+        "layers": 3, "freeze_embeddings": True, "width": 64, "init": "random",
+    }  # fmt: skip
+    assert first.loss is None
+    assert second.loss is not None
+    assert second.loss.model_dump(exclude_defaults=True) == {"temperature": 2.0, "hidden": "cosine"}
+    assert [strategy.label for strategy in study.strategies] == ["forward", "wider", "last-gaussian"]
+
+
+def test_two_of_a_kind_with_names_of_their_own() -> None:
+    study = parse_study(_content(strategies=["none", {"kind": "none", "name": "again"}]))
+    assert [strategy.label for strategy in study.strategies] == ["none", "again"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", r"study\.yaml is not valid YAML"),
+        ("- a\n- b\n", r"study\.yaml holds list, not a mapping of keys to values"),
+        ("", r"study\.yaml holds NoneType, not a mapping"),
+    ],
+)
+def test_files_that_hold_no_study(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_study(_write(tmp_path, text))
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(InputError, match="is not valid YAML"):
+        read_study(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "."])
+def test_a_study_that_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"does not exist. Give a study file \(YAML\)"):
+        read_study(tmp_path / name)
+
+
+def test_the_resolved_study_is_the_study(tmp_path: Path) -> None:
+    study = read_study(_write(tmp_path), overrides=["strategies=[none, {kind: explicit, pairs: [[1, 4], [2, 1]]}]"])
+    folder = tmp_path / "runs"
+    write_resolved(study, folder)
+    assert read_study(folder) == study.model_copy(update={"output": str(folder)})  # where it is now
+    assert read_study(folder / RESOLVED_FILE) == study
+    written = yaml.safe_load((folder / RESOLVED_FILE).read_text(encoding="utf-8"))
+    assert set(written) == set(Study.model_fields)  # every default is on record
+    assert written["training"]["warmup"] == 0.1
+
+
+def test_the_study_of_a_student(tmp_path: Path) -> None:
+    study = read_study(_write(tmp_path))
+    student = tmp_path / "runs" / "students" / "forward-seed0"
+    checkpoint = student / "checkpoints" / "step-4"
+    checkpoint.mkdir(parents=True)
+    assert study_of(student) is None
+    write_resolved(study, tmp_path / "runs")
+    here = study.model_copy(update={"output": str((tmp_path / "runs").resolve())})
+    assert study_of(student) == study_of(checkpoint) == here
+
+
+@pytest.mark.parametrize(
+    ("run", "n_examples", "expected"),
+    [
+        ({}, 100, 12),  # three epochs of ceil(100 / 32) steps
+        ({"epochs": 2, "batch_size": 10}, 100, 20),
+        ({"epochs": 0.5, "batch_size": 10}, 100, 5),
+        ({"epochs": 0.01, "batch_size": 100}, 100, 1),
+        ({"max_steps": 7}, 100, 7),
+    ],
+)
+def test_total_steps(run: dict[str, Any], n_examples: int, expected: int) -> None:
+    assert RunSpec(learning_rate=1, **run).total_steps(n_examples) == expected
+
+
+@pytest.mark.parametrize(
+    ("shares", "total", "steps"),
+    [
+        ((0, 0.01, 0.1, 0.5), 1000, (0, 10, 100, 500)),
+        ((0.5, 0, 0.5), 10, (0, 5)),
+        ((0, 0.001, 1), 10, (0,)),  # the last step is the student itself
+        ((), 10, ()),
+    ],
+)
+def test_checkpoint_steps(shares: tuple[float, ...], total: int, steps: tuple[int, ...]) -> None:
+    assert StudentTraining(checkpoints=shares).checkpoint_steps(total) == steps
+
+
+def test_the_teachers_learning_rate_is_another_one() -> None:
+    assert (FinetuneSpec().learning_rate, StudentTraining().learning_rate) == (2e-5, 5e-5)
+
+
+@pytest.mark.parametrize("example", sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml")))
+def test_the_examples_are_studies(example: Path) -> None:
+    assert read_study(example).name == example.stem

@@ -1,0 +1,1 @@
+"""Builders that tests share: small models, studies, jobs, sources, and a browser."""
