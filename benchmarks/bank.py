@@ -23,11 +23,11 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from kd_train.batches.order import DataOrder, cut_by_length
 from kd_train.matching.assignments import Fixed
 from kd_train.matching.strategies import Strategy, layer_pairs
+from kd_train.optimizers import OptimizerSpec
 from kd_train.students.construction import StudentSpec, build_student, plan_student
 from kd_train.tasks.classification import Classification
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
-from kd_train.training.optimizers import OptimizerSpec
 from layerangles.models.checkpoints import load_tokenizer
 
 STRATEGIES = ("none", "forward", "reverse", "all_to_one", "random", "in_order_random")

@@ -22,10 +22,10 @@ from peers_workload import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Gate, Wor
 from kd_train.batches.order import cut_by_length
 from kd_train.data import embedded
 from kd_train.matching.assignments import Fixed
+from kd_train.optimizers import OptimizerSpec
 from kd_train.tasks.classification import Classification
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
-from kd_train.training.optimizers import OptimizerSpec
 from layerangles.models.checkpoints import load_tokenizer
 
 

@@ -52,8 +52,8 @@ def angles(
         typer.Option(help="A null to subtract: N0 to N6, none or all; may be repeated. By default N1."),
     ] = None,
     preprocessing: Annotated[str, typer.Option(help="raw, centred, z, unit, or drop-K (rogue dimensions).")] = "raw",
-    rivals: Annotated[
-        str, typer.Option(help="Rival explanations: none, sums (ρ, distances), all (CKA, recoverability gap too).")
+    alternatives: Annotated[
+        str, typer.Option(help="Alternative measures: none, sums (ρ, distances), all (CKA, recoverability gap too).")
     ] = "none",
     fit: Annotated[
         str | None, typer.Option(help="Fit maps to the data: identity, ridge or orthogonal. For unmatched models.")
@@ -87,7 +87,7 @@ def angles(
     """
     from layerangles import measure_angles
     from layerangles.errors import InputError
-    from layerangles.files import refuse_existing
+    from layerangles.files import check_absent
     from layerangles.models.texts import evenly
 
     if bool(students) == bool(teacher or student):
@@ -99,7 +99,7 @@ def angles(
     images = [path for path in (png, svg, pdf) if path is not None]
     for path in (output, html, trajectory, *images):
         if path is not None:
-            refuse_existing(path, overwrite=overwrite)
+            check_absent(path, overwrite=overwrite)
     _check_endings({".html": html, ".png": png, ".svg": svg, ".pdf": pdf})
     if trajectory is not None and trajectory.suffix not in (".html", ".png", ".svg", ".pdf"):
         raise InputError(f"--trajectory {trajectory}: the file's name must end in .html, .png, .svg or .pdf.")
@@ -125,7 +125,7 @@ def angles(
         space=space,  # type: ignore[arg-type]  # these are checked in there, with a message
         nulls=chosen,
         preprocessing=preprocessing,
-        rivals=rivals,  # type: ignore[arg-type]
+        alternatives=alternatives,  # type: ignore[arg-type]
         fit=fit,  # type: ignore[arg-type]
         convention=convention,  # type: ignore[arg-type]
         steps=with_steps,

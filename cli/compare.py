@@ -87,7 +87,7 @@ def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
     from kd_train.study.study_file import RESOLVED_FILE, study_folder_of
     from layerangles.app.sources import ResultFile, StudentDirectories
     from layerangles.errors import InputError
-    from layerangles.models.checkpoints import MATCHING_FILE
+    from layerangles.models.matching_file import MATCHING_FILE
 
     sources: list[Source] = []
     students = []

@@ -135,7 +135,7 @@ def _check(figure: str, chosen: Chosen, theme: str, columns: int | None, output:
     """Everything that can be refused before anything is read, in one message."""
     from layerangles.errors import InputError
     from layerangles.figures.drawing.export import require_image_export
-    from layerangles.files import refuse_existing
+    from layerangles.files import check_absent
 
     if figure not in TAKES:
         raise InputError(f"there is no figure {figure!r}; allowed are {', '.join(TAKES)}.")
@@ -157,7 +157,7 @@ def _check(figure: str, chosen: Chosen, theme: str, columns: int | None, output:
             wrong.append(f"{figure} takes {_option(name)} {'once' if number == 1 else 'twice'} at most; got {n}.")
     if wrong:
         raise InputError(" ".join(wrong))
-    refuse_existing(output, overwrite=overwrite)
+    check_absent(output, overwrite=overwrite)
     if output.suffix != ".html":
         require_image_export()
 

@@ -18,8 +18,8 @@ def merge(
     Example: layerangles merge shard-0.nc shard-1.nc --output angles.nc
     """
     from layerangles import AngleResult
-    from layerangles.files import refuse_existing
+    from layerangles.files import check_absent
 
-    refuse_existing(output, overwrite=overwrite)
+    check_absent(output, overwrite=overwrite)
     merged = AngleResult.merge([AngleResult.load(path) for path in results])
     print_written(merged.save(output, overwrite=overwrite))

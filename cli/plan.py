@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kd_train.students.construction import StudentPlan
     from kd_train.study.costs import ModelCost
     from kd_train.study.plan import MemberPlan, StudyPlan
-    from layerangles.models.states import Tower
+    from layerangles.layers import Tower
 
 
 def plan(

@@ -44,13 +44,13 @@ def report(
     from kd_train.outcome.opened_study import open_study
     from kd_train.outcome.scores import chosen_margin, judge_paths
     from kd_train.outcome.study_geometry import predict_from
-    from layerangles.files import refuse_existing
+    from layerangles.files import check_absent
     from layerangles.report.study_report import StudyReport, write_report
 
     for study in studies:
         open_study(study)  # what is wrong with it shows at once
     page = output or studies[0] / "report.html"
-    refuse_existing(page, overwrite=overwrite)
+    check_absent(page, overwrite=overwrite)
     given = chosen_margin(margin, margin_of_gain)
     judged = judge_paths(studies, margin=given, metric=metric, split=split)
     angles, measured = _angles(studies, texts if measure else 0)
@@ -90,7 +90,7 @@ def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[Ang
 def _measured(folder: Path, n_texts: int) -> "AngleResult | None":
     from kd_train.outcome.scores import STUDENTS
     from kd_train.study.study_file import read_study
-    from layerangles.models.checkpoints import MATCHING_FILE
+    from layerangles.models.matching_file import MATCHING_FILE
 
     study = read_study(folder)
     places = [folder / STUDENTS / f"{strategy.label}-seed{study.seeds[0]}" for strategy in study.strategies]
@@ -110,7 +110,7 @@ def measure_students(study: "Study", students: Sequence[Path], n_texts: int, *, 
         study.task.load().texts("dev")[:n_texts],
         steps=steps,
         nulls=("N0", "N1", "N5"),
-        rivals="sums",
+        alternatives="sums",
         max_length=study.task.max_length,
     )
 

@@ -41,11 +41,11 @@ def verdict(
     Example: layerangles verdict runs/movie-reviews --latex table.tex
     """
     from kd_train.outcome.scores import chosen_margin, judge_paths
-    from layerangles.files import refuse_existing
+    from layerangles.files import check_absent
 
     for path in (latex, csv):
         if path is not None:
-            refuse_existing(path, overwrite=overwrite)
+            check_absent(path, overwrite=overwrite)
     given = chosen_margin(margin, margin_of_gain)
     judged = judge_paths(paths, margin=given, metric=metric, split=split, alpha=alpha, power=power)
     written = _write(judged, latex, csv)
@@ -65,14 +65,14 @@ def verdict(
 def _write(judged: "list[Judged]", latex: Path | None, csv: Path | None) -> list[Path]:
     from layerangles.equivalence import verdict_table
     from layerangles.equivalence.latex import latex_table
-    from layerangles.files import replacing
+    from layerangles.files import atomic_write
 
     verdicts = [one.verdict for one in judged]
     if latex is not None:
-        with replacing(latex, overwrite=True) as beside:
+        with atomic_write(latex, overwrite=True) as beside:
             beside.write_text(latex_table(verdicts, teachers=[one.teacher for one in judged]), encoding="utf-8")
     if csv is not None:
-        with replacing(csv, overwrite=True) as beside:
+        with atomic_write(csv, overwrite=True) as beside:
             verdict_table(verdicts).to_csv(beside)
     return [path for path in (latex, csv) if path is not None]
 

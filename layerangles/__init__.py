@@ -1,20 +1,16 @@
 """layerangles: angles between teacher layers, seen from the student, for knowledge distillation."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from layerangles.versions import VERSION as __version__  # noqa: N811
 
 if TYPE_CHECKING:
     from layerangles.app.embed import compare
     from layerangles.errors import InputError
-    from layerangles.measurement.angles import measure_angles
-    from layerangles.measurement.arrays import measure_arrays
+    from layerangles.measurement.measure_angles import measure_angles
+    from layerangles.measurement.measure_arrays import measure_arrays
     from layerangles.models.checkpoints import open_student
     from layerangles.results.angle_result import AngleResult
-
-try:
-    __version__ = version("layerangles")
-except PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "AngleResult",
@@ -31,8 +27,8 @@ _HOME = {
     "AngleResult": "layerangles.results.angle_result",
     "InputError": "layerangles.errors",
     "compare": "layerangles.app.embed",
-    "measure_angles": "layerangles.measurement.angles",
-    "measure_arrays": "layerangles.measurement.arrays",
+    "measure_angles": "layerangles.measurement.measure_angles",
+    "measure_arrays": "layerangles.measurement.measure_arrays",
     "open_student": "layerangles.models.checkpoints",
 }
 

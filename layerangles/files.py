@@ -16,7 +16,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a path beside ``path`` to write a file or a directory to; rename it into place at the end.
 
     If the body raises, what was written is removed and whatever stood at ``path`` stays as it was.
@@ -25,7 +25,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = False) -> Itera
         InputError: ``path`` exists and ``overwrite`` is false.
     """
     target = Path(path)
-    refuse_existing(target, overwrite=overwrite)
+    check_absent(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, since writers choose their format by it.
     beside = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
@@ -61,7 +61,7 @@ def full_disk_reported(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def check_absent(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Raise before any work is done if ``path`` exists and may not be replaced."""
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} exists already. Choose another path, or replace it with overwrite (--overwrite).")

@@ -87,12 +87,6 @@ def test_only_figures_report_and_app_plot() -> None:
     assert _importers("kd_train", "plotly", "kaleido") == []
 
 
-@pytest.mark.parametrize("module", ["geometry", "maps", "states", "checkpoints", "streaming", "measure", "result"])
-def test_the_core_never_imports_figures_at_the_top(module: str) -> None:
-    names = list(_imports(ROOT / "layerangles" / f"{module}.py", top_level_only=True))
-    assert not [name for name in names if name.startswith(("layerangles.figures", "layerangles.report"))]
-
-
 def test_what_the_package_names_is_there() -> None:
     import layerangles
 

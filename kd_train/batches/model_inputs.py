@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 from kd_train.batches.packing import Packing, attending_packed
 from kd_train.matching.losses import Tokens
 from kd_train.tasks.base import IGNORED, Part
-from layerangles.models.states import Tower, counted_states, forward_with_states, known_inputs
+from layerangles.layers import Tower
+from layerangles.models.states import counted_states, forward_with_states, known_inputs
 
 
-class Call:
+class ModelInputs:
     """A part on its device, in the form in which models are called on it.
 
     Attributes:

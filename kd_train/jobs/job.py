@@ -18,7 +18,7 @@ from submitit.helpers import DelayedSubmission
 from kd_train.study.study_file import Study, read_study
 from kd_train.training import train_study as train
 from layerangles.errors import InputError, RunError
-from layerangles.files import replacing
+from layerangles.files import atomic_write
 
 Executor = Literal["local", "slurm"]
 State = Literal["done", "missing", "queued", "running", "submitted", "failed"]
@@ -150,7 +150,7 @@ def write_record(cell: Cell, executor: Executor, job: str, logs: Path) -> JobRec
     """Note which job a cell has been given to."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = JobRecord(executor=executor, job=job, logs=logs.name, submitted=now)
-    with replacing(cell.jobs / f"{cell.name}.json", overwrite=True) as beside:
+    with atomic_write(cell.jobs / f"{cell.name}.json", overwrite=True) as beside:
         beside.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return record
 

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from kd_train.matching.losses import mean_squared_error
 from kd_train.matching.strategies import Strategy, forward_targets, layer_pairs
-from layerangles.models.checkpoints import LayerPair
-from layerangles.models.states import Tower
+from layerangles.layers import LayerPair, Tower
 
 States = Mapping[int, Float[Tensor, "token dim"]]
 
@@ -143,7 +142,7 @@ class Attention(Assignment):
         self._sums = state["weights"].clone()
 
 
-class Nearest(Assignment):
+class DynamicAssignment(Assignment):
     """Each teacher layer of the forward map goes with the student layer nearest to it (CoFi, 2204.00408).
 
     The map is monotone (a higher teacher layer never goes with a lower student layer) and of least total error. It is
@@ -238,7 +237,7 @@ def assign(
     if strategy.kind == "attention":
         return Attention(student_layers, teacher_layers)
     if strategy.kind == "dynamic":
-        return Nearest(student_layers, teacher_layers, embedding_pair=embedding_pair)
+        return DynamicAssignment(student_layers, teacher_layers, embedding_pair=embedding_pair)
     if strategy.redraw is not None:
         every = steps_per_epoch if strategy.redraw == "epoch" else strategy.redraw
         return Redrawn(lambda number: draw(draw=number), every)

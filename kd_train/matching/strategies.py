@@ -14,8 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from layerangles.errors import InputError
-from layerangles.models.checkpoints import LayerPair
-from layerangles.models.states import Tower
+from layerangles.layers import LayerPair, Tower
 
 Kind = Literal[
     "none",

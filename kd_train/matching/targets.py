@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kd_train.batches.model_inputs import Call, labelled
+from kd_train.batches.model_inputs import ModelInputs, labelled
 from kd_train.matching.controls import MADE_OF_STATES, TargetKind, control_targets
 from kd_train.matching.losses import Tokens
-from layerangles.models.states import Tower
+from layerangles.layers import Tower
 
 
-class Wanted(NamedTuple):
+class TargetRequest(NamedTuple):
     """Which states: of which tower, at which tokens, and what they are made of."""
 
     kind: TargetKind
@@ -32,7 +32,7 @@ class Targets(NamedTuple):
     """
 
     predictions: Float[Tensor, "prediction label"]
-    states: dict[Wanted, dict[int, Float[Tensor, "token dim"]]]
+    states: dict[TargetRequest, dict[int, Float[Tensor, "token dim"]]]
 
 
 class TeacherPass:
@@ -49,7 +49,7 @@ class TeacherPass:
             torch.nn.Module.to(model, accelerator.device).train(False)
 
     def targets(
-        self, calls: Sequence[Call], own: Sequence[int], wanted: Mapping[Wanted, Iterable[int]], step: int
+        self, calls: Sequence[ModelInputs], own: Sequence[int], wanted: Mapping[TargetRequest, Iterable[int]], step: int
     ) -> Iterator[Targets]:
         """The targets of some parts of a batch, one after the other.
 
@@ -68,7 +68,7 @@ class TeacherPass:
         # Controls mix the texts of the batch: all of it is needed first.
         needed = {key: set(of) for key, of in layers.items() if key not in made}
         for key in made:
-            needed.setdefault(Wanted("teacher", key.tower, "valid"), set()).update(layers[key])
+            needed.setdefault(TargetRequest("teacher", key.tower, "valid"), set()).update(layers[key])
         whole = [self._on(call, {key: sorted(of) for key, of in needed.items()}) for call in calls]
         for key in made:
             self._control(key, layers[key], calls, whole, step)
@@ -76,10 +76,15 @@ class TeacherPass:
             yield whole[number]
 
     def _control(
-        self, key: Wanted, layers: Sequence[int], calls: Sequence[Call], whole: Sequence[Targets], step: int
+        self,
+        key: TargetRequest,
+        layers: Sequence[int],
+        calls: Sequence[ModelInputs],
+        whole: Sequence[Targets],
+        step: int,
     ) -> None:
         """Add a control's targets to those of all parts."""
-        source = Wanted("teacher", key.tower, "valid")
+        source = TargetRequest("teacher", key.tower, "valid")
         states = [torch.stack([targets.states[source][layer] for layer in layers]) for targets in whole]
         examples, first = [], 0
         for call in calls:
@@ -90,8 +95,8 @@ class TeacherPass:
             at_tokens = of_part if key.tokens == "valid" else of_part[:, call.first_of_valid(key.tower)]
             targets.states[key] = dict(zip(layers, at_tokens, strict=True))
 
-    def _on(self, call: Call, layers: Mapping[Wanted, Sequence[int]]) -> Targets:
-        states: dict[Wanted, dict[int, Tensor]] = {}
+    def _on(self, call: ModelInputs, layers: Mapping[TargetRequest, Sequence[int]]) -> Targets:
+        states: dict[TargetRequest, dict[int, Tensor]] = {}
         predictions: Tensor | None = None
         with torch.no_grad(), self._accelerator.autocast():
             for kind, model in self.models.items():

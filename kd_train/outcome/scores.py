@@ -18,7 +18,7 @@ from layerangles.equivalence import Margin, Verdict, judge
 from layerangles.equivalence.cells import Cell, cells_from_frame, read_scores, read_table
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
-from layerangles.models.checkpoints import MATCHING_FILE
+from layerangles.models.matching_file import MATCHING_FILE
 
 STUDENTS = "students"
 SCORE_COLUMNS = (

@@ -12,8 +12,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from kd_train.matching.strategies import forward_targets
 from kd_train.randomness import seeded
 from layerangles.errors import InputError
-from layerangles.models.checkpoints import MapKind
-from layerangles.models.states import DEPTHS, Tower, blocks, n_layers, towers_of
+from layerangles.layers import Tower
+from layerangles.models.matching_file import MapKind
+from layerangles.models.states import DEPTHS, blocks, n_layers, towers_of
 
 # What transformers' configurations call that which grows with the width. Names that a model lacks are passed over.
 _INNER_WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim")

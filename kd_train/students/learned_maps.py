@@ -11,7 +11,8 @@ from kd_train.randomness import seeded
 from kd_train.students.construction import StudentPlan
 from kd_train.tasks.base import Part
 from layerangles.geometry.maps import MatchingMap, MatchingMaps
-from layerangles.models.states import Tower, forward_with_states
+from layerangles.layers import Tower
+from layerangles.models.states import forward_with_states
 
 
 def build_maps(

@@ -16,8 +16,9 @@ from kd_train.matching.strategies import layer_pairs
 from kd_train.students.construction import StudentPlan, StudentSpec, plan_student, student_config
 from kd_train.study.study_file import Study, TeacherSpec, Variant
 from layerangles.errors import InputError
-from layerangles.models.checkpoints import LayerPair, load_config, resolve
-from layerangles.models.states import Tower, n_layers, n_positions, towers_of
+from layerangles.layers import LayerPair, Tower
+from layerangles.models.checkpoints import load_config, resolve
+from layerangles.models.states import n_layers, n_positions, towers_of
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from layerangles.files import replacing
+from layerangles.files import atomic_write
 
 METRICS_FILE = "metrics.jsonl"
 EXAMPLES_FILE = "examples.jsonl"
@@ -69,7 +69,7 @@ class MetricsLog:
         if self._writes:
             with self._lock:
                 lines = [json.dumps(asdict(m)) + "\n" for m in self.read() if kept(m)]
-                with replacing(self._file, overwrite=True) as beside:
+                with atomic_write(self._file, overwrite=True) as beside:
                     beside.write_text("".join(lines), encoding="utf-8")
 
     def dev(self, student: str, metric: str) -> list[Measurement]:

@@ -11,17 +11,17 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from kd_train.matching.controls import MADE_OF_STATES, TargetKind
 from kd_train.matching.losses import LossSpec
 from kd_train.matching.strategies import Strategy
+from kd_train.optimizers import OptimizerSpec
 from kd_train.students.construction import StudentSpec
 from kd_train.students.lora import LoraSpec
-from kd_train.study.validation_errors import mistakes
+from kd_train.study.validation_errors import validation_errors
 from kd_train.tasks.classification import ClassificationTask
 from kd_train.tasks.language_modelling import LanguageModellingTask
 from kd_train.tasks.regression import RegressionTask
 from kd_train.tasks.sequence_to_sequence import SequenceToSequenceTask
-from kd_train.training.optimizers import OptimizerSpec
 from layerangles.errors import InputError
-from layerangles.files import replacing
-from layerangles.models.states import Tower
+from layerangles.files import atomic_write
+from layerangles.layers import Tower
 
 RESOLVED_FILE = "study.resolved.yaml"
 TASKS: dict[str, type[BaseModel]] = {
@@ -346,14 +346,14 @@ def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        problems = [f"  - {mistake}" for mistake in mistakes(error, content, Study, TASKS)]
+        problems = [f"  - {mistake}" for mistake in validation_errors(error, content, Study, TASKS)]
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise InputError("\n".join([f"{source} has {count}:", *problems])) from error
 
 
 def write_resolved(study: Study, folder: Path) -> None:
     """Write the study with all its defaults, as the record of what was run."""
-    with replacing(folder / RESOLVED_FILE, overwrite=True) as beside:
+    with atomic_write(folder / RESOLVED_FILE, overwrite=True) as beside:
         header = (
             f"# Written by layerangles: the study with every default. Run it again: layerangles train {RESOLVED_FILE}\n"
         )

@@ -30,7 +30,7 @@ _WORDS = {
 }
 
 
-def mistakes(
+def validation_errors(
     error: ValidationError, content: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseModel]]
 ) -> Iterable[str]:
     """One line a place in the file.

@@ -17,7 +17,7 @@ from kd_train.data import embedded
 from kd_train.data.tables import Table, read_embedded, read_file, read_hub
 from kd_train.tasks.metrics import Compared, Metric
 from layerangles.errors import InputError
-from layerangles.models.states import Tower
+from layerangles.layers import Tower
 from layerangles.models.texts import EncodedTexts, Text
 
 SplitName = Literal["train", "dev", "test"]

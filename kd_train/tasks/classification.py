@@ -20,7 +20,7 @@ from kd_train.data.tables import Table
 from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, some
 from kd_train.tasks.metrics import LABEL_METRICS, Answer, Compared, Metric, over_batches
 from layerangles.errors import InputError
-from layerangles.models.states import Tower
+from layerangles.layers import Tower
 from layerangles.models.texts import Text, pad
 
 

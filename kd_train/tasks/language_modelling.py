@@ -16,7 +16,8 @@ from kd_train.tasks.metrics import Compared, Metric, accuracy, generate, over_ba
 from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
 from kd_train.tasks.text_metrics import exact_match_normalized, matches_normalized
 from layerangles.errors import InputError
-from layerangles.models.states import Tower, n_positions
+from layerangles.layers import Tower
+from layerangles.models.states import n_positions
 from layerangles.models.texts import Text, check_length, pad
 
 Form = Literal["text", "answer", "choices"]

@@ -19,7 +19,7 @@ from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts
 from kd_train.tasks.classification import GLUE_HUB_NAME, answers_of, glue_name, labelled_part
 from kd_train.tasks.metrics import NUMBER_METRICS, Compared, Metric
 from layerangles.errors import InputError
-from layerangles.models.states import Tower
+from layerangles.layers import Tower
 from layerangles.models.texts import Text
 
 _HEAD: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}

@@ -14,7 +14,8 @@ from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, tok
 from kd_train.tasks.metrics import Compared, Metric, generate, over_batches
 from kd_train.tasks.text_metrics import TEXT_METRICS
 from layerangles.errors import InputError
-from layerangles.models.states import Tower, n_positions
+from layerangles.layers import Tower
+from layerangles.models.states import n_positions
 from layerangles.models.texts import Text, pad, target_ids
 
 _log = logging.getLogger(__name__)

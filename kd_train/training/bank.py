@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kd_train.batches.model_inputs import Call, chosen_tokens, labelled
+from kd_train.batches.model_inputs import ModelInputs, chosen_tokens, labelled
 from kd_train.batches.order import shared_out
 from kd_train.batches.packing import can_be_packed
 from kd_train.matching.losses import (
@@ -30,13 +30,14 @@ from kd_train.matching.losses import (
     over_pairs,
     prediction_divergence,
 )
-from kd_train.matching.targets import Targets, TeacherPass, Wanted
+from kd_train.matching.targets import TargetRequest, Targets, TeacherPass
+from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
 from kd_train.randomness import seeded
 from kd_train.students.learned_maps import name_of
 from kd_train.tasks.base import IGNORED, Part
 from kd_train.training.member import Member, Stop, load_member, save_member
-from kd_train.training.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
-from layerangles.models.states import Tower, blocks, first_position, towers_of
+from layerangles.layers import Tower
+from layerangles.models.states import blocks, first_position, towers_of
 
 # On a GPU, work is queued: to know whose time it was, the queue must be emptied. Done in every so many steps only.
 _TIMED_EVERY = 16
@@ -56,7 +57,7 @@ class _Words:
     leaf: Float[Tensor, "word dim"]
 
     @classmethod
-    def look_up(cls, model: PreTrainedModel, calls: Sequence[Call]) -> "_Words | None":
+    def look_up(cls, model: PreTrainedModel, calls: Sequence[ModelInputs]) -> "_Words | None":
         if towers_of(model.config) != ("encoder",) or not calls:
             return None
         tokens = torch.cat([call.inputs["input_ids"].flatten() for call in calls])
@@ -188,7 +189,7 @@ class Bank:
         """Add this process's share of a batch to the gradients of some members, to their terms and to their time."""
         device, parts = self.accelerator.device, batch.parts
         own = shared_out(parts, self.accelerator.num_processes)[self.accelerator.process_index]
-        calls = [Call(part, device, pack=pack, first_position=self._first_position) for part in parts]
+        calls = [ModelInputs(part, device, pack=pack, first_position=self._first_position) for part in parts]
         words = {member.name: _Words.look_up(member.model, [calls[i] for i in own]) for member in members}
         for number, targets in zip(own, self._targets(calls, own, members, step), strict=True):
             call = calls[number]
@@ -220,10 +221,10 @@ class Bank:
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    def _targets(self, calls: Sequence[Call], own: Sequence[int], members: Sequence[Member], step: int) -> Any:
+    def _targets(self, calls: Sequence[ModelInputs], own: Sequence[int], members: Sequence[Member], step: int) -> Any:
         if self._teacher is None:
             return [None for _ in own]
-        wanted: dict[Wanted, set[int]] = {}
+        wanted: dict[TargetRequest, set[int]] = {}
         for member in members:
             for key, layers in member.wanted(step).items():
                 wanted.setdefault(key, set()).update(layers)
@@ -233,7 +234,7 @@ class Bank:
         self,
         member: Member,
         inputs: Mapping[str, Tensor],
-        call: Call,
+        call: ModelInputs,
         targets: Targets | None,
         batch: _Batch,
         step: int,
@@ -259,7 +260,7 @@ class Bank:
         self,
         member: Member,
         states: Mapping[str, Sequence[Tensor | None]],
-        call: Call,
+        call: ModelInputs,
         targets: Targets,
         batch: _Batch,
         step: int,

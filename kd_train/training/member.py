@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from kd_train.matching.assignments import Assignment
 from kd_train.matching.controls import TargetKind
 from kd_train.matching.losses import LossSpec
-from kd_train.matching.targets import Wanted
-from kd_train.training.optimizers import optimizer_tensors
-from layerangles.models.states import Tower
+from kd_train.matching.targets import TargetRequest
+from kd_train.optimizers import optimizer_tensors
+from layerangles.layers import Tower
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Member:
         """The assignments that are part of its loss."""
         return self.assignments if self.loss.hidden_weight else {}
 
-    def wanted(self, step: int) -> dict[Wanted, tuple[int, ...]]:
+    def wanted(self, step: int) -> dict[TargetRequest, tuple[int, ...]]:
         """The states that a step needs of the teacher, and at which layers."""
         wanted = {
-            Wanted(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
+            TargetRequest(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
             for tower, assignment in self.matched.items()
         }
         return {key: layers for key, layers in wanted.items() if layers}

@@ -19,13 +19,13 @@ from kd_train.tasks.base import Feature, Task
 from kd_train.tasks.metrics import Compared
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member, Stop, load_member, save_member
-from layerangles.files import replacing
+from layerangles.files import atomic_write
 
 STOPPED_FILE = "stopped.json"
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrainingContext:
     """What all runs of a study share: where it is written, its data in tokens, and the machinery."""
 
     plan: StudyPlan
@@ -103,7 +103,7 @@ class Run:
         after_step: called with the number of steps done, 0 before the first.
     """
 
-    shop: Workshop
+    context: TrainingContext
     bank: Bank
     spec: RunSpec
     total_steps: int
@@ -114,18 +114,18 @@ class Run:
 
     @property
     def _states(self) -> Path:
-        return self.shop.folder / "resume" / self.name
+        return self.context.folder / "resume" / self.name
 
     def train(self) -> dict[str, int]:
         """Train the bank from where it stopped to its last step; the step of each member's final state."""
-        shop, bank, spec = self.shop, self.bank, self.spec
+        context, bank, spec = self.context, self.bank, self.spec
         start = _newest_state(self._states)
         if start:
             bank.load(self._states / f"step-{start}")
         else:
             self.after_step(0)
-        shop.log.forget_after(start, [member.name for member in bank.members])
-        features = shop.features["train"]
+        context.log.forget_after(start, [member.name for member in bank.members])
+        features = context.features["train"]
         order = DataOrder(len(features), spec.batch_size, self.seed)
         evaluate_every = spec.evaluate_every or max(1, self.total_steps // 10)
         bar = tqdm(
@@ -133,7 +133,7 @@ class Run:
             initial=start,
             desc=self.title,
             unit="step",
-            disable=None if shop.is_main else True,
+            disable=None if context.is_main else True,
         )
         with bar:
             for step in range(start, self.total_steps):
@@ -141,7 +141,7 @@ class Run:
                     break
                 rows = [features[i] for i in order.batch(step)]
                 most = spec.min_parts if bank.packs else spec.parts
-                parts = cut_by_length(rows, shop.task, shop.tokenizer, most, min_parts=spec.min_parts)
+                parts = cut_by_length(rows, context.task, context.tokenizer, most, min_parts=spec.min_parts)
                 losses = bank.train_step(parts, step)
                 done = step + 1
                 bar.update()
@@ -154,7 +154,7 @@ class Run:
         return self._final_steps()
 
     def _report_losses(self, losses: Mapping[str, Mapping[str, float]], done: int) -> None:
-        self.shop.report(
+        self.context.report(
             Measurement(member, done, "train", f"loss_{term}", value)
             for member, terms in losses.items()
             for term, value in terms.items()
@@ -162,23 +162,23 @@ class Run:
 
     def _evaluate(self, done: int) -> str:
         """Score the active members; keep those that are at their best, and stop those that get no better."""
-        shop, metric = self.shop, self.shop.task.metrics[0]
+        context, metric = self.context, self.context.task.metrics[0]
         values = []
         for member in self.bank.active:
-            shop.evaluate(member, done, ("dev",))
-            best, along = shop.best(member.name), shop.log.dev(member.name, metric)
+            context.evaluate(member, done, ("dev",))
+            best, along = context.best(member.name), context.log.dev(member.name, metric)
             values.append(along[-1].value if along and along[-1].step == done else float("nan"))
             if best is None:
                 continue
-            if best.step == done and self.spec.keep == "best" and shop.is_main:
-                with replacing(self._states / "best" / member.name, overwrite=True) as beside:
+            if best.step == done and self.spec.keep == "best" and context.is_main:
+                with atomic_write(self._states / "best" / member.name, overwrite=True) as beside:
                     beside.mkdir()
                     save_member(member, beside)
             since = sum(m.step > best.step for m in along)
             if self.spec.patience is not None and since >= self.spec.patience:
                 reason = f"no better {metric} on the dev split in {since} evaluations"
                 member.stopped = Stop(done, reason, failed=False)
-        shop.accelerator.wait_for_everyone()
+        context.accelerator.wait_for_everyone()
         return f"dev {metric} {sum(values) / max(1, len(values)):.3f}"
 
     def _final_steps(self) -> dict[str, int]:
@@ -186,7 +186,7 @@ class Run:
         steps = {}
         for member in self.bank.members:
             steps[member.name] = self.total_steps if member.stopped is None else member.stopped.step
-            best = self.shop.best(member.name)
+            best = self.context.best(member.name)
             kept = self._states / "best" / member.name
             if self.spec.keep == "best" and best is not None and kept.exists():
                 load_member(member, kept)
@@ -194,22 +194,22 @@ class Run:
         return steps
 
     def _save_state(self, done: int) -> None:
-        if self.shop.is_main:
-            with replacing(self._states / f"step-{done}", overwrite=True) as beside:
+        if self.context.is_main:
+            with atomic_write(self._states / f"step-{done}", overwrite=True) as beside:
                 self.bank.save(beside)
             for older in self._states.glob("step-*"):
                 if older.name != f"step-{done}":
                     shutil.rmtree(older)
-        self.shop.accelerator.wait_for_everyone()
+        self.context.accelerator.wait_for_everyone()
 
 
-def forget_states(shop: Workshop, name: str) -> None:
+def forget_states(context: TrainingContext, name: str) -> None:
     """Remove a run's states to resume from, once what they led to is written."""
-    shop.accelerator.wait_for_everyone()
-    if shop.is_main:
-        shutil.rmtree(shop.folder / "resume" / name, ignore_errors=True)
+    context.accelerator.wait_for_everyone()
+    if context.is_main:
+        shutil.rmtree(context.folder / "resume" / name, ignore_errors=True)
         with suppress(OSError):  # another run's states are still in it, or there are none
-            (shop.folder / "resume").rmdir()
+            (context.folder / "resume").rmdir()
 
 
 def _newest_state(states: Path) -> int:
@@ -219,5 +219,5 @@ def _newest_state(states: Path) -> int:
 
 def mark_stopped(place: Path, stop: Stop) -> None:
     """Write into a student's directory why there is no student in it."""
-    with replacing(place / STOPPED_FILE, overwrite=True) as beside:
+    with atomic_write(place / STOPPED_FILE, overwrite=True) as beside:
         beside.write_text(json.dumps(asdict(stop), indent=2) + "\n", encoding="utf-8")

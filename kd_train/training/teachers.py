@@ -14,10 +14,11 @@ from kd_train.students.lora import add_adapters
 from kd_train.study.study_file import FinetuneSpec, Study
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
-from kd_train.training.run import Run, Workshop, forget_states
+from kd_train.training.run import Run, TrainingContext, forget_states
 from layerangles.errors import InputError, RunError
-from layerangles.files import replacing
-from layerangles.models.checkpoints import TeacherReference, quiet_transformers
+from layerangles.files import atomic_write
+from layerangles.models.checkpoints import quiet_transformers
+from layerangles.models.matching_file import TeacherReference
 from layerangles.models.weights import weights_sha256
 
 TEACHER = "teacher"
@@ -42,55 +43,55 @@ def load_teacher(path: Path, study: Study) -> PreTrainedModel:
     return model
 
 
-def random_teacher(shop: Workshop, seed: int) -> PreTrainedModel:
+def random_teacher(context: TrainingContext, seed: int) -> PreTrainedModel:
     """The teacher's architecture with random weights, for controls."""
     with seeded(seed, "random teacher"):
-        model: PreTrainedModel = shop.study.task.auto_model().from_config(shop.plan.teacher, dtype=torch.float32)
+        model: PreTrainedModel = context.study.task.auto_model().from_config(context.plan.teacher, dtype=torch.float32)
     return model
 
 
-def score_as_it_is(shop: Workshop, base: Path, teacher: PreTrainedModel) -> TeacherReference:
+def score_as_it_is(context: TrainingContext, base: Path, teacher: PreTrainedModel) -> TeacherReference:
     """Score a teacher that needs no fine-tuning, unless it is scored; what students say of it."""
-    study = shop.study
-    _score(shop, teacher, 0)
+    study = context.study
+    _score(context, teacher, 0)
     is_local = embedded.is_embedded(study.teacher.model) or Path(study.teacher.model).is_dir()
     path = str(base.resolve()) if is_local else study.teacher.model
     return TeacherReference(path=path, revision=study.teacher.revision, weights_sha256=weights_sha256(base))
 
 
 def tuned_teacher(
-    shop: Workshop, base: Path, spec: FinetuneSpec, cache: Path | None
+    context: TrainingContext, base: Path, spec: FinetuneSpec, cache: Path | None
 ) -> tuple[PreTrainedModel, TeacherReference]:
     """The teacher, fine-tuned into the study's directory unless it is there or in the cache, and scored."""
-    place = shop.folder / TEACHER
-    total_steps = spec.total_steps(len(shop.features["train"]))
+    place = context.folder / TEACHER
+    total_steps = spec.total_steps(len(context.features["train"]))
     if not place.exists():
-        cached = None if cache is None else cache / _recipe_hash(shop, base, spec)
+        cached = None if cache is None else cache / _recipe_hash(context, base, spec)
         if cached is not None and cached.exists():
-            if shop.is_main:
+            if context.is_main:
                 _copy(cached, place)
         else:
-            _finetune(shop, base, spec, total_steps)
-            if cached is not None and shop.is_main:
+            _finetune(context, base, spec, total_steps)
+            if cached is not None and context.is_main:
                 _copy(place, cached)
-        shop.accelerator.wait_for_everyone()
-    forget_states(shop, TEACHER)
-    teacher = load_teacher(place, shop.study)
-    _score(shop, teacher, total_steps)
+        context.accelerator.wait_for_everyone()
+    forget_states(context, TEACHER)
+    teacher = load_teacher(place, context.study)
+    _score(context, teacher, total_steps)
     return teacher, TeacherReference(path=TEACHER, weights_sha256=weights_sha256(place))
 
 
-def _score(shop: Workshop, teacher: PreTrainedModel, step: int) -> None:
+def _score(context: TrainingContext, teacher: PreTrainedModel, step: int) -> None:
     """Score the teacher on what it is not scored on yet."""
-    scored = {(m.split, m.metric) for m in shop.log.read() if (m.student, m.step) == (TEACHER, step)}
-    if not {(split, metric) for split in shop.held_out for metric in shop.task.metrics} <= scored:
-        shop.log.forget_after(step - 1, [TEACHER], splits=shop.held_out)
-        shop.evaluate(Member(TEACHER, teacher), step, shop.held_out)
+    scored = {(m.split, m.metric) for m in context.log.read() if (m.student, m.step) == (TEACHER, step)}
+    if not {(split, metric) for split in context.held_out for metric in context.task.metrics} <= scored:
+        context.log.forget_after(step - 1, [TEACHER], splits=context.held_out)
+        context.evaluate(Member(TEACHER, teacher), step, context.held_out)
 
 
-def _finetune(shop: Workshop, base: Path, spec: FinetuneSpec, total_steps: int) -> None:
-    model = _untuned(shop, base, spec)
-    classifier = bool(shop.task.head())
+def _finetune(context: TrainingContext, base: Path, spec: FinetuneSpec, total_steps: int) -> None:
+    model = _untuned(context, base, spec)
+    classifier = bool(context.task.head())
     adapters = add_adapters(model, spec.lora, classifier=classifier, seed=spec.seed) if spec.lora else None
     member = Member(TEACHER, model, adapters=adapters)
     bank = Bank(
@@ -99,29 +100,29 @@ def _finetune(shop: Workshop, base: Path, spec: FinetuneSpec, total_steps: int) 
         optimizer=spec,
         total_steps=total_steps,
         seed=spec.seed,
-        accelerator=shop.accelerator,
-        compiled=shop.study.compile,
+        accelerator=context.accelerator,
+        compiled=context.study.compile,
     )
-    run = Run(shop, bank, spec, total_steps, spec.seed, TEACHER, "fine-tuning the teacher")
+    run = Run(context, bank, spec, total_steps, spec.seed, TEACHER, "fine-tuning the teacher")
     run.train()
     if member.stopped is not None and member.stopped.failed:
         raise RunError(
             f"fine-tuning the teacher failed: {member.stopped.reason}. Lower teacher.finetune.learning_rate, or check "
             "the data; start anew with --overwrite."
         )
-    if shop.is_main:
+    if context.is_main:
         final = adapters.merge_and_unload() if adapters is not None else model
-        with replacing(shop.folder / TEACHER) as beside, quiet_transformers():
+        with atomic_write(context.folder / TEACHER) as beside, quiet_transformers():
             final.save_pretrained(beside)
-            shop.tokenizer.save_pretrained(beside)
+            context.tokenizer.save_pretrained(beside)
 
 
-def _untuned(shop: Workshop, base: Path, spec: FinetuneSpec) -> PreTrainedModel:
-    auto_model, head = shop.study.task.auto_model(), shop.task.head()
+def _untuned(context: TrainingContext, base: Path, spec: FinetuneSpec) -> PreTrainedModel:
+    auto_model, head = context.study.task.auto_model(), context.task.head()
     model: PreTrainedModel
     with seeded(spec.seed, "teacher head"), quiet_transformers():
-        if shop.study.teacher.init == "random":
-            config = shop.plan.teacher
+        if context.study.teacher.init == "random":
+            config = context.plan.teacher
             config.update(head)
             model = auto_model.from_config(config, dtype=torch.float32)
         else:
@@ -131,22 +132,27 @@ def _untuned(shop: Workshop, base: Path, spec: FinetuneSpec) -> PreTrainedModel:
     return model
 
 
-def _recipe_hash(shop: Workshop, base: Path, spec: FinetuneSpec) -> str:
+def _recipe_hash(context: TrainingContext, base: Path, spec: FinetuneSpec) -> str:
     """A name for the teacher that this recipe makes of this base on these data."""
     content = [
         spec.model_dump(mode="json", exclude={"resume_every"}),
-        shop.study.precision,
-        shop.study.teacher.init,
+        context.study.precision,
+        context.study.teacher.init,
         weights_sha256(base),
-        shop.task.head(),
-        [torch.__version__, torch.get_num_threads(), shop.accelerator.device.type, shop.accelerator.num_processes],
+        context.task.head(),
+        [
+            torch.__version__,
+            torch.get_num_threads(),
+            context.accelerator.device.type,
+            context.accelerator.num_processes,
+        ],
     ]
     digest = hashlib.sha256(json.dumps(content).encode())
-    for feature in shop.features["train"]:
+    for feature in context.features["train"]:
         digest.update(json.dumps(feature).encode())
     return digest.hexdigest()[:16]
 
 
 def _copy(source: Path, target: Path) -> None:
-    with replacing(target) as beside:
+    with atomic_write(target) as beside:
         shutil.copytree(source, beside)

@@ -30,19 +30,13 @@ from kd_train.study.study_file import RESOLVED_FILE, Study, read_study, write_re
 from kd_train.tasks.base import Task
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
-from kd_train.training.run import STOPPED_FILE, Run, Workshop, forget_states, mark_stopped
+from kd_train.training.run import STOPPED_FILE, Run, TrainingContext, forget_states, mark_stopped
 from kd_train.training.teachers import TEACHER, load_teacher, random_teacher, score_as_it_is, tuned_teacher
 from layerangles.errors import InputError
-from layerangles.files import full_disk_reported, replacing
-from layerangles.models.checkpoints import (
-    MATCHING_FILE,
-    Matching,
-    TeacherReference,
-    TowerMatching,
-    load_tokenizer,
-    write_student,
-)
-from layerangles.models.states import Tower
+from layerangles.files import atomic_write, full_disk_reported
+from layerangles.layers import Tower
+from layerangles.models.checkpoints import load_tokenizer, write_student
+from layerangles.models.matching_file import MATCHING_FILE, Matching, TeacherReference, TowerMatching
 from layerangles.models.weights import check_weights
 from layerangles.versions import versions
 
@@ -93,17 +87,17 @@ def train_study(
     with full_disk_reported(study.folder):
         log = MetricsLog(study.folder, writes=accelerator.is_main_process)
         examples = ExamplesLog(study.folder, writes=accelerator.is_main_process)
-        shop = Workshop(plan, study.folder, task, features, tokenizer, accelerator, log, examples)
+        context = TrainingContext(plan, study.folder, task, features, tokenizer, accelerator, log, examples)
         if study.report_to:
             accelerator.init_trackers(study.name, config={"study": str(study.folder)})
         if as_it_is is not None:
-            teacher, reference = as_it_is, score_as_it_is(shop, base, as_it_is)
+            teacher, reference = as_it_is, score_as_it_is(context, base, as_it_is)
         elif study.teacher.finetune is not None:
-            teacher, reference = tuned_teacher(shop, base, study.teacher.finetune, teacher_cache)
+            teacher, reference = tuned_teacher(context, base, study.teacher.finetune, teacher_cache)
         for seed in study.seeds if seeds is None else seeds:
             if not is_done(study, seed):
-                _train_seed(shop, teacher, reference, seed)
-            forget_states(shop, f"seed{seed}")
+                _train_seed(context, teacher, reference, seed)
+            forget_states(context, f"seed{seed}")
         accelerator.end_training()
     return study.folder
 
@@ -161,7 +155,7 @@ def claim_study(study: Study, *, resume: bool = False, overwrite: bool = False, 
     study.folder.mkdir(parents=True, exist_ok=True)
     write_resolved(study, study.folder)
     if not (study.folder / ENVIRONMENT_FILE).exists():  # what resumes a study does not rewrite where it began
-        with replacing(study.folder / ENVIRONMENT_FILE) as beside:
+        with atomic_write(study.folder / ENVIRONMENT_FILE) as beside:
             beside.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
 
 
@@ -202,13 +196,13 @@ def _accelerator(study: Study, device: str) -> Accelerator:
     return accelerator
 
 
-def _train_seed(shop: Workshop, teacher: PreTrainedModel, reference: TeacherReference, seed: int) -> None:
+def _train_seed(context: TrainingContext, teacher: PreTrainedModel, reference: TeacherReference, seed: int) -> None:
     """Train the bank of one seed and write its students."""
-    spec, students = shop.study.training, shop.folder / "students"
-    plans = shop.plan.student_names(seed)
-    total_steps = spec.total_steps(len(shop.features["train"]))
-    members = [_member(shop, teacher, name, plan, seed) for name, plan in plans.items()]
-    _set_principal_maps(shop, teacher, list(zip(members, plans.values(), strict=True)))
+    spec, students = context.study.training, context.folder / "students"
+    plans = context.plan.student_names(seed)
+    total_steps = spec.total_steps(len(context.features["train"]))
+    members = [_member(context, teacher, name, plan, seed) for name, plan in plans.items()]
+    _set_principal_maps(context, teacher, list(zip(members, plans.values(), strict=True)))
     needs_random = any(member.targets == "random_teacher" for member in members)
     bank = Bank(
         members,
@@ -216,18 +210,18 @@ def _train_seed(shop: Workshop, teacher: PreTrainedModel, reference: TeacherRefe
         optimizer=spec,
         total_steps=total_steps,
         seed=seed,
-        accelerator=shop.accelerator,
-        random_teacher=random_teacher(shop, seed) if needs_random else None,
-        compiled=shop.study.compile,
+        accelerator=context.accelerator,
+        random_teacher=random_teacher(context, seed) if needs_random else None,
+        compiled=context.study.compile,
     )
 
     def write(member: Member, place: Path, step: int, *, final: bool = False) -> None:
-        if not shop.is_main:
+        if not context.is_main:
             return
-        best = shop.best(member.name) if final else None
-        matching = _matching(shop, member, plans[member.name], place, reference, seed, step, best)
+        best = context.best(member.name) if final else None
+        matching = _matching(context, member, plans[member.name], place, reference, seed, step, best)
         model = merged(member.adapters) if member.adapters is not None else member.model
-        write_student(place, model, shop.tokenizer, matching, stored_maps(member.maps), overwrite=True)
+        write_student(place, model, context.tokenizer, matching, stored_maps(member.maps), overwrite=True)
 
     keep = set(spec.checkpoint_steps(total_steps))
 
@@ -237,31 +231,31 @@ def _train_seed(shop: Workshop, teacher: PreTrainedModel, reference: TeacherRefe
                 write(member, students / member.name / "checkpoints" / f"step-{step}", step)
 
     title = f"training {len(members)} students, seed {seed}"
-    run = Run(shop, bank, spec, total_steps, seed, f"seed{seed}", title, keep_checkpoints)
+    run = Run(context, bank, spec, total_steps, seed, f"seed{seed}", title, keep_checkpoints)
     final_steps = run.train()
     memory = bank.memory_bytes()
     for member in members:
         step = final_steps[member.name]
-        _report_costs(shop, member, step, memory[member.name])
+        _report_costs(context, member, step, memory[member.name])
         if member.stopped is not None and member.stopped.failed:
-            if shop.is_main:
+            if context.is_main:
                 mark_stopped(students / member.name, member.stopped)
             continue
-        shop.evaluate_finally(member, step)
+        context.evaluate_finally(member, step)
         write(member, students / member.name, step, final=True)
 
 
-def _member(shop: Workshop, teacher: PreTrainedModel, name: str, plan: MemberPlan, seed: int) -> Member:
-    study = shop.study
-    order = DataOrder(len(shop.features["train"]), study.training.batch_size, seed)
-    assignments = shop.plan.assignments(plan, steps_per_epoch=order.steps_per_epoch)
+def _member(context: TrainingContext, teacher: PreTrainedModel, name: str, plan: MemberPlan, seed: int) -> Member:
+    study = context.study
+    order = DataOrder(len(context.features["train"]), study.training.batch_size, seed)
+    assignments = context.plan.assignments(plan, steps_per_epoch=order.steps_per_epoch)
     model = build_student(teacher, plan.student, auto_model=study.task.auto_model(), seed=seed)
     matched = {tower: assignment.student_layers(0) for tower, assignment in assignments.items()}
-    maps = build_maps(plan.student, shop.plan.teacher.hidden_size, matched, seed=seed)
+    maps = build_maps(plan.student, context.plan.teacher.hidden_size, matched, seed=seed)
     lora = study.training.lora
     adapters = None
     if lora is not None:
-        adapters = add_adapters(model, lora, classifier=bool(shop.task.head()), seed=seed)
+        adapters = add_adapters(model, lora, classifier=bool(context.task.head()), seed=seed)
     return Member(
         name,
         model,
@@ -274,7 +268,9 @@ def _member(shop: Workshop, teacher: PreTrainedModel, name: str, plan: MemberPla
     )
 
 
-def _set_principal_maps(shop: Workshop, teacher: PreTrainedModel, planned: Sequence[tuple[Member, MemberPlan]]) -> None:
+def _set_principal_maps(
+    context: TrainingContext, teacher: PreTrainedModel, planned: Sequence[tuple[Member, MemberPlan]]
+) -> None:
     """Give students with ``pca`` maps the principal directions of the teacher layers that they are matched to."""
     planned = [(member, plan) for member, plan in planned if plan.student.map == "pca"]
     if not planned:
@@ -282,22 +278,22 @@ def _set_principal_maps(shop: Workshop, teacher: PreTrainedModel, planned: Seque
     targets = {
         (member.name, tower, layer): _targets_of(plan, tower, layer, teacher_layers)
         for member, plan in planned
-        for tower, teacher_layers in shop.plan.teacher_depths.items()
+        for tower, teacher_layers in context.plan.teacher_depths.items()
         for layer in range(plan.student.layers[tower] + 1)
     }
     for member, plan in planned:
         if plan.student.share_map:  # one map for all of them
-            for tower in shop.plan.teacher_depths:
+            for tower in context.plan.teacher_depths:
                 mine = [key for key in targets if key[:2] == (member.name, tower)]
                 together = tuple(sorted({layer for key in mine for layer in targets[key]}))
                 targets |= dict.fromkeys(mine, together)
     layers: dict[Tower, set[int]] = {}
     for (_, tower, _), of in targets.items():
         layers.setdefault(tower, set()).update(of)
-    features = shop.features["train"][:_PRINCIPAL_EXAMPLES]
+    features = context.features["train"][:_PRINCIPAL_EXAMPLES]
     batches = [features[start : start + 32] for start in range(0, len(features), 32)]
-    parts = (part for batch in batches for part in cut_by_length(batch, shop.task, shop.tokenizer, 4))
-    moments = second_moments(teacher, parts, layers, shop.accelerator.device)
+    parts = (part for batch in batches for part in cut_by_length(batch, context.task, context.tokenizer, 4))
+    moments = second_moments(teacher, parts, layers, context.accelerator.device)
     for member, plan in planned:
         set_principal(
             member.maps,
@@ -315,14 +311,14 @@ def _targets_of(plan: MemberPlan, tower: Tower, layer: int, teacher_layers: int)
     return matched or ((0, *forward_targets(plan.student.layers[tower], teacher_layers))[layer],)
 
 
-def _report_costs(shop: Workshop, member: Member, step: int, memory_bytes: int) -> None:
+def _report_costs(context: TrainingContext, member: Member, step: int, memory_bytes: int) -> None:
     seconds, steps = member.seconds
     costs = {"memory_mib": memory_bytes / 2**20} | ({"seconds_per_step": seconds / steps} if steps else {})
-    shop.report(Measurement(member.name, step, "train", name, value) for name, value in costs.items())
+    context.report(Measurement(member.name, step, "train", name, value) for name, value in costs.items())
 
 
 def _matching(
-    shop: Workshop,
+    context: TrainingContext,
     member: Member,
     plan: MemberPlan,
     place: Path,
@@ -332,7 +328,7 @@ def _matching(
     best: Measurement | None,
 ) -> Matching:
     if reference.path == TEACHER:  # relative, so that the study can be moved
-        reference = reference.model_copy(update={"path": os.path.relpath(shop.folder / TEACHER, place)})
+        reference = reference.model_copy(update={"path": os.path.relpath(context.folder / TEACHER, place)})
     strategy = plan.strategy
     records = {tower: assignment.record(step) for tower, assignment in member.assignments.items()}
     changing = {str(tower): record for tower, record in records.items() if record is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from layerangles.app.sources import InMemory, ResultFile, Source, StudentDirectories
 from layerangles.app.widget import widget
 from layerangles.errors import InputError
-from layerangles.models.checkpoints import MATCHING_FILE
+from layerangles.models.matching_file import MATCHING_FILE
 from layerangles.results.angle_result import AngleResult
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from layerangles.app.catalogue import Entry
 from layerangles.app.sources import STUDENT_RESULT, steps_in
 from layerangles.errors import InputError
 from layerangles.geometry.nulls import Null
-from layerangles.measurement.angles import measure_angles
+from layerangles.measurement.measure_angles import measure_angles
 from layerangles.models.texts import Text, evenly
 from layerangles.results.angle_result import AngleResult
 
@@ -111,7 +111,7 @@ class Measurer:
                 self._plan.texts(entry),
                 space=way,  # type: ignore[arg-type]  # one of the catalogue's ways
                 nulls=_NULLS,
-                rivals="sums" if way == "teacher" else "none",
+                alternatives="sums" if way == "teacher" else "none",
                 steps=bool(steps_in(directory)),
                 max_length=self._plan.max_length,
                 device=self._plan.device,

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import pandas as pd
 
 from layerangles.errors import InputError
-from layerangles.models.checkpoints import MATCHING_FILE
+from layerangles.models.matching_file import MATCHING_FILE
 from layerangles.models.texts import Text
 from layerangles.results.angle_result import AngleResult
 

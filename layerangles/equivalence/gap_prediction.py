@@ -146,7 +146,7 @@ def student_geometry(result: AngleResult, *, null: str = "N1", step: int | None 
     """The measures of geometry of every student, as predictors.
 
     Args:
-        result: measured with a null, with rivals, or with both.
+        result: measured with a null, with alternatives, or with both.
         null: the null of the excess.
         step: the training step; the last by default, or the only state measured.
 
@@ -178,8 +178,8 @@ def student_geometry(result: AngleResult, *, null: str = "N1", step: int | None 
     if not columns:
         raise InputError(
             "this result holds no excess over a null, no common-mode ratio and no recoverability gap, so that there is "
-            'no geometry to predict by. Measure with nulls=("N1",) and rivals="all" (--null N1 --rivals all), in '
-            "teacher space."
+            'no geometry to predict by. Measure with nulls=("N1",) and alternatives="all" (--null N1 '
+            "--alternatives all), in teacher space."
         )
     return pd.DataFrame(columns, index=pd.Index(result.students, name="student"), columns=list(PREDICTORS), dtype=float)
 

@@ -35,7 +35,7 @@ def distances(
     Each panel has a colour scale of its own, from 0 to its largest distance.
 
     Args:
-        result: measured with ``rivals="sums"`` or ``"all"``.
+        result: measured with ``alternatives="sums"`` or ``"all"``.
         student: its name; may be left out where there is only one.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
@@ -45,7 +45,7 @@ def distances(
         InputError: distances were not measured; no such student, step or tower.
     """
     if "distance_teacher_teacher" not in result.dataset:
-        raise InputError('distances were not measured. Measure again with rivals="sums" (--rivals sums).')
+        raise InputError('distances were not measured. Measure again with alternatives="sums" (--alternatives sums).')
     student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
     result = selection.at_step(result, step)
     data = result.dataset.sel(student=student, tower=tower)

@@ -1,4 +1,4 @@
-"""Rival explanations that need tokens and no sums: debiased CKA and the recoverability gap, on a bounded sample.
+"""Alternative measures that need tokens and no sums: debiased CKA and the recoverability gap, on a bounded sample.
 
 Everything here follows from a :class:`TokenSample`, whose size does not depend on that of the data.
 """

@@ -29,7 +29,7 @@ from layerangles.errors import InputError
 from layerangles.measurement.passes import Settings, load, states_of, watched
 from layerangles.models.checkpoints import ModelCheckpoint
 from layerangles.models.states import n_positions
-from layerangles.models.student_tower import Lens
+from layerangles.models.student_tower import StudentTower
 from layerangles.models.texts import Batch, EncodedTexts
 from layerangles.results import labelling
 
@@ -49,9 +49,14 @@ def paper_cosines(
 
 
 def measure_as_paper(
-    lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings, *, max_length: int
+    student_towers: Sequence[StudentTower],
+    teacher: ModelCheckpoint,
+    encoded: EncodedTexts,
+    settings: Settings,
+    *,
+    max_length: int,
 ) -> list[xr.Dataset]:
-    """One dataset a lens: ``cosine``, ``angle_deg``, ``acute_fraction``, ``histogram`` in the cells of layer 1.
+    """One dataset per student tower: ``cosine``, ``angle_deg``, ``acute_fraction``, ``histogram`` for layer 1.
 
     All other cells are NaN, and so are the intervals.
 
@@ -59,13 +64,15 @@ def measure_as_paper(
         InputError: layer 1 of a student cannot be put into teacher space, or ``max_length`` is more than the models
             have positions for.
     """
-    for lens in lenses:
-        if LAYER not in lens.layers:
+    for student_tower in student_towers:
+        if LAYER not in student_tower.layers:
             raise InputError(
-                f"the paper's convention looks from student layer {LAYER}, and {lens.student.name} has no map for it. "
-                "Train with a strategy that matches it, or use the default convention."
+                f"the paper's convention looks from student layer {LAYER}, and {student_tower.student.name} has no map "
+                "for it. Train with a strategy that matches it, or use the default convention."
             )
-    positions = [n_positions(one.config) for one in (teacher, *(lens.student for lens in lenses))]
+    positions = [
+        n_positions(one.config) for one in (teacher, *(student_tower.student for student_tower in student_towers))
+    ]
     most = min((n for n in positions if n is not None), default=max_length)
     if max_length > most:
         raise InputError(
@@ -73,25 +80,30 @@ def measure_as_paper(
             f"positions for {most} tokens. Choose a max_length of at most {most}."
         )
     model = load(teacher, settings.device)
-    students = {str(lens.student.path): load(lens.student, settings.device) for lens in lenses}
+    students = {
+        str(student_tower.student.path): load(student_tower.student, settings.device)
+        for student_tower in student_towers
+    }
     pad_id = encoded.tokenizer.pad_token_id or 0
-    means: list[list[Tensor]] = [[] for _ in lenses]
-    histograms: list[Tensor | int] = [0 for _ in lenses]
+    means: list[list[Tensor]] = [[] for _ in student_towers]
+    histograms: list[Tensor | int] = [0 for _ in student_towers]
     with torch.inference_mode():
         batches = encoded.batches(settings.batch_size)  # in every process: means over batches do not add up
         for batch in watched(batches, encoded, settings, "angles, paper's convention"):
             everything = _padded(batch.to(settings.device), max_length, pad_id)
             targets = states_of(model, everything, settings)
             states = {path: states_of(student, everything, settings) for path, student in students.items()}
-            for i, lens in enumerate(lenses):
-                vertex = lens.vertex(states[str(lens.student.path)][lens.tower])[list(lens.layers).index(LAYER)]
-                cosines = paper_cosines(targets[lens.tower], vertex)
+            for i, student_tower in enumerate(student_towers):
+                vertex = student_tower.vertex(states[str(student_tower.student.path)][student_tower.tower])[
+                    list(student_tower.layers).index(LAYER)
+                ]
+                cosines = paper_cosines(targets[student_tower.tower], vertex)
                 kinds = (cosines, cosines.clamp(-1, 1).arccos().rad2deg(), (cosines > 0).double())
                 means[i].append(torch.stack([kind.mean(dim=-1) for kind in kinds]).cpu())
                 histograms[i] = histograms[i] + _histogram(cosines).cpu()
     return [
-        _labelled(lens, torch.stack(of_lens).mean(dim=0), torch.as_tensor(histogram))
-        for lens, of_lens, histogram in zip(lenses, means, histograms, strict=True)
+        _labelled(student_tower, torch.stack(of_lens).mean(dim=0), torch.as_tensor(histogram))
+        for student_tower, of_lens, histogram in zip(student_towers, means, histograms, strict=True)
     ]
 
 
@@ -112,18 +124,18 @@ def _histogram(cosines: Float[Tensor, "teacher_layer token"]) -> Tensor:
     return torch.stack([torch.bincount(row, minlength=N_BINS) for row in bins])
 
 
-def _labelled(lens: Lens, means: Float[Tensor, "kind teacher_layer"], histogram: Tensor) -> xr.Dataset:
+def _labelled(student_tower: StudentTower, means: Float[Tensor, "kind teacher_layer"], histogram: Tensor) -> xr.Dataset:
     n_teacher = means.shape[1]
     others = [k for k in range(n_teacher) if k != LAYER]
 
     def cells(values: Tensor, fill: float) -> labelling.Array:
         dtype = values.numpy().dtype
-        out = np.full((lens.n_layers, n_teacher, n_teacher, *values.shape[1:]), fill, dtype=dtype)
+        out = np.full((student_tower.n_layers, n_teacher, n_teacher, *values.shape[1:]), fill, dtype=dtype)
         out[LAYER, LAYER, others] = out[LAYER, others, LAYER] = values.numpy()[others]
         return out
 
     def layer(value: Tensor) -> labelling.Array:
-        out = np.full(lens.n_layers, np.nan)
+        out = np.full(student_tower.n_layers, np.nan)
         out[LAYER] = float(value)
         return out
 
@@ -147,7 +159,7 @@ def _labelled(lens: Lens, means: Float[Tensor, "kind teacher_layer"], histogram:
             "layer_acute_fraction": ("student_layer", layer(acute[others].mean())),
         },
         coords={
-            "student_layer": np.arange(lens.n_layers),
+            "student_layer": np.arange(student_tower.n_layers),
             "layer_a": np.arange(n_teacher),
             "layer_b": np.arange(n_teacher),
             "bin": np.round(np.linspace(-1, 1, N_BINS + 1)[:-1], 12),

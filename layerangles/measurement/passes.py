@@ -20,16 +20,17 @@ from layerangles.geometry.alternatives import TokenSample
 from layerangles.geometry.gradients import MatchingBatch, gradient_products
 from layerangles.geometry.nulls import Null, Tokens
 from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics
+from layerangles.layers import FinalNorm, Tower
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, quiet_transformers
-from layerangles.models.states import FinalNorm, Tower, check_finite, counted_states, forward_with_states, n_layers
-from layerangles.models.student_tower import Lens, Space
+from layerangles.models.states import check_finite, counted_states, forward_with_states, n_layers
+from layerangles.models.student_tower import Space, StudentTower
 from layerangles.models.texts import Batch, EncodedTexts
 from layerangles.sums.angle_sums import AngleSums
 from layerangles.sums.map_fitting import MapKind, MapSums, fit_map, target_layer
 from layerangles.sums.relation_sums import RelationSums
 
 Precision = Literal["float32", "bfloat16"]
-Rivals = Literal["none", "sums", "all"]
+Alternatives = Literal["none", "sums", "all"]
 States = dict[Tower, Float[Tensor, "layer token dim"]]
 
 # How many batches lie between two looks at the intervals, where a pass ends as soon as they are narrow enough.
@@ -49,7 +50,7 @@ class Settings:
     space: Space
     nulls: tuple[Null, ...]
     preprocessing: Mapping[Tower, Preprocessing]
-    rivals: Rivals
+    alternatives: Alternatives
     final_norm: FinalNorm
     precision: Precision
     device: torch.device
@@ -85,7 +86,7 @@ class Settings:
 
 @dataclass
 class Sums:
-    """What is summed for one lens."""
+    """What is summed for one student_tower."""
 
     angles: AngleSums
     relations: RelationSums | None = None
@@ -97,8 +98,8 @@ class Measured:
     """What a pass has measured.
 
     Attributes:
-        sums: of every lens.
-        statistics: of every tower of the teacher; empty unless rivals were asked for.
+        sums: of every student_tower.
+        statistics: of every tower of the teacher; empty unless alternatives were asked for.
         n_examples: examples measured, over all processes.
     """
 
@@ -107,13 +108,15 @@ class Measured:
     n_examples: int = 0
 
 
-def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings) -> Measured:
+def measure(
+    student_towers: Sequence[StudentTower], teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings
+) -> Measured:
     """The main pass: the angles of some students, and all that is asked for beside them."""
     teacher_model = load(teacher, settings.device)
-    models = _Students(lenses, settings)
-    measured = Measured([_sums_of(lens, teacher, settings) for lens in lenses])
-    towers = dict.fromkeys(lens.tower for lens in lenses)
-    if settings.rivals != "none":
+    models = _Students(student_towers, settings)
+    measured = Measured([_sums_of(student_tower, teacher, settings) for student_tower in student_towers])
+    towers = dict.fromkeys(student_tower.tower for student_tower in student_towers)
+    if settings.alternatives != "none":
         measured.statistics = {tower: TeacherStatistics() for tower in towers}
     with torch.inference_mode(), closing(watched(settings.batches(encoded), encoded, settings, "angles")) as batches:
         # As many rounds in every process, since they meet at the end of each.
@@ -127,26 +130,26 @@ def measure(lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTe
     return _over_processes(measured)
 
 
-def _sums_of(lens: Lens, teacher: ModelCheckpoint, settings: Settings) -> Sums:
-    n_teacher, device = n_layers(teacher.config, lens.tower) + 1, settings.sums_device
-    rows = {layer: row for row, layer in enumerate(lens.layers)}
-    matched = {rows[s]: t for s, t in lens.matched if s in rows}
-    return zero_sums(len(lens.layers), n_teacher, settings.nulls, settings.rivals, matched, device)
+def _sums_of(student_tower: StudentTower, teacher: ModelCheckpoint, settings: Settings) -> Sums:
+    n_teacher, device = n_layers(teacher.config, student_tower.tower) + 1, settings.sums_device
+    rows = {layer: row for row, layer in enumerate(student_tower.layers)}
+    matched = {rows[s]: t for s, t in student_tower.matched if s in rows}
+    return zero_sums(len(student_tower.layers), n_teacher, settings.nulls, settings.alternatives, matched, device)
 
 
 def zero_sums(
     n_student_layers: int,
     n_teacher_layers: int,
     nulls: tuple[Null, ...],
-    rivals: Rivals,
+    alternatives: Alternatives,
     matched: Mapping[int, int],
     device: torch.device | str = "cpu",
 ) -> Sums:
     """Sums over no tokens, of all that is asked for."""
     sums = Sums(AngleSums(n_student_layers, n_teacher_layers, nulls=nulls, device=device))
-    if rivals != "none":
+    if alternatives != "none":
         sums.relations = RelationSums(n_student_layers, n_teacher_layers, matched, device=device)
-    if rivals == "all":
+    if alternatives == "all":
         sums.sample = TokenSample()
     return sums
 
@@ -154,12 +157,12 @@ def zero_sums(
 class _Students:
     """The students' models; each in memory once, whatever number of towers is looked at."""
 
-    def __init__(self, lenses: Sequence[Lens], settings: Settings) -> None:
-        self.lenses = lenses
+    def __init__(self, student_towers: Sequence[StudentTower], settings: Settings) -> None:
+        self.student_towers = student_towers
         self._models: dict[str, PreTrainedModel] = {}
         self._untrained: dict[str, PreTrainedModel] = {}
         self._architectures: dict[str, str] = {}  # by path; empty unless untrained students are asked for
-        for student in (lens.student for lens in lenses if lens.layers):
+        for student in (student_tower.student for student_tower in student_towers if student_tower.layers):
             if str(student.path) not in self._models:
                 self._models[str(student.path)] = load(student, settings.device)
             if "N3" in settings.nulls:
@@ -167,21 +170,21 @@ class _Students:
                 if architecture not in self._untrained:
                     self._untrained[architecture] = untrained_model(student, settings.device)
 
-    def states(self, batch: Batch, settings: Settings) -> Iterator[tuple[Lens, States, States | None]]:
-        """Every lens's student: its states, and those of an untrained one; a model's batch is run once."""
+    def states(self, batch: Batch, settings: Settings) -> Iterator[tuple[StudentTower, States, States | None]]:
+        """Every student_tower's student: its states, and those of an untrained one; a model's batch is run once."""
         trained: dict[str, States] = {}
         untrained: dict[str, States] = {}
-        for lens in self.lenses:
-            path = str(lens.student.path)
+        for student_tower in self.student_towers:
+            path = str(student_tower.student.path)
             architecture = self._architectures.get(path, "")
-            if not lens.layers:
-                yield lens, {}, None
+            if not student_tower.layers:
+                yield student_tower, {}, None
                 continue
             if path not in trained:
                 trained = {path: states_of(self._models[path], batch, settings)}  # the towers of one come together
             if architecture in self._untrained and architecture not in untrained:
                 untrained[architecture] = states_of(self._untrained[architecture], batch, settings)
-            yield lens, trained[path], untrained.get(architecture)
+            yield student_tower, trained[path], untrained.get(architecture)
 
 
 def untrained_model(student: StudentCheckpoint, device: torch.device) -> PreTrainedModel:
@@ -208,25 +211,26 @@ def _measure_batch(
     tokens = {tower: tokens_of(batch, tower, settings.sums_device) for tower in teacher_states}
     for tower, statistics in measured.statistics.items():
         statistics.update(teacher_states[tower])
-    for sums, (lens, states, untrained) in zip(measured.sums, students.states(batch, settings), strict=True):
-        if not lens.layers:
+    for sums, (student_tower, states, untrained) in zip(measured.sums, students.states(batch, settings), strict=True):
+        if not student_tower.layers:
             continue
-        tower, targets = lens.tower, teacher_states[lens.tower]
-        vertex = lens.vertex(states[tower])
-        unseen = None if untrained is None else lens.vertex(untrained[tower])
+        tower, targets = student_tower.tower, teacher_states[student_tower.tower]
+        vertex = student_tower.vertex(states[tower])
+        unseen = None if untrained is None else student_tower.vertex(untrained[tower])
         try:
             sums.angles.update(
-                lens.views(settings.space, targets, vertex, unseen, settings.preprocessing[tower]), tokens[tower].tokens
+                student_tower.views(settings.space, targets, vertex, unseen, settings.preprocessing[tower]),
+                tokens[tower].tokens,
             )
         except ValueError:  # say whose states these were; looking beforehand would cost a pass over all
             check_finite(targets, "the teacher")
-            check_finite(vertex, lens.student.name)
+            check_finite(vertex, student_tower.student.name)
             raise
         if sums.relations is not None:
             prepare = settings.preprocessing[tower].apply
             sums.relations.update(prepare(targets), prepare(vertex), tokens[tower].tokens.example)
         if sums.sample is not None:
-            of_layers = states[tower][list(lens.layers)]
+            of_layers = states[tower][list(student_tower.layers)]
             sums.sample.update(targets, of_layers, tokens[tower].number, tokens[tower].position)
 
 
@@ -340,35 +344,41 @@ def teacher_statistics(
 
 
 def fit_maps(
-    lenses: Sequence[Lens], teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings, kind: MapKind
-) -> list[Lens]:
-    """The lenses with maps fitted to the data: each student layer to the teacher layer that forward matching gives."""
+    student_towers: Sequence[StudentTower],
+    teacher: ModelCheckpoint,
+    encoded: EncodedTexts,
+    settings: Settings,
+    kind: MapKind,
+) -> list[StudentTower]:
+    """Fit maps to the data, from each student layer to the teacher layer that forward matching gives."""
     model = load(teacher, settings.device)
     students: dict[str, PreTrainedModel] = {}
-    sums = [[MapSums() for _ in range(lens.n_layers)] for lens in lenses]
-    for lens in lenses:
-        if str(lens.student.path) not in students:
-            students[str(lens.student.path)] = load(lens.student, settings.device)
+    sums = [[MapSums() for _ in range(student_tower.n_layers)] for student_tower in student_towers]
+    for student_tower in student_towers:
+        if str(student_tower.student.path) not in students:
+            students[str(student_tower.student.path)] = load(student_tower.student, settings.device)
     with torch.inference_mode():
         for batch in watched(settings.batches(encoded), encoded, settings, "fitting maps"):
             targets = states_of(model, batch, settings)
             states = {path: states_of(student, batch, settings) for path, student in students.items()}
-            for lens, of_lens in zip(lenses, sums, strict=True):
-                example = tokens_of(batch, lens.tower, settings.sums_device).number
-                last = n_layers(teacher.config, lens.tower)
+            for student_tower, of_lens in zip(student_towers, sums, strict=True):
+                example = tokens_of(batch, student_tower.tower, settings.sums_device).number
+                last = n_layers(teacher.config, student_tower.tower)
                 for layer, of_layer in enumerate(of_lens):
-                    target = targets[lens.tower][target_layer(layer, lens.n_layers - 1, last)]
-                    of_layer.update(states[str(lens.student.path)][lens.tower][layer], target, example)
+                    target = targets[student_tower.tower][target_layer(layer, student_tower.n_layers - 1, last)]
+                    of_layer.update(
+                        states[str(student_tower.student.path)][student_tower.tower][layer], target, example
+                    )
     if PartialState().num_processes > 1:
         gathered: list[list[list[MapSums]]] = gather_object([sums])
         sums = [
-            [_merged_all([part[i][layer] for part in gathered]) for layer in range(lens.n_layers)]
-            for i, lens in enumerate(lenses)
+            [_merged_all([part[i][layer] for part in gathered]) for layer in range(student_tower.n_layers)]
+            for i, student_tower in enumerate(student_towers)
         ]
     fitted = [[fit_map(of_layer, kind) for of_layer in of_lens] for of_lens in sums]
     return [
-        lens.fitted([one.map for one in of_lens], [one.r2 for one in of_lens])
-        for lens, of_lens in zip(lenses, fitted, strict=True)
+        student_tower.fitted([one.map for one in of_lens], [one.r2 for one in of_lens])
+        for student_tower, of_lens in zip(student_towers, fitted, strict=True)
     ]
 
 
@@ -380,23 +390,23 @@ def _merged_all(sums: Sequence[MapSums]) -> MapSums:
 
 
 def gradients(
-    lens: Lens, teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings, n_batches: int
+    student_tower: StudentTower, teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings, n_batches: int
 ) -> Float[Tensor, "view teacher_layer teacher_layer"]:
     """Products of the gradients of the matching losses, over the first batches.
 
     See :mod:`layerangles.geometry.gradients`.
     """
-    teacher_model, student = load(teacher, settings.device), load(lens.student, settings.device)
+    teacher_model, student = load(teacher, settings.device), load(student_tower.student, settings.device)
 
     def batches() -> Iterable[MatchingBatch]:
         for batch in islice(encoded.batches(settings.batch_size, seed=0), n_batches):
             on_device = batch.to(settings.device)
             with torch.no_grad():
-                targets = states_of(teacher_model, on_device, settings)[lens.tower]
-            yield MatchingBatch(on_device.inputs, targets, on_device.counted[lens.tower])
+                targets = states_of(teacher_model, on_device, settings)[student_tower.tower]
+            yield MatchingBatch(on_device.inputs, targets, on_device.counted[student_tower.tower])
 
     def states(inputs: dict[str, Tensor]) -> Sequence[Tensor]:
-        return forward_with_states(student, inputs, final_norm=settings.final_norm)[1][lens.tower]
+        return forward_with_states(student, inputs, final_norm=settings.final_norm)[1][student_tower.tower]
 
-    maps: Mapping[int, Any] = dict(zip(lens.layers, lens.maps, strict=True))
+    maps: Mapping[int, Any] = dict(zip(student_tower.layers, student_tower.maps, strict=True))
     return gradient_products(states, list(student.parameters()), maps, batches)

@@ -13,10 +13,10 @@ from torch import Tensor
 from layerangles.errors import InputError
 from layerangles.geometry.angles import vertex_angles_deg
 from layerangles.geometry.preprocessing import Preprocessing
+from layerangles.layers import Tower
 from layerangles.measurement import passes
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint
-from layerangles.models.states import Tower
-from layerangles.models.student_tower import Lens, Space
+from layerangles.models.student_tower import Space, StudentTower
 from layerangles.models.texts import Batch, EncodedTexts, Text
 
 _STATES_KEPT = 8  # students whose states stay in memory
@@ -78,7 +78,7 @@ class TokenReader:
     def __init__(
         self, teacher: ModelCheckpoint, texts: Sequence[Text], *, max_length: int = 128, device: str = "auto"
     ) -> None:
-        from layerangles.measurement.angles import device_of
+        from layerangles.measurement.measure_angles import device_of
 
         self._teacher = teacher
         self._tokenizer = teacher.load_tokenizer()
@@ -118,14 +118,14 @@ class TokenReader:
         """
         if space == "gradient":
             raise InputError("in gradient space there are no angles of single tokens. Choose teacher or pull.")
-        lens = Lens.of(student, self._teacher, tower)
-        if layer not in lens.layers:
+        student_tower = StudentTower.of(student, self._teacher, tower)
+        if layer not in student_tower.layers:
             raise InputError(f"layer {layer} of {student.name} has no map, so that no angle is seen from it.")
-        row = list(lens.layers).index(layer)
+        row = list(student_tower.layers).index(layer)
         raw = Preprocessing.of("raw")
         angles, examples, places, ids = [], [], [], {}
         for batch, targets, states in zip(self._batches, self._targets, self._of_student(student), strict=True):
-            views = lens.views(space, targets[tower], lens.vertex(states[tower]), None, raw)
+            views = student_tower.views(space, targets[tower], student_tower.vertex(states[tower]), None, raw)
             view = next(v for v in views if v.rows.start <= row < v.rows.stop)
             vertex = view.vertex[row - view.rows.start : row - view.rows.start + 1]
             angles.append(vertex_angles_deg(view.teacher[list(pair)], vertex)[0, 0, 1].cpu())

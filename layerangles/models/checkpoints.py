@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,64 +22,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from layerangles.errors import InputError
-from layerangles.files import refuse_existing
+from layerangles.files import check_absent
 from layerangles.geometry import maps
-from layerangles.models.states import Tower, n_layers, width
+from layerangles.layers import LayerPair, Tower
+from layerangles.models.matching_file import MATCHING_FILE, Matching, read_matching
+from layerangles.models.states import n_layers, width
 from layerangles.models.weights import check_weights, weights_sha256
-
-MATCHING_FILE = "matching.json"
-SCHEMA_VERSION = 1
-
-MapKind = Literal["identity", "learned", "frozen", "orthogonal", "pca"]
-LayerPair = tuple[int, int]
-
-
-class TeacherReference(BaseModel):
-    """Which teacher a student was trained against. A relative path starts at the student's directory."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    path: str
-    revision: str | None = None
-    weights_sha256: str
-
-
-class TowerMatching(BaseModel):
-    """The pairs ``(student_layer, teacher_layer)`` of one tower; layer 0 is the embedding output."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    pairs: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
-    map: MapKind
-
-
-class Matching(BaseModel):
-    """The content of ``matching.json``: how a student was matched to its teacher.
-
-    Attributes:
-        targets: what the student's states were drawn to, if it was a control and not the teacher's own states.
-        changing: by tower, what a map that changed during training did until this step: its draws, its weights. The
-            pairs of ``towers`` are then those of the last step.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    schema_version: Literal[1] = 1
-    teacher: TeacherReference
-    strategy: dict[str, Any]
-    seed: int
-    mapping_seed: int | None = None
-    step: int
-    best: dict[str, Any] | None = None
-    towers: dict[str, TowerMatching]
-    init: dict[str, Any]
-    loss: dict[str, Any]
-    targets: str = "teacher"
-    changing: dict[str, dict[str, Any]] | None = None
-
-    @field_validator("strategy")
-    @classmethod
-    def _has_a_kind(cls, strategy: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(strategy.get("kind"), str):
-            raise ValueError('a strategy needs a "kind", such as {"kind": "forward"}')
-        return strategy
 
 
 @dataclass(frozen=True)
@@ -197,7 +143,7 @@ def write_student(
     Raises:
         InputError: there is a student already, and ``overwrite`` is false.
     """
-    refuse_existing(path / MATCHING_FILE, overwrite=overwrite)
+    check_absent(path / MATCHING_FILE, overwrite=overwrite)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=path) as folder:
         beside = Path(folder)
@@ -236,11 +182,7 @@ def open_student(path: str | Path, trust_remote_code: bool = False, *, name: str
             f"{path} holds no {MATCHING_FILE}, so it is not a student directory and does not know its teacher. "
             "Give a directory written by `layerangles train`, or name both models with --teacher and --student."
         )
-    try:
-        matching = Matching.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{file} is not valid: {problems}. Schema version {SCHEMA_VERSION} is understood.") from error
+    matching = read_matching(file)
     check_weights(path)
     is_checkpoint = path.resolve().parent.name == "checkpoints"
     default_name = path.resolve().parents[1].name if is_checkpoint else path.resolve().name

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from layerangles.errors import InputError
+from layerangles.layers import FinalNorm, Tower
 
 # What a configuration of two towers calls their depths. T5's num_hidden_layers and BART's are the encoder's.
 DEPTHS = {
@@ -38,9 +39,6 @@ _POSITIONS_AFTER_PAD = {
     "xlm-roberta-xl",
     "xmod",
 }
-
-FinalNorm = Literal["pre", "post"]
-Tower = Literal["encoder", "decoder"]
 
 
 def check_finite(states: Tensor, name: str) -> None:

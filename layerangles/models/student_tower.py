@@ -10,8 +10,9 @@ from torch import Tensor
 
 from layerangles.geometry.maps import MatchingMap
 from layerangles.geometry.preprocessing import Preprocessing
-from layerangles.models.checkpoints import LayerPair, ModelCheckpoint, StudentCheckpoint, check_matching
-from layerangles.models.states import Tower, n_layers, width
+from layerangles.layers import LayerPair, Tower
+from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, check_matching
+from layerangles.models.states import n_layers, width
 from layerangles.sums.angle_sums import View
 
 Space = Literal["teacher", "pull", "gradient"]
@@ -19,7 +20,7 @@ SPACES: tuple[Space, ...] = get_args(Space)
 
 
 @dataclass(frozen=True)
-class Lens:
+class StudentTower:
     """One tower of a student.
 
     Attributes:
@@ -39,8 +40,8 @@ class Lens:
     r2: Sequence[float] = ()
 
     @classmethod
-    def of(cls, student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> "Lens":
-        """The lens of a student with the maps it was trained with; the identity where no map was needed.
+    def of(cls, student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> "StudentTower":
+        """The student_tower of a student with the maps it was trained with; the identity where no map was needed.
 
         Raises:
             InputError: pairs or maps that do not fit the two models.
@@ -54,7 +55,7 @@ class Lens:
         layers = [layer for layer in all_layers if identity or (tower, layer) in stored]
         return cls(student, tower, layers, [stored.get((tower, layer)) for layer in layers], matched)
 
-    def fitted(self, maps: Sequence[MatchingMap | None], r2: Sequence[float]) -> "Lens":
+    def fitted(self, maps: Sequence[MatchingMap | None], r2: Sequence[float]) -> "StudentTower":
         """The same student seen through maps fitted to its data, one for each of all its layers."""
         return replace(self, layers=list(range(len(maps))), maps=maps, r2=r2)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from layerangles.errors import InputError
-from layerangles.models.states import Tower, n_positions, towers_of
+from layerangles.layers import Tower
+from layerangles.models.states import n_positions, towers_of
 
 # A tokenizer's answer is many times larger than the token ids that are kept of it.
 _TEXTS_AT_A_TIME = 256

@@ -1,6 +1,6 @@
 """How to cite the paper and this software, as BibTeX; CITATION.cff says the same."""
 
-from layerangles import __version__
+from layerangles.versions import VERSION
 
 PAPER = """@inproceedings{yu-etal-2025-revisiting,
   title     = {Revisiting Intermediate-Layer Matching in Knowledge Distillation:
@@ -20,6 +20,6 @@ SOFTWARE = f"""@software{{layerangles,
   title   = {{layerangles: angles between teacher layers, seen from the student,
              for knowledge distillation}},
   author  = {{{{The layerangles developers}}}},
-  version = {{{__version__}}},
+  version = {{{VERSION}}},
   license = {{Apache-2.0}}
 }}"""

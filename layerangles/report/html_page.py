@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing.export import document, fragment, plain_title
-from layerangles.files import refuse_existing, replacing
+from layerangles.files import atomic_write, check_absent
 
 _CSS = """
 :root { color-scheme: light dark; }
@@ -128,7 +128,7 @@ def write_page(
     """
     if Path(path).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{path} ends in {Path(path).suffix!r}; a page is written to .html.")
-    refuse_existing(path, overwrite=overwrite)
+    check_absent(path, overwrite=overwrite)
     parts = [f"<main>\n<h1>{html.escape(title)}</h1>"]
     if lead is not None:
         parts.append(_section(lead, 0))
@@ -136,7 +136,7 @@ def write_page(
         parts.append(_contents(sections))
     parts += [_section(section, number) for number, section in enumerate(sections, start=1)]
     text = document(title, "\n".join([*parts, "</main>"]), _CSS)
-    with replacing(path, overwrite=overwrite) as beside:
+    with atomic_write(path, overwrite=overwrite) as beside:
         beside.write_text(text, encoding="utf-8")
     return Path(path)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from layerangles.errors import InputError
-from layerangles.files import replacing
+from layerangles.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +58,8 @@ class AngleResult:
             - with nulls, along ``null``: ``null_angle_deg`` the null's mean angle, ``excess_deg`` the observed minus
               it over the same tokens, with ``excess_low`` and ``excess_high``; the same with ``layer_`` and
               ``student_`` before them
-            - with rivals: ``common_mode_ratio`` (0 and more) with ``common_mode_low`` and ``common_mode_high``, and
-              with ``student_`` before them; ``distance_teacher_teacher``, ``distance_teacher_student``,
+            - with alternatives: ``common_mode_ratio`` (0 and more) with ``common_mode_low`` and ``common_mode_high``,
+              and with ``student_`` before them; ``distance_teacher_teacher``, ``distance_teacher_student``,
               ``distance_student_student`` mean L2 distances in the unit of the states; ``structured_cosine`` of
               matched layers, −1 to 1; ``cka_…`` debiased linear CKA; ``recoverability_gap`` (0 is recovered);
               ``top_dimension`` and ``top_dimension_share``
@@ -207,7 +207,7 @@ class AngleResult:
             InputError: the file exists and ``overwrite`` is false, or its directory does not exist.
         """
         encoding = {name: {"zlib": True, "complevel": 4} for name in self.dataset.data_vars}
-        with replacing(path, overwrite=overwrite) as beside:
+        with atomic_write(path, overwrite=overwrite) as beside:
             self.dataset.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
         return Path(path)
 

@@ -18,9 +18,8 @@ from layerangles.geometry.alternatives import TokenSample, cka_matrix, recoverab
 from layerangles.geometry.angles import layer_pairs
 from layerangles.geometry.gradients import gradient_cosines
 from layerangles.geometry.preprocessing import TeacherStatistics
-from layerangles.models.checkpoints import LayerPair
-from layerangles.models.states import Tower
-from layerangles.models.student_tower import Lens
+from layerangles.layers import LayerPair, Tower
+from layerangles.models.student_tower import StudentTower
 from layerangles.sums.angle_sums import AngleSums, ClusteredMean
 from layerangles.sums.relation_sums import RelationSums
 
@@ -132,7 +131,7 @@ def _squared(array: Array, axis: int, n_layers: int) -> Array:
     return out
 
 
-def labelled_rivals(
+def labelled_alternatives(
     sample: TokenSample, layers: Sequence[int], n_student_layers: int, n_teacher_layers: int
 ) -> xr.Dataset:
     """Debiased CKA and recoverability gap of one student; NaN in layers that are not measured."""
@@ -153,7 +152,9 @@ def labelled_rivals(
     return xr.Dataset(variables, coords=coordinates | {"student_layer_b": np.arange(n_student_layers)})
 
 
-def labelled_gradients(products: Float[Tensor, "view teacher_layer teacher_layer"], lens: Lens) -> xr.Dataset:
+def labelled_gradients(
+    products: Float[Tensor, "view teacher_layer teacher_layer"], student_tower: StudentTower
+) -> xr.Dataset:
     """Angles between gradients; ``whole_angle_deg`` and ``whole_cosine`` are those of the whole student.
 
     One angle a pair and layer, from gradients summed over all tokens: there is no interval, and ``n_tokens`` is 1
@@ -164,7 +165,7 @@ def labelled_gradients(products: Float[Tensor, "view teacher_layer teacher_layer
     cosines[:, range(n_teacher), range(n_teacher)] = np.nan  # a layer makes no angle with itself
     angles = np.rad2deg(np.arccos(cosines))
     spread = {
-        name: _spread(values[:-1], 0, list(lens.layers), lens.n_layers, np.nan)
+        name: _spread(values[:-1], 0, list(student_tower.layers), student_tower.n_layers, np.nan)
         for name, values in (("cosine", cosines), ("angle_deg", angles))
     }
     defined, square = np.isfinite(spread["cosine"]), ("student_layer", *_SQUARE)
@@ -174,7 +175,7 @@ def labelled_gradients(products: Float[Tensor, "view teacher_layer teacher_layer
         "layer_angle_deg": _mean_over_pairs(spread["angle_deg"]),
         "layer_acute_fraction": _mean_over_pairs(acute),
     }
-    by_layer |= {name: np.full(lens.n_layers, np.nan) for name in ("layer_ci_low", "layer_ci_high")}
+    by_layer |= {name: np.full(student_tower.n_layers, np.nan) for name in ("layer_ci_low", "layer_ci_high")}
     variables: dict[str, tuple[Dims, Array]] = {name: (square, values) for name, values in spread.items()}
     variables |= {"acute_fraction": (square, acute), "ci_low": (square, nothing), "ci_high": (square, nothing)}
     variables |= {
@@ -183,7 +184,7 @@ def labelled_gradients(products: Float[Tensor, "view teacher_layer teacher_layer
     }
     variables |= {name: (("student_layer",), values) for name, values in by_layer.items()}
     variables |= {"whole_cosine": (_SQUARE, cosines[-1]), "whole_angle_deg": (_SQUARE, angles[-1])}
-    return xr.Dataset(variables, coords=_coordinates(lens.n_layers, n_teacher))
+    return xr.Dataset(variables, coords=_coordinates(student_tower.n_layers, n_teacher))
 
 
 def _mean_over_pairs(values: Array) -> Array:
@@ -314,12 +315,12 @@ def _nothing(parts: Sequence[xr.Dataset]) -> dict[Any, Any]:
     }
 
 
-def placed(part: xr.Dataset, lens: Lens, steps: bool) -> xr.Dataset:
-    """What was measured through one lens, with the student, the step and the tower that it belongs to."""
-    student = lens.student
-    part = with_matched(part, lens.matched).expand_dims({"tower": [lens.tower]})
-    if lens.r2:
-        part["map_r2"] = (("tower", "student_layer"), np.array([lens.r2]))
+def placed(part: xr.Dataset, student_tower: StudentTower, steps: bool) -> xr.Dataset:
+    """What was measured through one student_tower, with the student, the step and the tower that it belongs to."""
+    student = student_tower.student
+    part = with_matched(part, student_tower.matched).expand_dims({"tower": [student_tower.tower]})
+    if student_tower.r2:
+        part["map_r2"] = (("tower", "student_layer"), np.array([student_tower.r2]))
     keys = {"student": [student.name], **({"step": [student.step]} if steps else {})}
     part = part.expand_dims(keys)
     part["weights_sha256"] = (tuple(keys), np.full([1] * len(keys), student.weights_sha256, dtype=object))

@@ -81,7 +81,7 @@ def test_a_result_in_teacher_space_is_kept_beside_the_student_and_found(student:
     assert page.first.result == found
     assert not page.first.can_be_measured
     assert page.nulls == ["N0", "N1", "N5"]
-    again = measure_angles(student, TEXTS, nulls=("N0", "N1", "N5"), rivals="sums", max_length=32, device="cpu")
+    again = measure_angles(student, TEXTS, nulls=("N0", "N1", "N5"), alternatives="sums", max_length=32, device="cpu")
     assert found == again
     assert "common_mode_ratio" in found.dataset
     assert [path.name for path in student.glob(".*")] == []  # nothing half-written is left

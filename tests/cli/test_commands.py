@@ -316,7 +316,7 @@ def test_angles_measures_checkpoints_and_nulls_by_default(cli: Cli, trained: Pat
         "last.nc",
         "--null",
         "all",
-        "--rivals",
+        "--alternatives",
         "all",
     )
     assert done.code == 0, done.err

@@ -175,7 +175,7 @@ def test_roles_become_links_to_full_names(packages):
         "<code>save</code></autoref> wrote."
     )
     assert roles.full_name("InputError", result) == "layerangles.errors.InputError"
-    assert roles.full_name("AngleResult.merge", packages["layerangles.measurement.angles.measure_angles"]) == (
+    assert roles.full_name("AngleResult.merge", packages["layerangles.measurement.measure_angles.measure_angles"]) == (
         "layerangles.results.angle_result.AngleResult.merge"
     )
     assert roles.full_name("layerangles.figures.heatmap", result) == "layerangles.figures.heatmap.heatmap"

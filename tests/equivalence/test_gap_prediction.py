@@ -331,7 +331,9 @@ def test_one_measure_in_five_that_says_nothing_beats_the_mean() -> None:
 
 @pytest.fixture(scope="module")
 def stepped(study_with_steps: list[Path], study: ToyStudy) -> AngleResult:
-    return measure_angles(study_with_steps, study.texts, steps=True, nulls=("N1", "N5"), rivals="all", device="cpu")
+    return measure_angles(
+        study_with_steps, study.texts, steps=True, nulls=("N1", "N5"), alternatives="all", device="cpu"
+    )
 
 
 def test_geometry_of_students(stepped: AngleResult) -> None:
@@ -360,11 +362,13 @@ def test_the_last_step_is_taken_by_default(stepped: AngleResult) -> None:
 
 
 def test_what_was_not_measured_is_nan(result: AngleResult) -> None:
-    frame = student_geometry(result)  # no rivals
+    frame = student_geometry(result)  # no alternatives
     assert frame["excess_deg"].notna().all()
     assert frame[["common_mode_ratio", "recoverability_gap"]].isna().all(axis=None)
     unmeasured = AngleResult(result.dataset.drop_vars("student_excess_deg"))
-    with pytest.raises(InputError, match=r"holds no excess over a null, no common-mode ratio and no recov.*--rivals"):
+    with pytest.raises(
+        InputError, match=r"holds no excess over a null, no common-mode ratio and no recov.*--alternatives"
+    ):
         student_geometry(unmeasured)
     with pytest.raises(InputError, match=r"null 'N3' was not measured"):
         student_geometry(result, null="N3")

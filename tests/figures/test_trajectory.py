@@ -17,7 +17,9 @@ from layerangles import AngleResult, InputError, figures, measure_angles
 
 @pytest.fixture(scope="module")
 def stepped(study_with_steps: list[Path], study: ToyStudy) -> AngleResult:
-    return measure_angles(study_with_steps, study.texts, steps=True, nulls=("N1", "N5"), rivals="sums", device="cpu")
+    return measure_angles(
+        study_with_steps, study.texts, steps=True, nulls=("N1", "N5"), alternatives="sums", device="cpu"
+    )
 
 
 def _lines(figure: go.Figure, panel: int) -> dict[str, go.Scatter]:
@@ -234,7 +236,7 @@ def test_distances_are_those_of_the_result(stepped: AngleResult, result: AngleRe
     for trace, name in zip(figure.data, names, strict=True):
         np.testing.assert_array_equal(np.array(trace.z, dtype=float), data[name].values)
     assert figures.write_html(figure, tmp_path / "distances.html").stat().st_size > 1_000_000
-    with pytest.raises(InputError, match=r'distances were not measured.*rivals="sums"'):
+    with pytest.raises(InputError, match=r'distances were not measured.*alternatives="sums"'):
         figures.distances(result, "identity")
 
 
@@ -254,7 +256,7 @@ def test_distances_begin_at_zero_and_are_named(stepped: AngleResult) -> None:
 
 def test_distances_of_layers_that_a_student_lacks(study: ToyStudy) -> None:
     chosen = [study.deeper, study.identity, study.learned]  # of 3, 2 and 2 blocks; the last without a map of layer 2
-    result = measure_angles(chosen, study.texts, nulls=(), rivals="sums", device="cpu")
+    result = measure_angles(chosen, study.texts, nulls=(), alternatives="sums", device="cpu")
     shallow, unmapped = (figures.distances(result, student) for student in ("identity", "learned"))
     assert [np.shape(trace.z) for trace in shallow.data] == [(5, 5), (3, 5), (3, 3)]
     assert [np.shape(trace.z)[0] for trace in figures.distances(result, "deeper").data] == [5, 4, 4]
@@ -267,7 +269,7 @@ def test_distances_of_layers_that_a_student_lacks(study: ToyStudy) -> None:
 
 
 def test_a_layer_without_a_map_says_so_in_distances(study: ToyStudy) -> None:
-    result = measure_angles(study.wide_learned, study.texts, nulls=(), rivals="sums", device="cpu")
+    result = measure_angles(study.wide_learned, study.texts, nulls=(), alternatives="sums", device="cpu")
     figure = figures.distances(result)
     assert set(figure.data[1].hovertext[0]) == {"no map, not measured"}
     assert figure.data[2].hovertext[0][1] == figure.data[2].hovertext[1][0] == "no map, not measured"

@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from layerangles.geometry import alternatives as rivals
+from layerangles.geometry import alternatives
 from layerangles.geometry.alternatives import TokenSample, cka_matrix, debiased_cka, recoverability_gap
 
 Array = NDArray[np.float64]
@@ -77,7 +77,7 @@ def test_hash_is_splitmix64() -> None:
     assert _reference_splitmix64(0) == 0xE220A8397B1DCDAF  # the published first output for the seed 0
     x = [0, 1, 12345, 2**62, -1]
     expected = [_reference_splitmix64(v % 2**64) for v in x]
-    assert [v % 2**64 for v in rivals._splitmix64(torch.tensor(x)).tolist()] == expected
+    assert [v % 2**64 for v in alternatives._splitmix64(torch.tensor(x)).tolist()] == expected
 
 
 def test_sample_is_the_tokens_of_lowest_priority() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from layerangles.geometry import angles as geometry
 from layerangles.geometry.angles import (
     TOKENS_PER_CHUNK,
     angle_deg,
@@ -22,7 +23,6 @@ from layerangles.geometry.angles import (
     vertex_angles_deg,
     vertex_cosines,
 )
-from layerangles.geometry import angles as geometry
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from layerangles.measurement.arrays import measure_arrays
+from layerangles.measurement.measure_arrays import measure_arrays
 
 N_TEACHER, N_STUDENT, DIM = 4, 3, 10
 
@@ -97,7 +97,7 @@ def _measure(states: States) -> xr.Dataset:
         {"student": states.vertex},
         states.example,
         nulls=("N0", "N1", "N2", "N4", "N5", "N6"),
-        rivals="all",
+        alternatives="all",
         matched={"student": [(0, 0), (1, 2), (2, 3)]},
     ).dataset
 

@@ -9,9 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_train.matching.assignments import Assignment, Attention, Fixed, Nearest, Redrawn, assign, monotone_assignment
+from kd_train.matching.assignments import (
+    Assignment,
+    Attention,
+    DynamicAssignment,
+    Fixed,
+    Redrawn,
+    assign,
+    monotone_assignment,
+)
 from kd_train.matching.strategies import Strategy, layer_pairs
-from layerangles.models.checkpoints import LayerPair
+from layerangles.layers import LayerPair
 
 PAIRS = ((0, 0), (1, 2), (2, 4))
 
@@ -163,7 +171,7 @@ def test_the_nearest_map_is_chosen_on_the_batch_of_the_step_before(embedding_pai
 
 
 def test_candidates_that_are_not_chosen_are_not_trained() -> None:
-    nearest = Nearest(2, 4, embedding_pair=False)
+    nearest = DynamicAssignment(2, 4, embedding_pair=False)
     student = {layer: state.requires_grad_() for layer, state in _states(2, 6, seed=0).items()}
     matched = nearest.matched(0, student, _states(4, 6, seed=1))
     assert not nearest.observed.requires_grad
@@ -187,7 +195,7 @@ def test_a_monotone_map_is_the_best_of_all(n_students: int, n_targets: int) -> N
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("forward", Fixed), ("none", Fixed), ("random", Fixed), ("attention", Attention), ("dynamic", Nearest)],
+    [("forward", Fixed), ("none", Fixed), ("random", Fixed), ("attention", Attention), ("dynamic", DynamicAssignment)],
 )
 def test_every_strategy_has_its_assignment(kind: str, expected: type[Assignment]) -> None:
     assert type(_assigned(Strategy(kind=kind))) is expected

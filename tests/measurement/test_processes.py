@@ -42,11 +42,11 @@ def _in_two_processes(students: list[Path], texts: list[str], output: Path, **se
 @pytest.mark.parametrize("n_texts", [23])
 def test_two_processes_give_the_sums_of_one(study: ToyStudy, tmp_path: Path, n_texts: int) -> None:
     students, texts = [study.identity, study.learned], study.texts[:n_texts]
-    settings = {"nulls": ["N1", "N4"], "batch_size": 2, "rivals": "all"}
+    settings = {"nulls": ["N1", "N4"], "batch_size": 2, "alternatives": "all"}
     first, second = _in_two_processes(students, texts, tmp_path / "two", **settings)
     assert first == second  # every process has the whole result
     # Batches of one group each are the same batches in one process, so that the models round alike.
-    one = measure_angles(students, texts, device="cpu", nulls=("N1", "N4"), batch_size=2, rivals="all")
+    one = measure_angles(students, texts, device="cpu", nulls=("N1", "N4"), batch_size=2, alternatives="all")
     assert first.dataset.attrs["n_examples"] == n_texts
     for name, values in one.dataset.data_vars.items():
         if str(name).startswith("sum_"):

@@ -11,14 +11,8 @@ from kd_train.matching.strategies import Strategy, layer_pairs
 from kd_train.students.construction import StudentSpec, build_student, plan_student
 from layerangles import measure_angles
 from layerangles.geometry.maps import MatchingMaps
-from layerangles.models.checkpoints import (
-    Matching,
-    TeacherReference,
-    TowerMatching,
-    load_tokenizer,
-    weights_sha256,
-    write_student,
-)
+from layerangles.models.checkpoints import load_tokenizer, weights_sha256, write_student
+from layerangles.models.matching_file import Matching, TeacherReference, TowerMatching
 
 PAIRS = layer_pairs(Strategy(kind="forward"), 3, 6)
 
@@ -93,7 +87,7 @@ def test_the_nulls_on_the_real_teacher(tmp_path: Path) -> None:
     ids = {text: tokenizer(text)["input_ids"] for text in embedded.movie_reviews().splits["dev"].texts[:8]}
     ordered = sorted(ids, key=lambda text: (len(ids[text]), ids[text]))
     states = real_states(base, student, ordered)
-    data = measure_angles(student, ordered, nulls=("N0", "N1", "N5", "N6"), rivals="sums").dataset
+    data = measure_angles(student, ordered, nulls=("N0", "N1", "N5", "N6"), alternatives="sums").dataset
     found: dict[str, list[torch.Tensor]] = {null: [] for null in ("N0", "N1", "N5", "N6")}
     ratios = []
     for number, (teacher, vertex) in enumerate(states):

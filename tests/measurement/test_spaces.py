@@ -1,4 +1,4 @@
-"""Everything that widens a measurement: spaces, nulls, preprocessing, rivals, fitted maps, shards, stopping early."""
+"""What widens a measurement: spaces, nulls, preprocessing, alternatives, fitted maps, shards, stopping early."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from toys.models import toy_bert, toy_texts, write_model, write_student
 from toys.studies import ToyStudy
 
 from layerangles import AngleResult, InputError, measure_angles, open_student
-from layerangles.measurement.arrays import measure_arrays
+from layerangles.measurement.measure_arrays import measure_arrays
 from layerangles.measurement.passes import untrained_model
 from layerangles.models.checkpoints import ModelCheckpoint
 from layerangles.models.states import counted_states, forward_with_states
@@ -170,11 +170,11 @@ def test_preprocessing_against_its_definition(study: ToyStudy, kind: str) -> Non
     assert result.attrs["preprocessing"] == kind
 
 
-# --- rivals ---------------------------------------------------------------------------------------------------
+# --- alternatives ---------------------------------------------------------------------------------------------------
 
 
 def test_rivals_come_as_one_labelled_dataset(study: ToyStudy) -> None:
-    data = _measure(study.students, study.texts, rivals="all")
+    data = _measure(study.students, study.texts, alternatives="all")
     teacher, student, _, _ = _all_states(study, study.identity)
     of_student = data.sel(student="identity", tower="encoder")
     distance = (teacher[2] - student[1]).norm(dim=-1).mean().item()
@@ -259,8 +259,8 @@ def test_an_identity_map_gets_its_r2(study: ToyStudy) -> None:
 def test_arrays_give_what_the_models_give(study: ToyStudy) -> None:
     teacher, student, example, _ = _all_states(study, study.identity)
     nulls = ("N0", "N1", "N2", "N5", "N6")
-    ours = measure_arrays(teacher.numpy(), {"identity": student.numpy()}, example, nulls=nulls, rivals="all")
-    data = _measure(study.identity, study.texts, nulls=nulls, rivals="all")
+    ours = measure_arrays(teacher.numpy(), {"identity": student.numpy()}, example, nulls=nulls, alternatives="all")
+    data = _measure(study.identity, study.texts, nulls=nulls, alternatives="all")
     for name in ("angle_deg", "ci_high", "null_angle_deg", "excess_low", "common_mode_ratio", "cka_teacher_student"):
         np.testing.assert_allclose(ours.dataset[name], data[name], atol=1e-4, err_msg=name)
 
@@ -360,7 +360,7 @@ def test_a_pass_ends_when_its_intervals_are_narrow_enough(study: ToyStudy) -> No
         ({"until": -1.0}, r"until is -1.0; allowed is a width in degrees above 0"),
         ({"shard": (2, 2)}, r"the shard is 2/2; allowed are 0/n to n-1/n"),
         ({"space": "pull", "preprocessing": "z"}, r"preprocessing is 'z'; with space=\"pull\" only 'raw' is allowed"),
-        ({"space": "gradient", "rivals": "sums"}, r"rivals is 'sums'; with space=\"gradient\" only 'none'"),
+        ({"space": "gradient", "alternatives": "sums"}, r"alternatives is 'sums'; with space=\"gradient\" only 'none'"),
         (
             {"convention": "paper"},
             r"every text is padded to max_length, here 128, and these models have positions for 64",

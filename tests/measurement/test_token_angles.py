@@ -28,14 +28,9 @@ from layerangles import InputError, measure_angles, open_student
 from layerangles.geometry.maps import MatchingMaps
 from layerangles.measurement import token_angles as tokens
 from layerangles.measurement.token_angles import TokenAngles, TokenReader
-from layerangles.models.checkpoints import (
-    Matching,
-    ModelCheckpoint,
-    TeacherReference,
-    TowerMatching,
-    quiet_transformers,
-)
+from layerangles.models.checkpoints import ModelCheckpoint, quiet_transformers
 from layerangles.models.checkpoints import write_student as write_any_student
+from layerangles.models.matching_file import Matching, TeacherReference, TowerMatching
 from layerangles.models.weights import weights_sha256
 
 PAIR = (1, 4)

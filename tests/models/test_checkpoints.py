@@ -14,11 +14,9 @@ from toys.studies import ToyStudy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layerangles.errors import InputError
-from layerangles.files import refuse_existing, replacing, sha256_of_file
+from layerangles.files import atomic_write, check_absent, sha256_of_file
 from layerangles.geometry.maps import FILE_NAME, MatchingMap, MatchingMaps
 from layerangles.models.checkpoints import (
-    MATCHING_FILE,
-    Matching,
     ModelCheckpoint,
     check_matching,
     check_same_tokenizer,
@@ -28,6 +26,7 @@ from layerangles.models.checkpoints import (
     resolve,
     tokenizer_sha256,
 )
+from layerangles.models.matching_file import MATCHING_FILE, Matching
 from layerangles.models.weights import check_weights, weight_files, weights_sha256
 
 
@@ -369,7 +368,7 @@ def test_maps_of_another_form(tmp_path: Path, name: str) -> None:
 
 
 def _fail_halfway(target: Path) -> None:
-    with replacing(target, overwrite=True) as beside:
+    with atomic_write(target, overwrite=True) as beside:
         if target.is_dir():
             beside.mkdir()
             (beside / "half").touch()
@@ -380,16 +379,16 @@ def _fail_halfway(target: Path) -> None:
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.txt"
-    with replacing(target) as beside:
+    with atomic_write(target) as beside:
         beside.write_text("old")
         assert not target.exists()
         assert beside.suffix == ".txt"
-    with pytest.raises(InputError, match=r"file\.txt exists already"), replacing(target):
+    with pytest.raises(InputError, match=r"file\.txt exists already"), atomic_write(target):
         pass
     with pytest.raises(RuntimeError, match="in the middle"):
         _fail_halfway(target)
     assert target.read_text() == "old"
-    with replacing(target, overwrite=True) as beside:
+    with atomic_write(target, overwrite=True) as beside:
         beside.write_text("new")
     assert target.read_text() == "new"
     assert [file.name for file in target.parent.iterdir()] == ["file.txt"]
@@ -397,13 +396,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "folder"
-    with replacing(target) as beside:
+    with atomic_write(target) as beside:
         beside.mkdir()
         (beside / "old").touch()
     with pytest.raises(RuntimeError, match="in the middle"):
         _fail_halfway(target)
     assert [file.name for file in target.iterdir()] == ["old"]
-    with replacing(target, overwrite=True) as beside:
+    with atomic_write(target, overwrite=True) as beside:
         beside.mkdir()
         (beside / "new").touch()
     assert [file.name for file in target.iterdir()] == ["new"]
@@ -411,7 +410,7 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_exists_is_refused_before_any_work(tmp_path: Path) -> None:
-    refuse_existing(tmp_path / "nothing")
-    refuse_existing(tmp_path, overwrite=True)
+    check_absent(tmp_path / "nothing")
+    check_absent(tmp_path, overwrite=True)
     with pytest.raises(InputError, match=r"exists already\. Choose another path"):
-        refuse_existing(tmp_path)
+        check_absent(tmp_path)

@@ -53,7 +53,7 @@ def _measured(folder: Path) -> list[Path]:
     (folder / "angles").mkdir()
     halves = (students[::2], students[1::2])
     return [
-        measure_angles(half, TEXTS, rivals="sums", steps=True).save(folder / "angles" / f"{i}.nc")
+        measure_angles(half, TEXTS, alternatives="sums", steps=True).save(folder / "angles" / f"{i}.nc")
         for i, half in enumerate(halves)
     ]
 

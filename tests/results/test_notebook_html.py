@@ -156,7 +156,7 @@ def test_layers_without_a_direction_say_so():
         {"space": "gradient"},
         {"convention": "paper", "max_length": 32},
         {"space": "pull"},
-        {"rivals": "all"},
+        {"alternatives": "all"},
         {"nulls": ()},
     ],
 )

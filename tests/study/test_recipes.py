@@ -20,7 +20,7 @@ from kd_train.students.construction import student_config
 from kd_train.study.costs import estimate
 from kd_train.study.plan import StudyPlan, plan_study, without_weights
 from kd_train.study.study_file import Study, parse_study, read_study
-from layerangles.models.checkpoints import MapKind
+from layerangles.models.matching_file import MapKind
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "studies"

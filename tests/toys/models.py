@@ -16,8 +16,9 @@ from transformers import (
 )
 
 from layerangles.geometry.maps import MatchingMap, MatchingMaps
-from layerangles.models.checkpoints import Matching, TeacherReference, TowerMatching, quiet_transformers
+from layerangles.models.checkpoints import quiet_transformers
 from layerangles.models.checkpoints import write_student as _write_student
+from layerangles.models.matching_file import Matching, TeacherReference, TowerMatching
 from layerangles.models.weights import weights_sha256
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -23,6 +23,7 @@ from transformers import (
 from kd_train.batches.order import DataOrder, cut_by_length
 from kd_train.matching.assignments import Assignment, Fixed, Redrawn
 from kd_train.matching.losses import LossSpec
+from kd_train.optimizers import OptimizerSpec
 from kd_train.students.construction import StudentPlan, StudentSpec, build_student, plan_student
 from kd_train.students.learned_maps import build_maps
 from kd_train.students.lora import LoraSpec, add_adapters
@@ -31,8 +32,7 @@ from kd_train.tasks.base import Feature, Part
 from kd_train.tasks.classification import Classification, Split
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
-from kd_train.training.optimizers import OptimizerSpec
-from layerangles.models.checkpoints import LayerPair
+from layerangles.layers import LayerPair
 from toys.models import WORDS, toy_bert, toy_tokenizer
 
 LABELS = ("neg", "pos")

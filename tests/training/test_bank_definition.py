@@ -23,14 +23,14 @@ from toys.training import (
 from transformers import PreTrainedModel
 from transformers.optimization import Adafactor
 
-from kd_train.matching.assignments import Attention, Nearest
+from kd_train.matching.assignments import Attention, DynamicAssignment
 from kd_train.matching.losses import HiddenLoss, LossSpec
+from kd_train.optimizers import OptimizerSpec
 from kd_train.randomness import seeded
 from kd_train.students.learned_maps import principal_directions, second_moments, set_principal
 from kd_train.tasks.base import Part
 from kd_train.training.member import Member
-from kd_train.training.optimizers import OptimizerSpec
-from layerangles.models.checkpoints import LayerPair
+from layerangles.layers import LayerPair
 
 
 def _unit(vector: Tensor) -> Tensor:
@@ -236,7 +236,11 @@ _DEFINITIONS: dict[str, dict[str, Any]] = {
 
 
 def _toy_assignment(strategy: str) -> Any:
-    made = {"attention": Attention(2, 4), "dynamic": Nearest(2, 4, embedding_pair=True), "redrawn": toy_redrawn()}
+    made = {
+        "attention": Attention(2, 4),
+        "dynamic": DynamicAssignment(2, 4, embedding_pair=True),
+        "redrawn": toy_redrawn(),
+    }
     return made.get(strategy, FORWARD)
 
 

@@ -16,7 +16,8 @@ from kd_train.students.construction import StudentSpec, build_student, plan_stud
 from kd_train.students.learned_maps import build_maps, name_of
 from kd_train.tasks.base import IGNORED, Feature
 from kd_train.training.member import Member
-from layerangles.models.states import Tower, blocks, towers_of
+from layerangles.layers import Tower
+from layerangles.models.states import blocks, towers_of
 
 PAIRS: dict[Tower, tuple[tuple[int, int], ...]] = {
     "encoder": ((0, 0), (1, 2), (2, 4)),

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from toys.models import toy_bert
 from toys.training import FORWARD, toy_member, toy_parts
 
+from kd_train.optimizers import OptimizerSpec
 from kd_train.training.bank import Bank
-from kd_train.training.optimizers import OptimizerSpec
 
 pytestmark = [
     pytest.mark.long,

@@ -22,7 +22,7 @@ from kd_train.study.score_logs import METRICS_FILE, Measurement, MetricsLog
 from kd_train.study.study_file import Study, read_study
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
-from kd_train.training.run import Workshop
+from kd_train.training.run import TrainingContext
 from kd_train.training.train_study import train_study
 from layerangles import InputError, open_student
 from layerangles.errors import RunError
@@ -173,13 +173,13 @@ _SCRIPTED = [{"kind": "forward", "name": name} for name in _SCRIPT]
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(shop: Workshop, member: Member, step: int, splits: Any) -> None:
+    def evaluate(context: TrainingContext, member: Member, step: int, splits: Any) -> None:
         name = member.name.removesuffix("-seed0")
         for split in splits:
             value = _SCRIPT[name][step - 1] if split == "dev" and name in _SCRIPT else 0.0
-            shop.report([Measurement(member.name, step, split, shop.task.metrics[0], value)])
+            context.report([Measurement(member.name, step, split, context.task.metrics[0], value)])
 
-    monkeypatch.setattr(Workshop, "evaluate", evaluate)
+    monkeypatch.setattr(TrainingContext, "evaluate", evaluate)
 
 
 def _numbers(folder: Path) -> dict[str, str]:

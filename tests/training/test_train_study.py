@@ -393,9 +393,9 @@ def tunings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     places: list[Path] = []
     finetune = kd_train.training.teachers._finetune
 
-    def spy(shop: Any, *arguments: Any) -> None:
-        places.append(shop.folder / "teacher")
-        finetune(shop, *arguments)
+    def spy(context: Any, *arguments: Any) -> None:
+        places.append(context.folder / "teacher")
+        finetune(context, *arguments)
 
     monkeypatch.setattr(kd_train.training.teachers, "_finetune", spy)
     return places

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from layerangles.errors import InputError
-from layerangles.files import replacing
+from layerangles.files import atomic_write
 
 Kind = Literal["models", "datasets"]
 MANIFEST = "embedded.json"
@@ -54,7 +54,7 @@ def kept(kind: Kind, name: str, faults: Callable[[Path], list[str]], make: Calla
             if found:
                 if target.exists():
                     _log.warning("%s is damaged (%s); it is made again", target, "; ".join(found))
-                with replacing(target, overwrite=True) as beside:
+                with atomic_write(target, overwrite=True) as beside:
                     beside.mkdir(exist_ok=True)
                     make(beside)
     except OSError as error:

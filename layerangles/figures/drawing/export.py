@@ -12,7 +12,7 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from layerangles.errors import InputError
-from layerangles.files import refuse_existing, replacing
+from layerangles.files import atomic_write, check_absent
 
 # plotly.js 4 has a button that sends the data to a server of Plotly's, which nobody expects of a file of ours.
 CONFIG: dict[str, Any] = {
@@ -61,9 +61,9 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, overwrite: bo
     """
     if Path(path).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{path} ends in {Path(path).suffix!r}; an interactive figure is written to .html.")
-    refuse_existing(path, overwrite=overwrite)
+    check_absent(path, overwrite=overwrite)
     text = document(plain_title(figure), fragment(figure, "figure-1"), _CSS)
-    with replacing(path, overwrite=overwrite) as beside:
+    with atomic_write(path, overwrite=overwrite) as beside:
         beside.write_text(text, encoding="utf-8")
     return Path(path)
 
@@ -93,14 +93,14 @@ def write_image(
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise InputError(f"{path} ends in {suffix!r}; static images are written to {', '.join(_FORMATS)}.")
-    refuse_existing(path, overwrite=overwrite)
+    check_absent(path, overwrite=overwrite)
     layout = figure.layout
     size = float(width or layout.width or 700), float(height or layout.height or 500)
     options = {"format": suffix[1:], "width": size[0], "height": size[1], "scale": scale if suffix == ".png" else 1}
     image = _rendered(figure, options)
     if suffix == ".pdf":
         image = _of_exact_size(image, 0.75 * size[0], 0.75 * size[1])
-    with replacing(path, overwrite=overwrite) as beside:
+    with atomic_write(path, overwrite=overwrite) as beside:
         beside.write_bytes(image)
     return Path(path)
 

@@ -14,8 +14,9 @@ from layerangles.errors import InputError
 from layerangles.geometry.angles import check_states
 from layerangles.geometry.nulls import Null, check_nulls
 from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
-from layerangles.measurement.passes import Rivals, Sums, tokens_of, zero_sums
-from layerangles.models.states import Tower, check_finite
+from layerangles.layers import Tower
+from layerangles.measurement.passes import Alternatives, Sums, tokens_of, zero_sums
+from layerangles.models.states import check_finite
 from layerangles.models.texts import Batch
 from layerangles.results import labelling
 from layerangles.results.angle_result import SCHEMA_VERSION, AngleResult
@@ -33,7 +34,7 @@ def measure_arrays(
     *,
     nulls: Sequence[Null] = ("N1",),
     preprocessing: str = "raw",
-    rivals: Rivals = "none",
+    alternatives: Alternatives = "none",
     matched: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     tower: Tower = "encoder",
     confidence: float = 0.95,
@@ -47,7 +48,7 @@ def measure_arrays(
         example: which example (text) each token belongs to; any integers.
         nulls: as there, without N3, which needs a model.
         preprocessing: as there.
-        rivals: as there.
+        alternatives: as there.
         matched: by name, the pairs ``(student_layer, teacher_layer)`` that training matched.
         tower: the name of the tower that the states are of.
         confidence: of the intervals.
@@ -82,7 +83,7 @@ def measure_arrays(
 
     pairs = {name: list((matched or {}).get(name, ())) for name in students}
     sums = {
-        name: zero_sums(len(states), len(targets), chosen, rivals, dict(pairs[name]))
+        name: zero_sums(len(states), len(targets), chosen, alternatives, dict(pairs[name]))
         for name, states in vertices.items()
     }
     ends = counts.cumsum(0)
@@ -96,7 +97,7 @@ def measure_arrays(
 
     parts = [_labelled(name, of, vertices[name], len(targets), pairs[name], tower) for name, of in sums.items()]
     dataset = labelling.derived(labelling.combine(parts), confidence)
-    if rivals != "none":
+    if alternatives != "none":
         dataset = xr.merge([dataset, *labelling.top_dimensions({tower: statistics})])
     dataset.attrs = {
         "schema_version": SCHEMA_VERSION,
@@ -165,7 +166,7 @@ def _labelled(
     if sums.relations is not None:
         parts.append(labelling.labelled_relations(sums.relations, layers, len(states), n_teacher))
     if sums.sample is not None:
-        parts.append(labelling.labelled_rivals(sums.sample, layers, len(states), n_teacher))
+        parts.append(labelling.labelled_alternatives(sums.sample, layers, len(states), n_teacher))
     part = labelling.with_matched(xr.merge(parts), matched).expand_dims({"student": [name], "tower": [tower]})
     part["weights_sha256"] = (("student",), np.array([_sha256(states)], dtype=object))
     return part.assign_coords(trained_steps=("student", [0]))

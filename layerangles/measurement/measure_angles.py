@@ -13,13 +13,14 @@ from accelerate import PartialState
 from layerangles.errors import InputError
 from layerangles.geometry.nulls import Null, check_nulls
 from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
+from layerangles.layers import FinalNorm, Tower
 from layerangles.measurement import passes
 from layerangles.measurement.paper_convention import measure_as_paper
-from layerangles.measurement.passes import Precision, Rivals, Settings
+from layerangles.measurement.passes import Alternatives, Precision, Settings
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, check_same_tokenizer, tokenizer_sha256
 from layerangles.models.pairing import StudentLike, common_teacher, open_students
-from layerangles.models.states import FinalNorm, Tower, n_layers, towers_of, width
-from layerangles.models.student_tower import SPACES, Lens, Space
+from layerangles.models.states import n_layers, towers_of, width
+from layerangles.models.student_tower import SPACES, Space, StudentTower
 from layerangles.models.texts import EncodedTexts, Text
 from layerangles.results import labelling
 from layerangles.results.angle_result import SCHEMA_VERSION, AngleResult
@@ -37,7 +38,7 @@ def measure_angles(
     space: Space = "teacher",
     nulls: Sequence[Null] = ("N1",),
     preprocessing: str = "raw",
-    rivals: Rivals = "none",
+    alternatives: Alternatives = "none",
     fit: MapKind | None = None,
     convention: Convention = "layerangles",
     steps: bool = False,
@@ -74,7 +75,7 @@ def measure_angles(
         preprocessing: what is done to all states first: ``"raw"``, ``"centred"``, ``"z"``, ``"unit"`` or ``"drop-K"``,
             see :mod:`layerangles.geometry.preprocessing`. All but ``"raw"`` and ``"unit"`` take a pass over the teacher
             more.
-        rivals: measure what else may explain the result (teacher space only). ``"sums"``: common-mode ratio,
+        alternatives: measure what else may explain the result (teacher space only). ``"sums"``: common-mode ratio,
             distances, structured cosine, each dimension's share of the dot product. ``"all"``: debiased CKA and the
             recoverability gap too, from a sample of 2048 tokens, which takes seconds a student.
         fit: fit maps to the data, in a pass more, instead of using the student's own: ``"identity"``, ``"ridge"`` or
@@ -108,7 +109,7 @@ def measure_angles(
     _check_choice("space", space, SPACES)
     _check_choice("final_norm", final_norm, ("pre", "post"))
     _check_choice("precision", precision, ("float32", "bfloat16"))
-    _check_choice("rivals", rivals, get_args(Rivals))
+    _check_choice("alternatives", alternatives, get_args(Alternatives))
     _check_choice("convention", convention, get_args(Convention))
     if fit is not None:
         _check_choice("fit", fit, get_args(MapKind))
@@ -122,7 +123,7 @@ def measure_angles(
     )
     chosen_nulls = check_nulls(nulls) if space != "gradient" and convention != "paper" else ()
     parse_preprocessing(preprocessing)
-    _check_together(space, preprocessing, convention, rivals=rivals, fit=fit, until=until, shard=shard)
+    _check_together(space, preprocessing, convention, alternatives=alternatives, fit=fit, until=until, shard=shard)
     opened = open_students(students, teacher, trust_remote_code)
     teacher_checkpoint = common_teacher(opened, teacher, trust_remote_code, any_width=fit in ("ridge", "orthogonal"))
     _check_identity(fit, opened, teacher_checkpoint)
@@ -130,10 +131,12 @@ def measure_angles(
     tokenizer = teacher_checkpoint.load_tokenizer()
     for student in opened:
         check_same_tokenizer(tokenizer, student.load_tokenizer(), student.name)
-    lenses = [
-        Lens.of(entry, teacher_checkpoint, tower) for entry in entries for tower in towers_of(teacher_checkpoint.config)
+    student_towers = [
+        StudentTower.of(entry, teacher_checkpoint, tower)
+        for entry in entries
+        for tower in towers_of(teacher_checkpoint.config)
     ]
-    if fit is None and not any(lens.layers for lens in lenses):
+    if fit is None and not any(student_tower.layers for student_tower in student_towers):
         widths = sorted({width(entry.config) for entry in entries})
         raise InputError(
             f"no student layer can be put into teacher space: the students' widths are {widths}, the teacher's is "
@@ -154,7 +157,7 @@ def measure_angles(
         space=space,
         nulls=chosen_nulls,
         preprocessing={},
-        rivals=rivals,
+        alternatives=alternatives,
         final_norm=final_norm,
         precision=precision,
         device=device_of(device),
@@ -188,21 +191,21 @@ def measure_angles(
         "versions": json.dumps(versions()),
     }
     if fit is not None:
-        lenses = passes.fit_maps(lenses, teacher_checkpoint, encoded, settings, fit)
+        student_towers = passes.fit_maps(student_towers, teacher_checkpoint, encoded, settings, fit)
     if convention == "paper":
-        dataset = _measure_as_paper(lenses, teacher_checkpoint, encoded, settings, max_length, steps)
+        dataset = _measure_as_paper(student_towers, teacher_checkpoint, encoded, settings, max_length, steps)
     elif space == "gradient":
-        dataset = _measure_gradients(lenses, teacher_checkpoint, encoded, settings, gradient_batches, steps)
+        dataset = _measure_gradients(student_towers, teacher_checkpoint, encoded, settings, gradient_batches, steps)
     else:
         by_tower = _preprocessing(preprocessing, teacher_checkpoint, encoded, settings)
         settings = dataclasses.replace(settings, preprocessing=by_tower)
-        dataset = _measure(lenses, teacher_checkpoint, encoded, settings, students_per_pass, steps)
+        dataset = _measure(student_towers, teacher_checkpoint, encoded, settings, students_per_pass, steps)
     dataset.attrs = policies | dataset.attrs
     return AngleResult(dataset)
 
 
 def _measure(
-    lenses: Sequence[Lens],
+    student_towers: Sequence[StudentTower],
     teacher: ModelCheckpoint,
     encoded: EncodedTexts,
     settings: Settings,
@@ -212,10 +215,10 @@ def _measure(
     parts: list[xr.Dataset] = []
     n_examples = 0
     # Where the data decide when to stop, they decide for all together.
-    at_a_time = len(lenses) if settings.until is not None else students_per_pass
+    at_a_time = len(student_towers) if settings.until is not None else students_per_pass
     statistics: dict[Tower, TeacherStatistics] = {}
-    for start in range(0, len(lenses), at_a_time):
-        some = lenses[start : start + at_a_time]
+    for start in range(0, len(student_towers), at_a_time):
+        some = student_towers[start : start + at_a_time]
         measured = passes.measure(some, teacher, encoded, settings)
         parts += [_labelled(*pair, teacher, steps) for pair in zip(some, measured.sums, strict=True)]
         statistics, n_examples = measured.statistics, max(n_examples, measured.n_examples)
@@ -228,16 +231,19 @@ def _measure(
 
 
 def _measure_as_paper(
-    lenses: Sequence[Lens],
+    student_towers: Sequence[StudentTower],
     teacher: ModelCheckpoint,
     encoded: EncodedTexts,
     settings: Settings,
     max_length: int,
     steps: bool,
 ) -> xr.Dataset:
-    measured = measure_as_paper(lenses, teacher, encoded, settings, max_length=max_length)
+    measured = measure_as_paper(student_towers, teacher, encoded, settings, max_length=max_length)
     dataset = labelling.combine(
-        [labelling.placed(part, lens, steps) for lens, part in zip(lenses, measured, strict=True)]
+        [
+            labelling.placed(part, student_tower, steps)
+            for student_tower, part in zip(student_towers, measured, strict=True)
+        ]
     )
     dataset.attrs = {
         "n_examples": len(encoded),
@@ -247,7 +253,7 @@ def _measure_as_paper(
 
 
 def _measure_gradients(
-    lenses: Sequence[Lens],
+    student_towers: Sequence[StudentTower],
     teacher: ModelCheckpoint,
     encoded: EncodedTexts,
     settings: Settings,
@@ -255,10 +261,10 @@ def _measure_gradients(
     steps: bool,
 ) -> xr.Dataset:
     parts = []
-    for lens in lenses:
-        if lens.layers:
-            products = passes.gradients(lens, teacher, encoded, settings, n_batches)
-            parts.append(labelling.placed(labelling.labelled_gradients(products, lens), lens, steps))
+    for student_tower in student_towers:
+        if student_tower.layers:
+            products = passes.gradients(student_tower, teacher, encoded, settings, n_batches)
+            parts.append(labelling.placed(labelling.labelled_gradients(products, student_tower), student_tower, steps))
     dataset = labelling.combine(parts)
     dataset.attrs = {
         "n_examples": min(len(encoded), n_batches * settings.batch_size),
@@ -267,14 +273,18 @@ def _measure_gradients(
     return dataset
 
 
-def _labelled(lens: Lens, sums: passes.Sums, teacher: ModelCheckpoint, steps: bool) -> xr.Dataset:
-    n_teacher = n_layers(teacher.config, lens.tower) + 1
-    parts = [labelling.labelled(sums.angles, lens.layers, lens.n_layers, n_teacher)]
+def _labelled(student_tower: StudentTower, sums: passes.Sums, teacher: ModelCheckpoint, steps: bool) -> xr.Dataset:
+    n_teacher = n_layers(teacher.config, student_tower.tower) + 1
+    parts = [labelling.labelled(sums.angles, student_tower.layers, student_tower.n_layers, n_teacher)]
     if sums.relations is not None:
-        parts.append(labelling.labelled_relations(sums.relations, lens.layers, lens.n_layers, n_teacher))
+        parts.append(
+            labelling.labelled_relations(sums.relations, student_tower.layers, student_tower.n_layers, n_teacher)
+        )
     if sums.sample is not None:
-        parts.append(labelling.labelled_rivals(sums.sample, lens.layers, lens.n_layers, n_teacher))
-    return labelling.placed(xr.merge(parts), lens, steps)
+        parts.append(
+            labelling.labelled_alternatives(sums.sample, student_tower.layers, student_tower.n_layers, n_teacher)
+        )
+    return labelling.placed(xr.merge(parts), student_tower, steps)
 
 
 def _preprocessing(
@@ -313,13 +323,16 @@ def _check_together(
     preprocessing: str,
     convention: Convention,
     *,
-    rivals: Rivals,
+    alternatives: Alternatives,
     fit: MapKind | None,
     until: float | None,
     shard: tuple[int, int],
 ) -> None:
     """Settings that exclude each other."""
-    plain: dict[str, tuple[object, object]] = {"preprocessing": (preprocessing, "raw"), "rivals": (rivals, "none")}
+    plain: dict[str, tuple[object, object]] = {
+        "preprocessing": (preprocessing, "raw"),
+        "alternatives": (alternatives, "none"),
+    }
     streamed: dict[str, tuple[object, object]] = plain | {"until": (until, None), "shard": (shard, (0, 1))}
     excluded: dict[str, dict[str, tuple[object, object]]] = {
         'space="pull"': plain if space == "pull" else {},

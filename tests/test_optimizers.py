@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_train.training.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
+from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
 
 RATE = 0.01
 
