@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,14 +38,9 @@ def compare(
 
     Example: layerangles compare runs/a/students/forward-seed0 runs/a/students/none-seed0 angles.nc
     """
-    from layerangles.errors import InputError
+    from layerangles.extras import require_extra
 
-    missing = [name for name in ("dash", "waitress") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"the app needs {' and '.join(missing)}, which is not installed. Install it with "
-            "`pip install 'layerangles[app]'`, or write a page with `layerangles report`."
-        )
+    require_extra("app", "the app", alternative="write a page with `layerangles report`")
     address = host or "127.0.0.1"
     port = _free(address, port)
     sources = _sources(paths, data)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from layerangles.errors import InputError, RunError
+from layerangles.extras import as_missing_extra
 
 from . import angles, compare, demo, draw, env, merge, plan, report, train, verdict
 
@@ -52,6 +53,12 @@ def run() -> None:
     """Run the command line. Exit code 2 for what the user got wrong, 1 for a failure, 130 for Ctrl-C."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        missing = as_missing_extra(error)
+        if missing is None:
+            raise
+        typer.echo(f"Error: {missing}", err=True)
+        sys.exit(2)
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # The sub-packages and top modules of each package; each may import those before it, lazily and for types included.
 ORDER = {
     "layerangles": (
-        *("errors", "files", "versions", "lazy", "layers", "notation"),
+        *("errors", "extras", "files", "versions", "lazy", "layers", "notation", "settings"),
         *("geometry", "sums", "results", "models", "measurement", "equivalence", "figures", "report", "app"),
     ),
     "kd_train": (

@@ -33,6 +33,7 @@ from kd_train.training.member import Member
 from kd_train.training.run import STOPPED_FILE, Run, TrainingContext, forget_states, mark_stopped
 from kd_train.training.teachers import TEACHER, load_teacher, random_teacher, score_as_it_is, tuned_teacher
 from layerangles.errors import InputError
+from layerangles.extras import require_extra
 from layerangles.files import atomic_write, full_disk_reported
 from layerangles.layers import Tower
 from layerangles.models.checkpoints import load_tokenizer, write_student
@@ -68,6 +69,7 @@ def train_study(
         InputError: anything wrong with the study, its models or its data; before any training.
         RunError: the disk is full, or the teacher's training failed.
     """
+    require_extra("train", "training")
     plan = plan_study(study)
     accelerator = _accelerator(study, device)
     base = teacher_path(study.teacher)

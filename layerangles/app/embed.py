@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from layerangles.app.sources import InMemory, ResultFile, Source, StudentDirectories
 from layerangles.app.widget import widget
 from layerangles.errors import InputError
+from layerangles.extras import require_extra
 from layerangles.models.matching_file import MATCHING_FILE
 from layerangles.results.angle_result import AngleResult
 
@@ -63,15 +64,12 @@ class Comparison:
         from layerangles.app.catalogue import Catalogue
         from layerangles.app.measuring import Plan
 
-        try:
-            from IPython.display import IFrame
+        require_extra("app", "the app")
+        require_extra("notebooks", "the app in a notebook")
+        from IPython.display import IFrame
 
-            from layerangles.app.server import create_app, listen
-        except ImportError as error:
-            raise InputError(
-                f"the app needs {error.name}, which is not installed. Install it with "
-                "`pip install 'layerangles[app,notebooks]'`."
-            ) from error
+        from layerangles.app.server import create_app, listen
+
         app = create_app(Catalogue(self.sources), plan or Plan())
         server = listen(app, "127.0.0.1", port)
         threading.Thread(target=server.run, name="layerangles-compare", daemon=True).start()

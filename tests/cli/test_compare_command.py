@@ -1,6 +1,7 @@
 """``layerangles compare``: what it refuses, what it serves to whom, and how it ends."""
 
 import http.client
+import importlib.util
 import json
 import re
 import select
@@ -15,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import layerangles_cli.compare
 import pytest
 from dash import Dash
 from toys.command_line import Cli, refused
@@ -116,16 +116,20 @@ def test_an_address_that_is_not_of_this_machine(cli: Cli, served: Served, study:
 
 @pytest.mark.parametrize(
     ("absent", "named"),
-    [(("dash",), "dash"), (("waitress",), "waitress"), (("dash", "waitress"), "dash and waitress")],
+    [
+        (("dash",), "dash, which is"),
+        (("waitress",), "waitress, which is"),
+        (("dash", "waitress"), "dash and waitress, which are"),
+    ],
 )
 def test_a_missing_extra_says_what_to_install(
     cli: Cli, served: Served, study: ToyStudy, monkeypatch: pytest.MonkeyPatch, absent: tuple[str, ...], named: str
 ) -> None:
-    found = layerangles_cli.compare.find_spec
-    monkeypatch.setattr(layerangles_cli.compare, "find_spec", lambda name: None if name in absent else found(name))
+    found = importlib.util.find_spec
+    monkeypatch.setattr("layerangles.extras.find_spec", lambda name: None if name in absent else found(name))
     refused(
         cli("compare", study.identity, "--port", "0"),
-        f"the app needs {named}, which is not installed. Install it with `pip install 'layerangles[app]'`",
+        f"the app needs {named} not installed. Install the extra 'app': pip install 'layerangles[app]'.",
     )
 
 

