@@ -42,6 +42,7 @@ def verdict(
     """
     from kd_train.outcome.scores import chosen_margin, judge_paths
     from layerangles.files import check_absent
+    from layerangles.report.verdict_wording import reason_for
 
     for path in (latex, csv):
         if path is not None:
@@ -53,7 +54,7 @@ def verdict(
         print_json({"cells": [_content(one) for one in judged], "wrote": written})
         return
     print_table([_row(one) for one in judged], title=f"Intervals in brackets: {100 * (1 - alpha):g} %, over seeds")
-    _print_grouped([(f"{one.verdict.outcome}. {one.verdict.reason}", one.verdict.cell.name) for one in judged])
+    _print_grouped([(f"{one.verdict.outcome}. {reason_for(one.verdict)}", one.verdict.cell.name) for one in judged])
     _print_grouped([(f"note: {note}", one.verdict.cell.name) for one in judged for note in one.notes])
     if pairs:
         for one in judged:
@@ -63,9 +64,9 @@ def verdict(
 
 
 def _write(judged: "list[Judged]", latex: Path | None, csv: Path | None) -> list[Path]:
-    from layerangles.equivalence import verdict_table
-    from layerangles.equivalence.latex import latex_table
     from layerangles.files import atomic_write
+    from layerangles.report.latex import latex_table
+    from layerangles.report.verdict_wording import verdict_table
 
     verdicts = [one.verdict for one in judged]
     if latex is not None:
@@ -87,8 +88,7 @@ def _print_grouped(said: list[tuple[str, str]]) -> None:
 
 
 def _row(one: "Judged") -> dict[str, Any]:
-    from layerangles.equivalence import verdict_table
-    from layerangles.equivalence.wording import number
+    from layerangles.report.verdict_wording import number, verdict_table
 
     verdict = one.verdict
     (row,) = verdict_table([verdict]).to_dict("records")
@@ -115,7 +115,7 @@ def _seeds_needed(verdict: "Verdict") -> str:
 
 
 def _interval(estimate: "Estimate") -> str:
-    from layerangles.equivalence.wording import number
+    from layerangles.report.verdict_wording import number
 
     ends = "" if estimate.low != estimate.low else f" [{number(estimate.low)}, {number(estimate.high)}]"
     return number(estimate.value) + ends
@@ -126,12 +126,12 @@ def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _content(one: "Judged") -> dict[str, Any]:
-    from layerangles.equivalence import verdict_table
+    from layerangles.report.verdict_wording import reason_for, verdict_table
 
     verdict = one.verdict
     (row,) = _records(verdict_table([verdict]))
     return row | {
-        "reason": verdict.reason,
+        "reason": reason_for(verdict),
         "notes": one.notes,
         "teacher": one.teacher,
         "seeds_used": list(verdict.cell.seeds),

@@ -14,6 +14,7 @@ from layerangles.equivalence import Margin, Verdict
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 from layerangles.models.texts import Text
+from layerangles.report.verdict_wording import reason_for
 from layerangles.results import notebook_html as glance
 from layerangles.results.angle_result import AngleResult
 
@@ -82,7 +83,7 @@ class StudyFolder:
         parts = [glance.line(f"Study {self.name}"), glance.table(_about(self))]
         try:
             parts += [glance.table(_strategies(self)), glance.line(_NOTE)]
-            parts += [glance.line(f"{v.cell.name}: {v.outcome}. {v.reason}") for v in self.verdicts()]
+            parts += [glance.line(f"{v.cell.name}: {v.outcome}. {reason_for(v)}") for v in self.verdicts()]
         except InputError as error:  # what is missing while the study is young
             parts.append(glance.line(str(error)))
         results = self.angles()

@@ -6,7 +6,6 @@ from layerangles.equivalence.decision import Margin, Outcome
 from layerangles.equivalence.intervals import Estimate, fieller, multi_bootstrap
 from layerangles.equivalence.power import decision_rates, largest_sd, seeds_to_decide, seeds_to_plan
 from layerangles.equivalence.verdict import Verdict, judge
-from layerangles.equivalence.wording import verdict_table
 
 __all__ = [
     "Cell",
@@ -25,5 +24,4 @@ __all__ = [
     "seeds_to_decide",
     "seeds_to_plan",
     "variance_components",
-    "verdict_table",
 ]

@@ -1,7 +1,7 @@
 """The verdict on a cell: do its strategies give equally good students? Equivalent, different, or undecided."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,6 @@ from layerangles.equivalence.intervals import (
 )
 from layerangles.equivalence.posterior import Rope, rope
 from layerangles.equivalence.power import seeds_to_decide
-from layerangles.equivalence.wording import reason_for
 from layerangles.errors import InputError
 
 __all__ = ["Estimate", "Margin", "Outcome", "Verdict", "judge"]
@@ -54,7 +53,6 @@ class Verdict:
         alpha: the largest rate of a false "equivalent", and of a false "different".
         power: the probability of a decision for which seeds are counted.
         outcome: whether the matched strategies are equally good.
-        reason: the outcome in a sentence or two, with its numbers.
         strategies: one row a strategy, also none and controls (index ``strategy``): ``role``, ``n_draws``, ``score``
             (mean over seeds), ``low``, ``high`` (1 − α interval), ``sd`` over seeds, ``gain`` over none (paired;
             positive is better), ``gain_low``, ``gain_high``.
@@ -86,7 +84,6 @@ class Verdict:
     alpha: float
     power: float
     outcome: Outcome
-    reason: str
     strategies: pd.DataFrame
     pairs: pd.DataFrame
     spread: Estimate
@@ -164,13 +161,12 @@ def judge(cell: Cell, margin: Margin | None, *, alpha: float = 0.05, power: floa
             needed = seeds_to_decide(
                 given.mean, given.covariance, margin, power=power, alpha=alpha, n_matched=len(paired.names)
             )
-    verdict = Verdict(
+    return Verdict(
         cell=cell,
         margin=margin,
         alpha=alpha,
         power=power,
         outcome=outcome,
-        reason="",
         strategies=_strategy_table(cell, sign, alpha),
         pairs=pairs,
         spread=spread_interval(paired.matched, 1 - alpha),
@@ -182,7 +178,6 @@ def judge(cell: Cell, margin: Margin | None, *, alpha: float = 0.05, power: floa
         outcome_for_new_examples=_outcome_for_new_examples(for_new_examples, len(paired.names), margin, alpha),
         seeds_needed=None if needed is None else needed.seeds,
     )
-    return replace(verdict, reason=reason_for(verdict))
 
 
 def _check(cell: Cell, margin: Margin | None, alpha: float, power: float) -> None:

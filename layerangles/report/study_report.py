@@ -20,6 +20,7 @@ from layerangles.figures.prediction import prediction as prediction_figure
 from layerangles.report.angle_sections import angle_sections
 from layerangles.report.citation import PAPER, SOFTWARE
 from layerangles.report.html_page import Part, Preformatted, Section, Subheading, Tag, write_page
+from layerangles.report.verdict_wording import reason_for
 from layerangles.results.angle_result import AngleResult
 
 
@@ -95,7 +96,7 @@ def _lead(report: StudyReport) -> Section:
         ],
         table.drop(columns="metric") if len(metrics) == 1 else table,
         more=[
-            {verdict.cell.name: f"{verdict.outcome.capitalize()}. {verdict.reason}" for verdict in verdicts},
+            {verdict.cell.name: f"{verdict.outcome.capitalize()}. {reason_for(verdict)}" for verdict in verdicts},
             Subheading("How to read this"),
             _reading(verdicts),
         ],

@@ -8,6 +8,7 @@ from kd_train.outcome.scores import Judged, judge_paths
 from kd_train.outcome.study_geometry import predict_from, stored_angles
 from layerangles import AngleResult
 from layerangles.equivalence.intervals import Estimate
+from layerangles.report.verdict_wording import reason_for
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "examples" / "results" / "movie-reviews"
@@ -79,7 +80,7 @@ def test_verdicts(judged: list[Judged]) -> None:
     for row in verdict_rows(judged):
         assert row in page
     for one in judged:
-        assert one.verdict.reason in page.replace("\n", " ")
+        assert reason_for(one.verdict) in page.replace("\n", " ")
         assert f"{100 * one.teacher:.1f} %" in page
 
 

@@ -23,8 +23,8 @@ from layerangles.equivalence.decision import Margin, moments
 from layerangles.equivalence.intervals import multi_bootstrap, spread_interval, spread_of_gain_interval, t_interval
 from layerangles.equivalence.posterior import rope
 from layerangles.equivalence.verdict import Verdict, judge
-from layerangles.equivalence.wording import half_width, number, reason_for, verdict_table
 from layerangles.errors import InputError
+from layerangles.report.verdict_wording import half_width, number, reason_for, verdict_table
 
 NAMES = ("forward", "reverse", "random", "last")
 EQUAL = (0.8, 0.8, 0.8, 0.8)
@@ -114,7 +114,7 @@ def test_a_strategy_that_is_worse_by_two_margins_is_named(margin: Margin, rng_se
         ("reverse", "random"),
         ("random", "last"),
     ]
-    assert re.match(r"\w+ is better than random by ", found.reason)
+    assert re.match(r"\w+ is better than random by ", reason_for(found))
     assert found.pairs.loc[("random", "last"), "below"] > 0.95
     assert found.pairs.loc[("forward", "random"), "above"] > 0.95
     assert found.inside < 0.05
@@ -236,17 +236,17 @@ def test_the_sentence_of_an_equivalent_cell() -> None:
     found = judge(_cell(_planted()), MARGIN)
     reach = found.pairs[["low", "high"]].abs().max(axis=1)
     (first, second), row = reach.idxmax(), found.pairs.loc[reach.idxmax()]
-    assert f"the 90 % interval that reaches farthest is that of {first} − {second}, " in found.reason
-    assert found.reason.startswith("All 6 pairs of 4 strategies differ by less than 0.02: ")
-    assert _numbers(found.reason)[-3:] == _rounded(row["difference"], row["low"], row["high"])
+    assert f"the 90 % interval that reaches farthest is that of {first} − {second}, " in reason_for(found)
+    assert reason_for(found).startswith("All 6 pairs of 4 strategies differ by less than 0.02: ")
+    assert _numbers(reason_for(found))[-3:] == _rounded(row["difference"], row["low"], row["high"])
 
 
 def test_the_sentence_of_two_equivalent_strategies() -> None:
     found = judge(_cell(_planted(EQUAL[:2])), MARGIN, alpha=0.025)
     row = found.pairs.iloc[0]
     start = "forward and reverse differ by less than 0.02: the 95 % interval of forward − reverse is "
-    assert found.reason.startswith(start)
-    assert _numbers(found.reason)[-3:] == _rounded(row["difference"], row["low"], row["high"])
+    assert reason_for(found).startswith(start)
+    assert _numbers(reason_for(found))[-3:] == _rounded(row["difference"], row["low"], row["high"])
 
 
 @pytest.mark.parametrize("worst", [0, 3])
@@ -257,28 +257,28 @@ def test_the_sentence_of_a_different_cell(worst: int) -> None:
     pair = found.pairs["p_different"].idxmin()
     row = found.pairs.loc[pair]
     better = pair[1] if worst == 0 else pair[0]
-    assert found.reason.startswith(f"{better} is better than {NAMES[worst]} by ")
+    assert reason_for(found).startswith(f"{better} is better than {NAMES[worst]} by ")
     low, high = sorted([abs(row["wide_low"]), abs(row["wide_high"])])
-    numbers = _numbers(found.reason)
+    numbers = _numbers(reason_for(found))
     assert len(numbers) == 7
     assert numbers[:4] == [*_rounded(abs(row["difference"]), low, high), 0.02]
     assert numbers[4] == pytest.approx(row["p_different"], rel=0.06)
     assert numbers[5:] == [3, 6]
-    assert found.reason.endswith("; 3 of 6 pairs are beyond the margin.")
+    assert reason_for(found).endswith("; 3 of 6 pairs are beyond the margin.")
 
 
 def test_a_sentence_counts_the_pairs_that_are_beyond() -> None:
     found = judge(_cell(_planted((0.8, 0.8, 0.74))), MARGIN)
-    assert found.reason.endswith("; 2 of 3 pairs are beyond the margin.")
+    assert reason_for(found).endswith("; 2 of 3 pairs are beyond the margin.")
 
 
 def test_the_sentences_of_an_undecided_cell() -> None:
     found = judge(_cell(_planted((0.8, 0.81, 0.82, 0.81), sd=0.006)), MARGIN)
     within = (found.pairs["outcome"] == "equivalent").sum()
     assert within not in (0, 3, 6)  # those that are and those that are not can be told apart
-    assert found.reason.startswith(f"{within} of 6 pairs are within 0.02, and no pair is shown to be beyond it. ")
-    assert _numbers(found.reason)[3:] == [found.seeds_needed, 6, 0.8]
-    assert found.reason.endswith("would decide with a probability of 0.8.")
+    assert reason_for(found).startswith(f"{within} of 6 pairs are within 0.02, and no pair is shown to be beyond it. ")
+    assert _numbers(reason_for(found))[3:] == [found.seeds_needed, 6, 0.8]
+    assert reason_for(found).endswith("would decide with a probability of 0.8.")
 
 
 @pytest.mark.parametrize("of_gain", [False, True])
@@ -286,10 +286,10 @@ def test_the_sentence_where_no_number_of_seeds_would_decide(of_gain: bool) -> No
     scatter = np.array([0.03, -0.03, 0.02, -0.02, 0.05, -0.05])
     found = judge(_cell({"a": 0.8 + scatter, "b": 0.8 - scatter, "none": np.full(6, 0.7)}), Margin(1e-3, of_gain))
     assert (found.outcome, found.seeds_needed) == ("undecided", None)
-    assert found.reason.startswith("0 of 1 pairs are within ")
+    assert reason_for(found).startswith("0 of 1 pairs are within ")
     why = "some pair lies at the margin, or scores scatter too much for it"
     why += ", or there is hardly a gain to take a share of." if of_gain else "."
-    assert found.reason.endswith(f"Not even 1,000 seeds would decide if everything is as it seems: {why}")
+    assert reason_for(found).endswith(f"Not even 1,000 seeds would decide if everything is as it seems: {why}")
 
 
 def test_without_a_margin_nothing_is_decided() -> None:
@@ -300,8 +300,8 @@ def test_without_a_margin_nothing_is_decided() -> None:
     assert found.pairs[["difference", "low", "high", "p_nonzero"]].notna().all(axis=None)
     assert math.isnan(found.inside)
     assert found.seeds_needed is None
-    assert found.reason.startswith("No margin was given, so nothing is decided")
-    assert _numbers(found.reason) == _rounded(found.spread.value, found.gain.value)
+    assert reason_for(found).startswith("No margin was given, so nothing is decided")
+    assert _numbers(reason_for(found)) == _rounded(found.spread.value, found.gain.value)
 
 
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True)], ids=str)
@@ -323,18 +323,13 @@ def test_one_seed(margin: Margin) -> None:
         f" 5 seeds would show equal strategies to be within {margin} with a probability of 0.9 only if their paired "
         f"differences scatter over seeds by less than {number(sd)} (sd)."
     )
-    assert found.reason.startswith("One seed has no interval, so nothing follows from its spread and its gain.")
-    assert found.reason.endswith(sentence)
+    assert reason_for(found).startswith("One seed has no interval, so nothing follows from its spread and its gain.")
+    assert reason_for(found).endswith(sentence)
 
 
 def test_one_seed_without_a_gain_has_no_sd_to_ask_for() -> None:
     found = judge(_cell(_planted(n_seeds=1, none=0.9)), Margin(0.1, of_gain=True))
-    assert found.reason == "One seed has no interval, so nothing follows from its spread and its gain."
-
-
-def test_reasons_are_made_of_the_verdict() -> None:
-    found = judge(_cell(_planted()), MARGIN)
-    assert reason_for(found) == found.reason
+    assert reason_for(found) == "One seed has no interval, so nothing follows from its spread and its gain."
 
 
 def test_numbers_in_words() -> None:
@@ -367,7 +362,7 @@ def test_lower_is_better_mirrored(means: tuple[float, ...], margin: Margin) -> N
     assert ours.extremes_of_gain == pytest.approx(others.extremes_of_gain)
     assert others.strategies["gain"].to_numpy() == pytest.approx(ours.strategies["gain"].to_numpy(), nan_ok=True)
     assert others.strategies["score"].to_numpy() == pytest.approx(-ours.strategies["score"].to_numpy())
-    assert ours.reason == others.reason
+    assert reason_for(ours) == reason_for(others)
 
 
 @settings(deadline=None, max_examples=6)

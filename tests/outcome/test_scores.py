@@ -15,8 +15,9 @@ from kd_train.outcome.scores import judge_paths, read_cells, study_cells, teache
 from kd_train.study.score_logs import ExampleScores, ExamplesLog, MetricsLog
 from kd_train.training.train_study import train_study
 from layerangles.equivalence import Margin
-from layerangles.equivalence.latex import plus_minus
 from layerangles.errors import InputError
+from layerangles.report.latex import plus_minus
+from layerangles.report.verdict_wording import reason_for
 
 SEEDS = (0, 1, 2)
 PAPER = Path(__file__).parents[2] / "examples" / "results" / "paper" / "scores.csv"
@@ -217,7 +218,7 @@ def test_the_command_and_the_function_agree(trained: Path, cli: Cli, tmp_path: P
     (judged,) = judge_paths([trained])
     verdict = judged.verdict
     assert printed["verdict"] == verdict.outcome
-    assert printed["reason"] == verdict.reason
+    assert printed["reason"] == reason_for(verdict)
     assert [row["difference"] for row in printed["pairs"]] == pytest.approx(verdict.pairs["difference"].tolist())
     assert printed["seeds_used"] == [0, 1, 2]
     table = (tmp_path / "table.csv").read_text().splitlines()
@@ -235,7 +236,7 @@ def test_the_command_prints_a_row_a_cell(trained: Path, cli: Cli) -> None:
     done = cli("verdict", trained, "--pairs")
     assert done.code == 0, done.err
     (judged,) = judge_paths([trained])
-    assert judged.verdict.reason in done.out
+    assert reason_for(judged.verdict) in done.out
     assert (
         len([line for line in done.out.splitlines() if line.strip().startswith("forward") and "reverse" in line]) == 1
     )

@@ -21,6 +21,7 @@ from kd_train.training.train_study import train_study
 from layerangles import AngleResult, measure_angles
 from layerangles.equivalence import Margin
 from layerangles.equivalence.gap_prediction import PREDICTORS, student_geometry
+from layerangles.report.verdict_wording import reason_for
 
 STRATEGIES = [
     "none",
@@ -101,7 +102,7 @@ def test_where_less_is_better_the_verdict_and_the_ranks_turn(tmp_path: Path, mon
     (judged,) = judge_paths([tmp_path], margin=Margin(1))
     assert not judged.verdict.cell.higher_is_better
     assert judged.verdict.gain.value == pytest.approx(15)
-    assert judged.verdict.reason.startswith("forward is better than reverse by 10")
+    assert reason_for(judged.verdict).startswith("forward is better than reverse by 10")
     geometry = pd.DataFrame(
         {name: [float(i) for i in range(6)] for name in PREDICTORS},
         index=pd.Index([f"{name}-seed{seed}" for name in perplexity for seed in (0, 1)], name="student"),

@@ -28,6 +28,7 @@ from layerangles.equivalence.verdict import Margin, Verdict
 from layerangles.report.citation import PAPER, SOFTWARE
 from layerangles.report.html_page import Preformatted, Section, Subheading, Tag, write_page
 from layerangles.report.study_report import StudyReport, write_report
+from layerangles.report.verdict_wording import reason_for
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ("forward", "reverse", "random")
@@ -115,9 +116,7 @@ def test_question_and_verdict_come_before_everything_else(page: Path) -> None:
         "Layer selection <on> reviews Layer selection <on> reviews Does the choice of layers matter?",
         "The verdicts on 3 cells: 1 equivalent, 1 different, 1 undecided. Scores are accuracy.",
         "cell verdict seeds teacher none best worst spread [95 %] gain [95 %] margin with new examples",
-        "Equivalent. The reason of sst2, copied.",
-        "Different. The reason of sst2, random.",
-        "Undecided. The reason of qnli <i>.",
+        *(f"{one.outcome.capitalize()}. {reason_for(one)}" for one in some_verdicts()),
         "How to read this",
         "sst2, copied: equivalent",  # in the table of contents
         "Scores, and gain over no matching",

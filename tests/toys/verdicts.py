@@ -12,6 +12,7 @@ from layerangles.equivalence.cells import Cell, Role
 from layerangles.equivalence.verdict import Estimate, Margin, Outcome, Verdict
 
 NAMES = ("forward", "reverse", "all-to-one", "random")
+OF_PAIRS: tuple[Outcome, ...] = ("equivalent", "undecided", "different")
 
 
 def make_verdict(
@@ -82,7 +83,6 @@ def make_verdict(
         alpha=alpha,
         power=0.8,
         outcome=outcome,
-        reason=f"The reason of {cell}.",
         strategies=strategies,
         pairs=pairs.set_index(["first", "second"]),
         spread=estimate(0.91, 0.45, 1.62),

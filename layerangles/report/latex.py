@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from layerangles.equivalence.wording import half_width
-
-if TYPE_CHECKING:
-    from layerangles.equivalence.verdict import Verdict
+from layerangles.equivalence.verdict import Verdict
+from layerangles.report.verdict_wording import half_width
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -17,7 +14,7 @@ _SPECIAL = {
 }
 
 
-def latex_table(verdicts: Sequence["Verdict"], *, teachers: Sequence[float] | None = None) -> str:
+def latex_table(verdicts: Sequence[Verdict], *, teachers: Sequence[float] | None = None) -> str:
     r"""A table of scores, one block a cell and one row a strategy, closed by the verdict.
 
     Numbers are ``mean \pm half width`` of the 1 − α interval over seeds, in columns of siunitx (``S``, with
@@ -42,7 +39,7 @@ def latex_table(verdicts: Sequence["Verdict"], *, teachers: Sequence[float] | No
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
-def _block(verdict: "Verdict", teacher: float) -> list[str]:
+def _block(verdict: Verdict, teacher: float) -> list[str]:
     cell = verdict.cell
     better = "" if cell.higher_is_better else ", less is better"
     lines = [f"\\multicolumn{{4}}{{l}}{{\\emph{{{escaped(cell.name)}}} ({escaped(cell.metric)}{better})}} \\\\"]

@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from layerangles.equivalence.power import MOST_SEEDS, largest_sd
-
-if TYPE_CHECKING:
-    from layerangles.equivalence.verdict import Verdict
+from layerangles.equivalence.verdict import Verdict
 
 _FOR_EXAMPLE = 5  # seeds, where there is only one
 
@@ -32,7 +29,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def reason_for(verdict: "Verdict") -> str:
+def reason_for(verdict: Verdict) -> str:
     """The outcome in a sentence or two, with its numbers."""
     if verdict.margin is None:
         return (
@@ -78,7 +75,7 @@ def _interval(row: "pd.Series[float]") -> str:
     return f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]"
 
 
-def _way_on(verdict: "Verdict") -> str:
+def _way_on(verdict: Verdict) -> str:
     if verdict.seeds_needed is None:
         reasons = ["some pair lies at the margin", "scores scatter too much for it"]
         if verdict.margin is not None and verdict.margin.of_gain:
@@ -90,7 +87,7 @@ def _way_on(verdict: "Verdict") -> str:
     )
 
 
-def _of_one_seed(verdict: "Verdict") -> str:
+def _of_one_seed(verdict: Verdict) -> str:
     margin = verdict.margin
     observed = "One seed has no interval, so nothing follows from its spread and its gain."
     if margin is None or (margin.of_gain and not verdict.gain.value > 0):
@@ -103,7 +100,7 @@ def _of_one_seed(verdict: "Verdict") -> str:
     )
 
 
-def verdict_table(verdicts: Sequence["Verdict"]) -> pd.DataFrame:
+def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """One row a cell (index ``cell``).
 
     Columns: ``metric``, ``seeds``, ``strategies`` (matched ones), ``none``, ``worst`` and ``best`` (mean scores),
