@@ -70,7 +70,7 @@ def padded(features: list[dict[str, list[int]]], length: int) -> dict[str, torch
 
 def main() -> None:
     """Print the comparison."""
-    chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12, parts=1)
+    chosen = arguments(__doc__ or "", rounds=5, teacher_layers=12, micro_batches=1)
     from kd_train.data import embedded
 
     tokenizer = load_tokenizer(embedded.model_path("all-MiniLM-L6-v2"))
@@ -119,9 +119,9 @@ def main() -> None:
 
     def banks(who: str, which: Sequence[Bank]) -> None:
         labelled = [feature | {"label": label} for feature, label in zip(*next_batch(who), strict=True)]
-        parts = cut_by_length(labelled, task, tokenizer, chosen.parts)
+        micro_batches = cut_by_length(labelled, task, tokenizer, chosen.micro_batches)
         for one in which:
-            one.train_step(parts, step[who])
+            one.train_step(micro_batches, step[who])
 
     times = alternate(
         {

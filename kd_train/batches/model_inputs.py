@@ -1,4 +1,4 @@
-"""A model called on a part of a batch, padded or packed, and its states at the tokens that are matched."""
+"""A model called on a micro-batch, padded or packed, and its states at the tokens that are matched."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -11,28 +11,28 @@ from transformers import PreTrainedModel
 
 from kd_train.batches.packing import Packing, attending_packed
 from kd_train.matching.losses import Tokens
-from kd_train.tasks.base import IGNORED, Part
+from kd_train.tasks.base import IGNORED, MicroBatch
 from layerangles.layers import Tower
 from layerangles.models.states import counted_states, forward_with_states, known_inputs
 
 
 class ModelInputs:
-    """A part on its device, in the form in which models are called on it.
+    """A micro-batch on its device, in the form in which models are called on it.
 
     Attributes:
-        part: the part, padded.
-        inputs: what models are called with: the part's own, or the packed ones.
+        micro_batch: the micro-batch, padded.
+        inputs: what models are called with: the micro-batch's own, or the packed ones.
         packing: how the tokens are packed; None if they are not.
     """
 
-    def __init__(self, part: Part, device: torch.device, *, pack: bool, first_position: int = 0) -> None:
-        self.part = Part(
-            {name: value.to(device) for name, value in part.inputs.items()},
-            part.labels.to(device),
-            {tower: mask.to(device) for tower, mask in part.counted.items()},
+    def __init__(self, micro_batch: MicroBatch, device: torch.device, *, pack: bool, first_position: int = 0) -> None:
+        self.micro_batch = MicroBatch(
+            {name: value.to(device) for name, value in micro_batch.inputs.items()},
+            micro_batch.labels.to(device),
+            {tower: mask.to(device) for tower, mask in micro_batch.valid.items()},
         )
-        self.packing = Packing(self.part.counted["encoder"], first_position) if pack else None
-        self.inputs = self.packing.packed(self.part.inputs) if self.packing else self.part.inputs
+        self.packing = Packing(self.micro_batch.valid["encoder"], first_position) if pack else None
+        self.inputs = self.packing.packed(self.micro_batch.inputs) if self.packing else self.micro_batch.inputs
 
     def run(
         self, model: PreTrainedModel, inputs: Mapping[str, Tensor], *, layers: Collection[int]
@@ -50,24 +50,24 @@ class ModelInputs:
         """The states of some layers, from :meth:`run`, at the matched tokens."""
         states = [state for layer in layers if (state := by_tower[tower][layer]) is not None]
         if self.packing is None:
-            return counted_states(states, chosen_tokens(self.part, tower, tokens)).float()
+            return counted_states(states, chosen_tokens(self.micro_batch, tower, tokens)).float()
         flat = torch.cat(states).float()
         return flat if tokens == "valid" else flat[:, self.first_of_valid(tower)]
 
     def first_of_valid(self, tower: Tower) -> Bool[Tensor, " token"]:
         """Which of the valid tokens begin a text."""
-        counted = self.part.counted[tower]
-        return chosen_tokens(self.part, tower, "first")[counted]
+        valid = self.micro_batch.valid[tower]
+        return chosen_tokens(self.micro_batch, tower, "first")[valid]
 
 
-def chosen_tokens(part: Part, tower: Tower, tokens: Tokens) -> Bool[Tensor, "example position"]:
-    """Where the matched tokens of a part are: all that are no PAD, the first of each example, or PAD as well."""
-    counted = part.counted[tower]
+def chosen_tokens(micro_batch: MicroBatch, tower: Tower, tokens: Tokens) -> Bool[Tensor, "example position"]:
+    """Where the matched tokens of a micro-batch are: all that are no PAD, the first of each example, or PAD as well."""
+    valid = micro_batch.valid[tower]
     if tokens == "all":
-        return torch.ones_like(counted)
+        return torch.ones_like(valid)
     if tokens == "first":
-        return counted & (counted.cumsum(dim=1) == 1)
-    return counted
+        return valid & (valid.cumsum(dim=1) == 1)
+    return valid
 
 
 def labelled(

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from kd_train.randomness import derive_seed
-from kd_train.tasks.base import Feature, Part, Task
+from kd_train.tasks.base import Feature, MicroBatch, Task
 
 
 class DataOrder:
@@ -35,40 +35,42 @@ def cut_by_length(
     features: Sequence[Feature],
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    n_parts: int,
+    n_micro_batches: int,
     *,
-    min_parts: int = 1,
-) -> list[Part]:
-    """Cut a batch into at most ``n_parts`` parts of like length, and no fewer than ``min_parts``.
+    min_micro_batches: int = 1,
+) -> list[MicroBatch]:
+    """Cut a batch into ``min_micro_batches`` to ``n_micro_batches`` micro-batches of like length.
 
-    The batch stays what it is: its gradient is the sum over the parts (see :mod:`kd_train.matching.losses`).
+    The batch stays what it is: its gradient is the sum over the micro-batches (see :mod:`kd_train.matching.losses`).
     """
     lengths = [task.lengths(feature) for feature in features]
     order = sorted(range(len(features)), key=lambda i: (sum(lengths[i]), lengths[i]))
-    ends = _least_padding([lengths[i] for i in order], n_parts, min_parts)
+    ends = _least_padding([lengths[i] for i in order], n_micro_batches, min_micro_batches)
     return [task.collate([features[i] for i in order[start:end]], tokenizer) for start, end in pairwise((0, *ends))]
 
 
-def _least_padding(lengths: Sequence[Sequence[int]], n_parts: int, min_parts: int = 1) -> tuple[int, ...]:
-    """Where parts of examples in this order end so that, padded, they hold the fewest tokens (dynamic programming).
+def _least_padding(
+    lengths: Sequence[Sequence[int]], n_micro_batches: int, min_micro_batches: int = 1
+) -> tuple[int, ...]:
+    """Ends of the micro-batches of ordered examples that, padded, hold the fewest tokens (dynamic programming).
 
-    Of equals the one of fewer parts is taken, then the one of more equal parts.
+    Of equals the one of fewer micro-batches is taken, then the one of more equal micro-batches.
 
     Args:
         lengths: the tokens of every example, tower by tower.
-        n_parts: the most parts.
-        min_parts: the fewest, where there are as many examples.
+        n_micro_batches: the most micro-batches.
+        min_micro_batches: the fewest, where there are as many examples.
     """
     n = len(lengths)
     sizes = np.asarray(lengths)
-    # cost[start, end]: the tokens of a part of the examples start … end - 1; infinite where there are none. Less than
-    # half a token is added for large parts, all parts together.
+    # cost[start, end]: the tokens of a micro-batch of the examples start … end - 1; infinite where there are none. Less
+    # than half a token is added for large micro-batches, all micro-batches together.
     cost = np.full((n, n + 1), np.inf)
     for start in range(n):
         size = np.arange(1, n - start + 1)
         longest = np.maximum.accumulate(sizes[start:], axis=0).sum(axis=1)
         cost[start, start + 1 :] = longest * size + 0.25 * (size / n) ** 2
-    return cut_of_least_cost(cost, n_parts, min_parts, worth=0.5)
+    return cut_of_least_cost(cost, n_micro_batches, min_micro_batches, worth=0.5)
 
 
 def cut_of_least_cost(
@@ -102,12 +104,12 @@ def cut_of_least_cost(
     return tuple(reversed(ends))
 
 
-def shared_out(parts: Sequence[Part], n_processes: int) -> list[list[int]]:
-    """The numbers of the parts that each process computes, by their tokens: the largest go first, to the least busy."""
-    sizes = [sum(mask.numel() for mask in part.counted.values()) for part in parts]
+def shared_out(micro_batches: Sequence[MicroBatch], n_processes: int) -> list[list[int]]:
+    """By process, the micro-batches that it computes: the largest first, each to the process with the fewest tokens."""
+    sizes = [sum(mask.numel() for mask in micro_batch.valid.values()) for micro_batch in micro_batches]
     loads = [0] * n_processes
     shares: list[list[int]] = [[] for _ in range(n_processes)]
-    for number in sorted(range(len(parts)), key=lambda i: -sizes[i]):
+    for number in sorted(range(len(micro_batches)), key=lambda i: -sizes[i]):
         process = loads.index(min(loads))
         loads[process] += sizes[number]
         shares[process].append(number)

@@ -43,10 +43,10 @@ class _Rectangle(NamedTuple):
     mask: Bool[Tensor, "text 1 1 place"] | None
 
     @classmethod
-    def of(cls, counted: Bool[Tensor, "text place"], first_token: int) -> "_Rectangle":
-        places = counted.flatten().nonzero().squeeze(1)
-        mask = None if len(places) == counted.numel() else counted[:, None, None, :]
-        n_texts, longest = counted.shape
+    def of(cls, valid: Bool[Tensor, "text place"], first_token: int) -> "_Rectangle":
+        places = valid.flatten().nonzero().squeeze(1)
+        mask = None if len(places) == valid.numel() else valid[:, None, None, :]
+        n_texts, longest = valid.shape
         return cls(slice(first_token, first_token + len(places)), (n_texts, longest), places, mask)
 
     def laid_out(self, tokens: Float[Tensor, "1 head token dim"]) -> Float[Tensor, "text head place dim"]:
@@ -60,18 +60,18 @@ class Packing:
     """Where the tokens of a padded batch are in the packed one.
 
     Args:
-        counted: which positions hold tokens; they stand at the beginning of every row.
+        valid: which positions hold tokens; they stand at the beginning of every row.
         first_position: the number that a model gives to the first position of a text.
     """
 
-    def __init__(self, counted: Bool[Tensor, "example position"], first_position: int = 0) -> None:
+    def __init__(self, valid: Bool[Tensor, "example position"], first_position: int = 0) -> None:
         self._first_position = first_position
-        self._shape = (counted.shape[0], counted.shape[1])
-        self._whole = _Rectangle.of(counted, 0)
-        lengths = counted.sum(dim=1).tolist()
+        self._shape = (valid.shape[0], valid.shape[1])
+        self._whole = _Rectangle.of(valid, 0)
+        lengths = valid.sum(dim=1).tolist()
         self.rectangles, token = [], 0
         for start, end in pairwise((0, *cut_of_least_cost(_attention_costs(lengths), _RECTANGLES))):
-            rectangle = _Rectangle.of(counted[start:end, : max(lengths[start:end])], token)
+            rectangle = _Rectangle.of(valid[start:end, : max(lengths[start:end])], token)
             self.rectangles.append(rectangle)
             token = rectangle.tokens.stop
 
@@ -156,12 +156,12 @@ def can_be_packed(model: PreTrainedModel) -> bool:
     if towers_of(config) != ("encoder",) or any(getattr(config, name, None) for name in windows):
         return False
     device = next(model.parameters()).device
-    counted = torch.arange(7, device=device) < torch.tensor([[7], [1], [4]], device=device)
+    valid = torch.arange(7, device=device) < torch.tensor([[7], [1], [4]], device=device)
     ids = torch.arange(21, device=device).view(3, 7) % (config.vocab_size - 1) + 1
     if config.pad_token_id is not None:
         ids[ids == config.pad_token_id] = (config.pad_token_id + 1) % config.vocab_size
-    inputs = {"input_ids": ids, "attention_mask": counted.long()}
-    packing = Packing(counted, first_position(config))
+    inputs = {"input_ids": ids, "attention_mask": valid.long()}
+    packing = Packing(valid, first_position(config))
     was_training = model.training
     model.train(False)
     try:
@@ -169,7 +169,7 @@ def can_be_packed(model: PreTrainedModel) -> bool:
             _, states = forward_with_states(model, inputs)
             with attending_packed(model, packing):
                 _, packed_states = forward_with_states(model, packing.packed(inputs), packing=packing)
-        padded = torch.stack([state[counted] for state in states["encoder"]])
+        padded = torch.stack([state[valid] for state in states["encoder"]])
         packed = torch.cat(packed_states["encoder"])
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError):
         return False  # it takes no positions, or has an attention of its own

@@ -1,7 +1,7 @@
 """Which target a student layer has at a step of training: always the same, drawn anew, weighed, or nearest.
 
 One assignment belongs to one student and one tower. What it learns of a batch it adds up in ``observed``; the bank sums
-that over parts and processes and hands it back at the end of the step.
+that over micro-batches and processes and hands it back at the end of the step.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Assignment(ABC):
     """What the student layers of one tower are matched to.
 
     Attributes:
-        observed: what the parts of this step added up so far; None for a map that observes nothing.
+        observed: what the micro-batches of this step added up so far; None for a map that observes nothing.
     """
 
     observed: Float[Tensor, "student_layer teacher_layer"] | None = None
@@ -146,7 +146,8 @@ class DynamicAssignment(Assignment):
     """Each teacher layer of the forward map goes with the student layer nearest to it (CoFi, 2204.00408).
 
     The map is monotone (a higher teacher layer never goes with a lower student layer) and of least total error. It is
-    chosen on the batch of the step before, since the batch at hand is seen part by part; the first step is forward's.
+    chosen on the batch of the step before, since the batch at hand is seen micro-batch by
+    micro-batch; the first step is forward's.
     """
 
     def __init__(self, student_layers: int, teacher_layers: int, *, embedding_pair: bool) -> None:

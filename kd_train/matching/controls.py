@@ -27,7 +27,7 @@ def control_targets(
     seed: int,
     step: int,
 ) -> list[Float[Tensor, "layer _token dim"]]:
-    """The targets of a control for a whole batch, part by part.
+    """The targets of a control for a whole batch, micro-batch by micro-batch.
 
     - ``other_text``: the states of another text of the batch: token p gets that of token ``p mod n`` there.
     - ``shuffled_tokens``: the states of the same text in a random order of its tokens.
@@ -35,13 +35,13 @@ def control_targets(
 
     Args:
         kind: one of ``MADE_OF_STATES``.
-        states: by part of the batch, the teacher's layers at the valid tokens.
-        examples: by part, the number of each token's example within the batch, ascending.
+        states: by micro-batch, the teacher's layers at the valid tokens.
+        examples: by micro-batch, the number of each token's example within the batch, ascending.
         layers: the numbers of these layers. A layer's targets do not depend on which others are asked for.
         seed: of the run.
         step: of the run; with the seed it decides all that is random.
     """
-    sizes = [part.shape[1] for part in states]
+    sizes = [micro_batch.shape[1] for micro_batch in states]
     whole, example = torch.cat(list(states), dim=1), torch.cat(list(examples))
     made = []
     for layer, of_layer in zip(layers, whole, strict=True):

@@ -1,7 +1,7 @@
 """The losses: hidden states, labels, predictions. All are sums of terms over tokens or examples.
 
-A batch is computed in parts of like length (see :mod:`kd_train.training.bank`). So that the parts add up to the loss of
-the batch, every loss here is a sum, and is divided by what the *whole* batch counts.
+A batch is computed in micro-batches of like length (see :mod:`kd_train.training.bank`). So that they add up to the
+loss of the batch, every loss here is a sum, and is divided by what the *whole* batch counts.
 """
 
 import math
@@ -158,7 +158,7 @@ def hidden_loss(
 
     Args:
         kind: which loss; ``paper_…`` are what the code of Yu, Wen and Mou (2025) computes.
-        student: the matched tokens of a part of the batch (:attr:`LossSpec.matched_tokens`), in teacher space.
+        student: the matched tokens of a micro-batch (:attr:`LossSpec.matched_tokens`), in teacher space.
         teacher: the same tokens' targets.
         n_tokens: what the mean is over: the matched tokens of the whole batch (for ``paper_t5`` the valid ones).
         n_examples: the examples of the whole batch.

@@ -24,7 +24,7 @@ class TargetRequest(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the teacher says on one part.
+    """What the teacher says on one micro-batch.
 
     Attributes:
         predictions: its logits wherever something is to be predicted.
@@ -51,11 +51,11 @@ class TeacherPass:
     def targets(
         self, calls: Sequence[ModelInputs], own: Sequence[int], wanted: Mapping[TargetRequest, Iterable[int]], step: int
     ) -> Iterator[Targets]:
-        """The targets of some parts of a batch, one after the other.
+        """The targets of some micro-batches of a batch, one after the other.
 
         Args:
-            calls: the whole batch, part by part.
-            own: the numbers of the parts that are asked for.
+            calls: the whole batch, micro-batch by micro-batch.
+            own: the numbers of the micro-batches that are asked for.
             wanted: the states, and which teacher layers of each.
             step: decides what is random in controls.
         """
@@ -83,16 +83,16 @@ class TeacherPass:
         whole: Sequence[Targets],
         step: int,
     ) -> None:
-        """Add a control's targets to those of all parts."""
+        """Add a control's targets to those of all micro-batches."""
         source = TargetRequest("teacher", key.tower, "valid")
         states = [torch.stack([targets.states[source][layer] for layer in layers]) for targets in whole]
         examples, first = [], 0
         for call in calls:
-            examples.append(call.part.counted[key.tower].nonzero()[:, 0] + first)
-            first += len(call.part.labels)
+            examples.append(call.micro_batch.valid[key.tower].nonzero()[:, 0] + first)
+            first += len(call.micro_batch.labels)
         made = control_targets(key.kind, states, examples, layers=layers, seed=self._seed, step=step)
-        for call, targets, of_part in zip(calls, whole, made, strict=True):
-            at_tokens = of_part if key.tokens == "valid" else of_part[:, call.first_of_valid(key.tower)]
+        for call, targets, of_micro_batch in zip(calls, whole, made, strict=True):
+            at_tokens = of_micro_batch if key.tokens == "valid" else of_micro_batch[:, call.first_of_valid(key.tower)]
             targets.states[key] = dict(zip(layers, at_tokens, strict=True))
 
     def _on(self, call: ModelInputs, layers: Mapping[TargetRequest, Sequence[int]]) -> Targets:
@@ -107,7 +107,7 @@ class TeacherPass:
                     model, call.inputs, layers={layer for of in of_kind.values() for layer in of}
                 )
                 if kind == "teacher":
-                    predictions, _ = labelled(output.logits, call.part.labels)
+                    predictions, _ = labelled(output.logits, call.micro_batch.labels)
                 for key, of in of_kind.items():
                     found = call.states(by_tower, key.tower, of, key.tokens)
                     states[key] = dict(zip(of, found, strict=True))

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from kd_train.randomness import seeded
 from kd_train.students.construction import StudentPlan
-from kd_train.tasks.base import Part
+from kd_train.tasks.base import MicroBatch
 from layerangles.geometry.maps import MatchingMap, MatchingMaps
 from layerangles.layers import Tower
 from layerangles.models.states import forward_with_states
@@ -92,16 +92,21 @@ def stored_maps(modules: nn.ModuleDict) -> MatchingMaps:
 
 
 def second_moments(
-    teacher: PreTrainedModel, parts: Iterable[Part], layers: Mapping[Tower, Iterable[int]], device: torch.device
+    teacher: PreTrainedModel,
+    micro_batches: Iterable[MicroBatch],
+    layers: Mapping[Tower, Iterable[int]],
+    device: torch.device,
 ) -> dict[tuple[Tower, int], Float[Tensor, "teacher_dim teacher_dim"]]:
-    """Sums of ``T Tᵀ`` over all valid tokens of some parts, by tower and teacher layer, in float64 on the CPU."""
+    """Sums of ``T Tᵀ`` over the valid tokens of micro-batches, by tower and teacher layer, in float64 on the CPU."""
     sums: dict[tuple[Tower, int], Tensor] = {}
     nn.Module.to(teacher, device).train(False)
-    for part in parts:
+    for micro_batch in micro_batches:
         with torch.no_grad():
-            _, states = forward_with_states(teacher, {name: value.to(device) for name, value in part.inputs.items()})
+            _, states = forward_with_states(
+                teacher, {name: value.to(device) for name, value in micro_batch.inputs.items()}
+            )
         for tower, wanted in layers.items():
             for layer in wanted:
-                tokens = states[tower][layer][part.counted[tower].to(device)].cpu().double()
+                tokens = states[tower][layer][micro_batch.valid[tower].to(device)].cpu().double()
                 sums[tower, layer] = sums.get((tower, layer), torch.zeros(())) + tokens.T @ tokens
     return sums

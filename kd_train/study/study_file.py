@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from kd_train.matching.controls import MADE_OF_STATES, TargetKind
 from kd_train.matching.losses import LossSpec
@@ -34,15 +34,26 @@ Tracker = Literal["wandb", "tensorboard", "trackio"]
 
 
 class RunSpec(OptimizerSpec):
-    """One training run: the optimizer, the batches, and what is written along the way."""
+    """One training run: the optimizer, the batches, and what is written along the way.
+
+    ``parts`` and ``min_parts`` are the names that ``micro_batches`` and ``min_micro_batches`` had in version 0.1.
+    """
 
     epochs: float | None = Field(default=None, gt=0, description="passes over the training data; 3 by default")
     max_steps: int | None = Field(default=None, ge=1, description="instead of epochs")
     batch_size: int = Field(default=32, ge=1, description="examples a step")
-    parts: int = Field(
-        default=6, ge=1, description="most parts of like length that a batch is cut into: same gradient, less padding"
+    micro_batches: int = Field(
+        default=6,
+        ge=1,
+        validation_alias=AliasChoices("micro_batches", "parts"),
+        description="most micro-batches of like length that a batch is cut into: same gradient, less padding",
     )
-    min_parts: int = Field(default=1, ge=1, description="fewest parts: as many processes can share a batch")
+    min_micro_batches: int = Field(
+        default=1,
+        ge=1,
+        validation_alias=AliasChoices("min_micro_batches", "min_parts"),
+        description="fewest micro-batches: as many processes can share a batch",
+    )
     evaluate_every: int | None = Field(default=None, ge=1, description="steps; ten times a run by default")
     resume_every: int = Field(default=500, ge=1, description="steps between two states to resume from")
     keep: Literal["last", "best"] = Field(default="last", description="the last state, or the best on the dev split")
@@ -55,11 +66,15 @@ class RunSpec(OptimizerSpec):
     def _one_length(self) -> "RunSpec":
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError(f"give either epochs or max_steps, not both: {self.epochs:g} and {self.max_steps}")
-        if self.min_parts > self.parts:
-            raise ValueError(f"min_parts is {self.min_parts}, more than parts, {self.parts}; raise parts to it")
-        if self.min_parts > self.batch_size:
+        if self.min_micro_batches > self.micro_batches:
             raise ValueError(
-                f"min_parts is {self.min_parts}, more than the examples of a batch, {self.batch_size}; raise batch_size"
+                f"min_micro_batches is {self.min_micro_batches}, more than micro_batches, "
+                f"{self.micro_batches}; raise micro_batches to it"
+            )
+        if self.min_micro_batches > self.batch_size:
+            raise ValueError(
+                f"min_micro_batches is {self.min_micro_batches}, more than the examples of a batch, "
+                f"{self.batch_size}; raise batch_size"
             )
         return self
 
@@ -266,10 +281,11 @@ class Study(BaseModel):
         for number, strategy in enumerate(self.strategies):
             loss, place = strategy.loss or self.loss, f"strategies.{number}"
             if loss.matched_tokens == "all" and strategy.kind != "none":
-                if self.training.parts != 1:
+                if self.training.micro_batches != 1:
                     raise ValueError(
-                        f"{place}: loss.hidden is {loss.hidden}, which counts PAD, so a batch cannot be cut into parts "
-                        f"of like length: set training.parts to 1 (it is {self.training.parts})"
+                        f"{place}: loss.hidden is {loss.hidden}, which counts PAD, so a batch cannot be cut into "
+                        f"micro-batches of like length: set training.micro_batches to 1 (it is "
+                        f"{self.training.micro_batches})"
                     )
                 if strategy.targets in MADE_OF_STATES:
                     raise ValueError(

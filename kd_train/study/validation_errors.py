@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 _Location = Sequence[int | str]
 
@@ -71,7 +72,10 @@ def _was_filled_in(location: _Location, content: Any) -> bool:
 def _message(detail: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseModel]]) -> str:
     kind, location = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
-        valid = sorted(_fields_at(root, location[:-1], tagged))
+        fields = _fields_at(root, location[:-1], tagged)
+        if present := _present_name(str(location[-1]), fields):
+            return f"the former name of {present}, which is given, too. Give {present} alone"
+        valid = sorted(fields)
         return f"unknown key;{_nearest(str(location[-1]), valid)} valid here: {', '.join(valid)}"
     if kind == "missing":
         return "missing"
@@ -97,6 +101,12 @@ def _shown(got: Any, most: int = 80) -> str:
         return "nothing: null"
     shown = repr(list(got) if isinstance(got, tuple) else got)
     return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
+def _present_name(key: str, fields: Mapping[str, FieldInfo]) -> str | None:
+    """The present name of a key that had another name in earlier versions; None if it had none."""
+    aliases = {name: field.validation_alias for name, field in fields.items()}
+    return next((n for n, alias in aliases.items() if isinstance(alias, AliasChoices) and key in alias.choices), None)
 
 
 def _did_you_mean(got: Any, choices: Iterable[str]) -> str:
@@ -126,7 +136,9 @@ def _place(detail: Any, content: Any) -> str:
     return ".".join(path) or "study"
 
 
-def _fields_at(model: type[BaseModel], location: _Location, tagged: Mapping[str, type[BaseModel]]) -> set[str]:
+def _fields_at(
+    model: type[BaseModel], location: _Location, tagged: Mapping[str, type[BaseModel]]
+) -> Mapping[str, FieldInfo]:
     """The keys that are valid at a place of the study, by following the models' own fields."""
     for part in location:
         if part in tagged:
@@ -136,7 +148,7 @@ def _fields_at(model: type[BaseModel], location: _Location, tagged: Mapping[str,
             continue
         inner = _models_in(model.model_fields[part].annotation)
         model = inner[0] if inner else model
-    return set(model.model_fields)
+    return model.model_fields
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kd_train.data import embedded
 from kd_train.data.tables import Table, read_embedded, read_file, read_hub
-from kd_train.tasks.metrics import Compared, Metric
+from kd_train.tasks.metrics import Metric, Predictions
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.models.texts import EncodedTexts, Text
@@ -26,19 +26,19 @@ IGNORED = -100
 """The label of a position at which nothing is predicted."""
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """Examples of like length out of one batch, padded to the longest of them.
 
     Attributes:
         inputs: what the models are called with; every tensor is ``[example, position]``.
         labels: what is to be predicted from the logits in the same place: a class (int) or a value (float) an
             example, or a token a position (int ``[example, position]``, ``IGNORED`` where none is).
-        counted: the tokens whose hidden states may be matched, by tower. Never PAD.
+        valid: the tokens whose hidden states may be matched, by tower. Never PAD.
     """
 
     inputs: dict[str, Tensor]
     labels: Shaped[Tensor, "example *position"]
-    counted: dict[Tower, Bool[Tensor, "example position"]]
+    valid: dict[Tower, Bool[Tensor, "example position"]]
 
 
 class TaskSpec(BaseModel, ABC):
@@ -200,22 +200,22 @@ class Task(ABC):
         """The examples of a split in tokens, in their order; ``config`` is the teacher's."""
 
     @abstractmethod
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
-        """Pad examples into one part of a batch."""
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
+        """Pad examples into one micro-batch of a batch."""
 
     def lengths(self, feature: Feature) -> tuple[int, ...]:
         """The numbers of tokens of an example, tower by tower: what padding depends on."""
         return (len(feature["input_ids"]),)
 
     @abstractmethod
-    def compared(
+    def predict(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> Mapping[str, Compared]:
+    ) -> Mapping[str, Predictions]:
         """By metric, a split's references and a model's answers; ``features`` are the split's, from :meth:`encode`."""
 
     def score(
@@ -226,12 +226,12 @@ class Task(ABC):
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
     ) -> dict[str, float]:
-        """Every metric of a model's answers on a split; see :meth:`compared`."""
-        return self.values(self.compared(model, split, features, tokenizer, accelerator))
+        """Every metric of a model's answers on a split; see :meth:`predict`."""
+        return self.values(self.predict(model, split, features, tokenizer, accelerator))
 
-    def values(self, compared: Mapping[str, Compared]) -> dict[str, float]:
+    def values(self, predictions: Mapping[str, Predictions]) -> dict[str, float]:
         """Every metric of what was answered."""
-        return {name: self.all_metrics[name].compute(*compared[name]) for name in self.metrics}
+        return {name: self.all_metrics[name].compute(*predictions[name]) for name in self.metrics}
 
 
 def encode_texts(

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from kd_train.data.tables import Table
-from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, some
-from kd_train.tasks.metrics import LABEL_METRICS, Answer, Compared, Metric, over_batches
+from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts, some
+from kd_train.tasks.metrics import LABEL_METRICS, Answer, Metric, Predictions, over_batches
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.models.texts import Text, pad
@@ -93,18 +93,18 @@ class Classification(Task):
         labels = self.examples[split].labels
         return [feature | {"label": label} for feature, label in zip(features, labels, strict=True)]
 
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
         """One label an example."""
-        return labelled_part(features, tokenizer)
+        return labelled_micro_batch(features, tokenizer)
 
-    def compared(
+    def predict(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, Compared]:
+    ) -> dict[str, Predictions]:
         """The right labels and the most likely ones."""
 
         def likeliest(logits: Tensor) -> list[int]:
@@ -112,7 +112,7 @@ class Classification(Task):
             return labels
 
         answers = answers_of(likeliest, self, model, features, tokenizer, accelerator)
-        return dict.fromkeys(self.metrics, Compared(self.examples[split].labels, answers))
+        return dict.fromkeys(self.metrics, Predictions(self.examples[split].labels, answers))
 
 
 def answers_of(
@@ -132,11 +132,11 @@ def answers_of(
     return over_batches([len(feature["input_ids"]) for feature in features], answer, model, accelerator)
 
 
-def labelled_part(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+def labelled_micro_batch(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
     """Padded token ids, with the ``label`` of every example beside them."""
     inputs = pad(tokenizer, [{k: v for k, v in feature.items() if k != "label"} for feature in features])
     labels = torch.tensor([feature["label"] for feature in features])
-    return Part(inputs, labels, {"encoder": inputs["attention_mask"].bool()})
+    return MicroBatch(inputs, labels, {"encoder": inputs["attention_mask"].bool()})
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd_train.data.tables import Table, is_template, template_columns
-from kd_train.tasks.base import IGNORED, Feature, Part, Task, TaskSpec, token_labels
-from kd_train.tasks.metrics import Compared, Metric, accuracy, generate, over_batches, perplexity, right_answers
+from kd_train.tasks.base import IGNORED, Feature, MicroBatch, Task, TaskSpec, token_labels
+from kd_train.tasks.metrics import Metric, Predictions, accuracy, generate, over_batches, perplexity, right_answers
 from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
 from kd_train.tasks.text_metrics import exact_match_normalized, matches_normalized
 from layerangles.errors import InputError
@@ -126,38 +126,38 @@ class LanguageModelling(Task):
         check_length(max(len(feature["input_ids"]) for feature in features), tokenizer, [config])
         return features
 
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
         """One label a position: the token that follows it."""
         inputs = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
-        return Part(inputs, token_labels(features), {"decoder": inputs["attention_mask"].bool()})
+        return MicroBatch(inputs, token_labels(features), {"decoder": inputs["attention_mask"].bool()})
 
-    def compared(
+    def predict(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, Compared]:
+    ) -> dict[str, Predictions]:
         """Likelihoods, the endings that are most likely, and the answers that the model writes."""
-        compared: dict[str, Compared] = {}
+        predictions: dict[str, Predictions] = {}
         if "perplexity" in self.metrics:
             n_tokens = [sum(label != IGNORED for label in feature["labels"]) for feature in features]
             surprisals = self.negative_log_likelihoods(model, features, tokenizer, accelerator)
-            compared["perplexity"] = Compared(n_tokens, surprisals)
+            predictions["perplexity"] = Predictions(n_tokens, surprisals)
         if "exact_match" in self.metrics:
             references = [example.answers for example in self.examples[split]]
-            compared["exact_match"] = Compared(references, self.written(model, split, tokenizer, accelerator))
+            predictions["exact_match"] = Predictions(references, self.written(model, split, tokenizer, accelerator))
         if not {"accuracy", "accuracy_norm"}.isdisjoint(self.metrics):
             labels = [example.label for example in self.examples[split]]
             likelihoods = self.likelihoods_of_choices(model, split, tokenizer, accelerator)
-            compared["accuracy"] = Compared(labels, [_largest(of_one) for of_one in likelihoods])
+            predictions["accuracy"] = Predictions(labels, [_largest(of_one) for of_one in likelihoods])
             per_character = [
                 [value / len(choice) for value, choice in zip(of_one, example.choices, strict=True)]
                 for of_one, example in zip(likelihoods, self.examples[split], strict=True)
             ]
-            compared["accuracy_norm"] = Compared(labels, [_largest(of_one) for of_one in per_character])
-        return compared
+            predictions["accuracy_norm"] = Predictions(labels, [_largest(of_one) for of_one in per_character])
+        return predictions
 
     def negative_log_likelihoods(
         self,
@@ -169,10 +169,10 @@ class LanguageModelling(Task):
         """``−log p`` of the predicted tokens of each example, summed, in nats."""
 
         def answer(rows: list[int]) -> list[float]:
-            part = self.collate([features[i] for i in rows], tokenizer)
-            inputs = {name: values.to(accelerator.device) for name, values in part.inputs.items()}
+            micro_batch = self.collate([features[i] for i in rows], tokenizer)
+            inputs = {name: values.to(accelerator.device) for name, values in micro_batch.inputs.items()}
             logits: Tensor = model(**inputs, use_cache=False).logits
-            labels = part.labels.to(accelerator.device)
+            labels = micro_batch.labels.to(accelerator.device)
             # Example by example: in float32 the logits of all are larger than the model gives them.
             sums = [
                 torch.nn.functional.cross_entropy(of_one.float(), right, ignore_index=IGNORED, reduction="sum")

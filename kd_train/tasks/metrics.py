@@ -156,7 +156,7 @@ def over_batches(
     return [found for _, found in sorted(everywhere, key=lambda pair: pair[0])]
 
 
-class Compared(NamedTuple):
+class Predictions(NamedTuple):
     """What a metric compares, one entry an example."""
 
     references: Sequence[Any]

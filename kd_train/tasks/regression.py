@@ -15,9 +15,9 @@ from transformers import (
 )
 
 from kd_train.data.tables import Table
-from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts
-from kd_train.tasks.classification import GLUE_HUB_NAME, answers_of, glue_name, labelled_part
-from kd_train.tasks.metrics import NUMBER_METRICS, Compared, Metric
+from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts
+from kd_train.tasks.classification import GLUE_HUB_NAME, answers_of, glue_name, labelled_micro_batch
+from kd_train.tasks.metrics import NUMBER_METRICS, Metric, Predictions
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.models.texts import Text
@@ -78,18 +78,18 @@ class Regression(Task):
         numbers = self.examples[split].numbers
         return [feature | {"label": number} for feature, number in zip(features, numbers, strict=True)]
 
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
         """One number an example."""
-        return labelled_part(features, tokenizer)
+        return labelled_micro_batch(features, tokenizer)
 
-    def compared(
+    def predict(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, Compared]:
+    ) -> dict[str, Predictions]:
         """The right numbers and the model's."""
 
         def numbers_of(logits: Tensor) -> list[float]:
@@ -97,7 +97,7 @@ class Regression(Task):
             return numbers
 
         answers = answers_of(numbers_of, self, model, features, tokenizer, accelerator)
-        return dict.fromkeys(self.metrics, Compared(self.examples[split].numbers, answers))
+        return dict.fromkeys(self.metrics, Predictions(self.examples[split].numbers, answers))
 
 
 class RegressionTask(TaskSpec):

@@ -10,8 +10,8 @@ from pydantic import Field, PositiveInt
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd_train.data.tables import Table
-from kd_train.tasks.base import Feature, Part, Task, TaskSpec, encode_texts, token_labels
-from kd_train.tasks.metrics import Compared, Metric, generate, over_batches
+from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts, token_labels
+from kd_train.tasks.metrics import Metric, Predictions, generate, over_batches
 from kd_train.tasks.text_metrics import TEXT_METRICS
 from layerangles.errors import InputError
 from layerangles.layers import Tower
@@ -98,32 +98,32 @@ class SequenceToSequence(Task):
         names = ("input_ids", "decoder_input_ids")
         return [{k: f[k] for k in names} | {"labels": target} for f, target in zip(features, labels, strict=True)]
 
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> Part:
+    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
         """One label a position of the decoder."""
         encoder = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
         decoder = pad(tokenizer, [{"input_ids": feature["decoder_input_ids"]} for feature in features])
-        counted: dict[Tower, Any] = {
+        valid: dict[Tower, Any] = {
             "encoder": encoder["attention_mask"].bool(),
             "decoder": decoder["attention_mask"].bool(),
         }
         inputs = encoder | {f"decoder_{name}": values for name, values in decoder.items()}
-        return Part(inputs, token_labels(features), counted)
+        return MicroBatch(inputs, token_labels(features), valid)
 
     def lengths(self, feature: Feature) -> tuple[int, ...]:
         """The numbers of tokens of source and target."""
         return (len(feature["input_ids"]), len(feature["labels"]))
 
-    def compared(
+    def predict(
         self,
         model: PreTrainedModel,
         split: str,
         features: Sequence[Feature],
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
-    ) -> dict[str, Compared]:
+    ) -> dict[str, Predictions]:
         """The targets and the texts that the model writes."""
         answers = self.written(model, features, tokenizer, accelerator)
-        return dict.fromkeys(self.metrics, Compared(self.examples[split].targets, answers))
+        return dict.fromkeys(self.metrics, Predictions(self.examples[split].targets, answers))
 
     def written(
         self,

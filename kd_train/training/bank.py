@@ -1,7 +1,8 @@
 """Many students behind one teacher pass: the training step, and the state to resume from.
 
 All students of a bank share the teacher, the batch and the random numbers; their losses do not touch. A student
-trained in a bank is therefore the student trained alone, to the bit on the CPU. Processes share the parts of a batch.
+trained in a bank is therefore the student trained alone, to the bit on the CPU. Processes share the
+micro-batches of a batch.
 """
 
 import json
@@ -34,7 +35,7 @@ from kd_train.matching.targets import TargetRequest, Targets, TeacherPass
 from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
 from kd_train.randomness import seeded
 from kd_train.students.learned_maps import name_of
-from kd_train.tasks.base import IGNORED, Part
+from kd_train.tasks.base import IGNORED, MicroBatch
 from kd_train.training.member import Member, Stop, load_member, save_member
 from layerangles.layers import Tower
 from layerangles.models.states import blocks, first_position, towers_of
@@ -45,11 +46,11 @@ _TIMED_EVERY = 16
 
 @dataclass(frozen=True)
 class _Words:
-    """The word embeddings of one batch for one student, looked up once for all parts.
+    """The word embeddings of one batch for one student, looked up once for all micro-batches.
 
-    The gradient of an embedding matrix is as large as the matrix, whatever the batch. Looked up part by part it would
-    be filled with zeros and added up once a part, which costs more than a tenth of a whole step. (With a head tied to
-    the embeddings it is filled by every part anyway; so this is for encoders.)
+    The gradient of an embedding matrix is as large as the matrix, whatever the batch. Looked up once a micro-batch it
+    would be filled with zeros and added up as often, which costs more than a tenth of a whole step. (With a head tied
+    to the embeddings it is filled by every micro-batch anyway; so this is for encoders.)
     """
 
     vocabulary: Int[Tensor, " word"]
@@ -66,26 +67,27 @@ class _Words:
         return cls(vocabulary, looked_up, looked_up.detach().requires_grad_(looked_up.requires_grad))
 
     def embedded(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs of a part with vectors in place of token ids."""
+        """The inputs of a micro-batch with vectors in place of token ids."""
         rows = torch.searchsorted(self.vocabulary, inputs["input_ids"])
         others = {name: value for name, value in inputs.items() if name != "input_ids"}
         return others | {"inputs_embeds": torch.nn.functional.embedding(rows, self.leaf)}
 
     def backward(self) -> None:
-        """Pass what all parts left at the words on to the embedding matrix."""
+        """Pass what all micro-batches left at the words on to the embedding matrix."""
         if self.leaf.grad is not None:
             torch.autograd.backward(self.looked_up, self.leaf.grad)
 
 
 class _Batch:
-    """A batch in parts, and what its means are divided by."""
+    """A batch in micro-batches, and what its means are divided by."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = parts
+    def __init__(self, micro_batches: Sequence[MicroBatch]) -> None:
+        self.micro_batches = micro_batches
         self.counts = BatchCounts(
-            examples=sum(len(part.labels) for part in parts),
+            examples=sum(len(micro_batch.labels) for micro_batch in micro_batches),
             predictions=sum(
-                len(part.labels) if part.labels.ndim == 1 else int((part.labels != IGNORED).sum()) for part in parts
+                len(micro_batch.labels) if micro_batch.labels.ndim == 1 else int((micro_batch.labels != IGNORED).sum())
+                for micro_batch in micro_batches
             ),
         )
         self._tokens: dict[tuple[Tower, Tokens], int] = {}
@@ -94,7 +96,9 @@ class _Batch:
         """The matched tokens of the whole batch."""
         key = (tower, tokens)
         if key not in self._tokens:
-            self._tokens[key] = sum(int(chosen_tokens(part, tower, tokens).sum()) for part in self.parts)
+            self._tokens[key] = sum(
+                int(chosen_tokens(micro_batch, tower, tokens).sum()) for micro_batch in self.micro_batches
+            )
         return self._tokens[key]
 
 
@@ -145,19 +149,19 @@ class Bank:
         """The members that are still trained."""
         return [member for member in self.members if member.stopped is None]
 
-    def train_step(self, parts: Sequence[Part], step: int) -> dict[str, dict[str, float]]:
+    def train_step(self, micro_batches: Sequence[MicroBatch], step: int) -> dict[str, dict[str, float]]:
         """One optimizer step of every active member on one batch.
 
         A member whose loss or gradient is not finite is stopped, with the weights it had before the step.
 
         Args:
-            parts: the batch, from :func:`kd_train.batches.order.cut_by_length`; the same in all processes.
+            micro_batches: the batch, from :func:`kd_train.batches.order.cut_by_length`; the same in all processes.
             step: the number of the step, from 0: it decides dropout, learning rate and all that is random.
 
         Returns:
             The loss terms of each member, unweighted, and their weighted sum ``total``.
         """
-        batch, members = _Batch(parts), self.active
+        batch, members = _Batch(micro_batches), self.active
         totals: dict[str, dict[str, Tensor]] = {member.name: {} for member in members}
         seconds = dict.fromkeys(totals, 0.0)
         for pack in (True, False):
@@ -187,9 +191,12 @@ class Bank:
         seconds: dict[str, float],
     ) -> None:
         """Add this process's share of a batch to the gradients of some members, to their terms and to their time."""
-        device, parts = self.accelerator.device, batch.parts
-        own = shared_out(parts, self.accelerator.num_processes)[self.accelerator.process_index]
-        calls = [ModelInputs(part, device, pack=pack, first_position=self._first_position) for part in parts]
+        device, micro_batches = self.accelerator.device, batch.micro_batches
+        own = shared_out(micro_batches, self.accelerator.num_processes)[self.accelerator.process_index]
+        calls = [
+            ModelInputs(micro_batch, device, pack=pack, first_position=self._first_position)
+            for micro_batch in micro_batches
+        ]
         words = {member.name: _Words.look_up(member.model, [calls[i] for i in own]) for member in members}
         for number, targets in zip(own, self._targets(calls, own, members, step), strict=True):
             call = calls[number]
@@ -245,7 +252,7 @@ class Bank:
         layers = {layer for key in wanted for layer in member.assignments[key.tower].student_layers(step)}
         with self.accelerator.autocast():
             output, states = call.run(member.model, inputs, layers=layers)
-        predictions, labels = labelled(output.logits, call.part.labels)
+        predictions, labels = labelled(output.logits, call.micro_batch.labels)
         terms = {"ce": label_loss(predictions, labels, batch.counts)}
         total = loss.ce_weight * terms["ce"]
         if targets is not None:
@@ -282,7 +289,7 @@ class Bank:
                     teacher,
                     n_tokens=batch.n_tokens(key.tower, loss.averaged_tokens),
                     n_examples=batch.counts.examples,
-                    valid=call.part.counted[key.tower].flatten() if key.tokens == "all" else None,
+                    valid=call.micro_batch.valid[key.tower].flatten() if key.tokens == "all" else None,
                 )
                 for student, teacher in assignment.matched(step, mapped, targets.states[key])
             ]
@@ -290,7 +297,7 @@ class Bank:
         return torch.stack(by_tower).sum()
 
     def _everywhere(self, terms: Sequence[str], own: Mapping[str, Tensor]) -> dict[str, float]:
-        """The terms of a member, over the parts of all processes."""
+        """The terms of a member, over the micro-batches of all processes."""
         zero = torch.zeros((), device=self.accelerator.device)
         values = self._summed(torch.stack([own.get(name, zero).float() for name in terms]))
         return dict(zip(terms, values.tolist(), strict=True))
@@ -323,7 +330,7 @@ class Bank:
                 assignment.end_step(self._summed(assignment.observed).cpu())
 
     def _add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum the gradients of all processes, in one message; a process without parts has none.
+        """Sum the gradients of all processes, in one message; a process without micro-batches has none.
 
         What no process has a gradient of stays without one: an optimizer does not touch it then.
         """

@@ -16,7 +16,7 @@ from kd_train.study.plan import StudyPlan
 from kd_train.study.score_logs import ExampleScores, ExamplesLog, Measurement, MetricsLog
 from kd_train.study.study_file import RunSpec, Study
 from kd_train.tasks.base import Feature, Task
-from kd_train.tasks.metrics import Compared
+from kd_train.tasks.metrics import Predictions
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member, Stop, load_member, save_member
 from layerangles.files import atomic_write
@@ -60,24 +60,24 @@ class TrainingContext:
     def evaluate(self, member: Member, step: int, splits: Sequence[str]) -> None:
         """Score a member on some splits."""
         for split in splits:
-            values = self.task.values(self._compared(member, split))
+            values = self.task.values(self._predictions(member, split))
             self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
 
     def evaluate_finally(self, member: Member, step: int) -> None:
         """Score a finished member, example by example too, on the splits that decide."""
         for split in self.final_splits:
-            compared = self._compared(member, split)
+            predictions = self._predictions(member, split)
             self.examples.append(
-                ExampleScores(member.name, step, split, name, tuple(by_example(*compared[name])))
+                ExampleScores(member.name, step, split, name, tuple(by_example(*predictions[name])))
                 for name in self.task.metrics
                 if (by_example := self.task.all_metrics[name].by_example) is not None
             )
             if split != "dev":  # on which it was scored along the way
-                values = self.task.values(compared)
+                values = self.task.values(predictions)
                 self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
 
-    def _compared(self, member: Member, split: str) -> Mapping[str, Compared]:
-        return self.task.compared(member.model, split, self.features[split], self.tokenizer, self.accelerator)
+    def _predictions(self, member: Member, split: str) -> Mapping[str, Predictions]:
+        return self.task.predict(member.model, split, self.features[split], self.tokenizer, self.accelerator)
 
     def report(self, measurements: Iterable[Measurement]) -> None:
         """Write measurements to the study's file, and to its trackers."""
@@ -140,9 +140,11 @@ class Run:
                 if not bank.active:
                     break
                 rows = [features[i] for i in order.batch(step)]
-                most = spec.min_parts if bank.packs else spec.parts
-                parts = cut_by_length(rows, context.task, context.tokenizer, most, min_parts=spec.min_parts)
-                losses = bank.train_step(parts, step)
+                most = spec.min_micro_batches if bank.packs else spec.micro_batches
+                micro_batches = cut_by_length(
+                    rows, context.task, context.tokenizer, most, min_micro_batches=spec.min_micro_batches
+                )
+                losses = bank.train_step(micro_batches, step)
                 done = step + 1
                 bar.update()
                 self.after_step(done)

@@ -189,11 +189,12 @@ def _accelerator(study: Study, device: str) -> Accelerator:
         project_dir=study.folder / "trackers" if study.report_to else None,
     )
     for name, spec in (("training", study.training), ("teacher.finetune", study.teacher.finetune)):
-        if spec is not None and accelerator.num_processes > spec.min_parts:
+        if spec is not None and accelerator.num_processes > spec.min_micro_batches:
             raise InputError(
-                f"{accelerator.num_processes} processes share the parts of a batch, and {name}.min_parts is "
-                f"{spec.min_parts}: some would have nothing to do. Set it to {accelerator.num_processes} (it changes "
-                "the random numbers of dropout, so it stands in the study)."
+                f"{accelerator.num_processes} processes share the micro-batches of a batch, and "
+                f"{name}.min_micro_batches is {spec.min_micro_batches}: some would have nothing "
+                f"to do. Set it to {accelerator.num_processes} (it "
+                "changes the random numbers of dropout, so it stands in the study)."
             )
     return accelerator
 
@@ -294,8 +295,10 @@ def _set_principal_maps(
         layers.setdefault(tower, set()).update(of)
     features = context.features["train"][:_PRINCIPAL_EXAMPLES]
     batches = [features[start : start + 32] for start in range(0, len(features), 32)]
-    parts = (part for batch in batches for part in cut_by_length(batch, context.task, context.tokenizer, 4))
-    moments = second_moments(teacher, parts, layers, context.accelerator.device)
+    micro_batches = (
+        micro_batch for batch in batches for micro_batch in cut_by_length(batch, context.task, context.tokenizer, 4)
+    )
+    moments = second_moments(teacher, micro_batches, layers, context.accelerator.device)
     for member, plan in planned:
         set_principal(
             member.maps,

@@ -3,7 +3,17 @@
 import pytest
 import torch
 from toys.models import toy_bert
-from toys.training import FORWARD, REVERSE, differing, parameters_of, toy_bank, toy_family, toy_member, toy_parts, train
+from toys.training import (
+    FORWARD,
+    REVERSE,
+    differing,
+    parameters_of,
+    toy_bank,
+    toy_family,
+    toy_member,
+    toy_micro_batches,
+    train,
+)
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -135,7 +145,7 @@ def test_a_loss_that_counts_pad_is_not_packed() -> None:
     assert bank.packs
     assert not bank._is_packed(member)
     before = parameters_of(member)
-    bank.train_step(toy_parts(3, n_parts=1), 3)
+    bank.train_step(toy_micro_batches(3, n_micro_batches=1), 3)
     assert differing(before, parameters_of(member))
 
 

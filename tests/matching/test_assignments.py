@@ -119,7 +119,7 @@ def test_attention_reports_the_mean_weights_over_all_tokens_so_far() -> None:
     attention = Attention(2, 4)
     assert attention.record(0) == {"kind": "attention", "mean_weights": [[0.0] * 4] * 2}  # nothing seen
     whole = {kind: _states(n, 9, seed=n) for kind, n in (("student", 2), ("teacher", 4))}
-    for tokens in (slice(0, 4), slice(4, 6)):  # a batch of two parts
+    for tokens in (slice(0, 4), slice(4, 6)):  # a batch of two micro-batches
         attention.matched(0, *({k: v[tokens] for k, v in whole[kind].items()} for kind in ("student", "teacher")))
     attention.end_step(attention.observed)
     assert attention.observed.abs().sum() == 0  # a new step, a new sum

@@ -8,32 +8,32 @@ from torch import Tensor
 
 from kd_train.matching.controls import MADE_OF_STATES, TargetKind, control_targets
 
-# Texts by part of the batch: 3, 1, 4 and 2 tokens.
+# Texts by micro-batch of the batch: 3, 1, 4 and 2 tokens.
 LENGTHS = ((3, 1), (4,), (2,))
 LAYERS = (2, 5)
 DIM = 8
 
 
 def _states(seed: int = 0) -> list[Tensor]:
-    """By part ``[layer, token, dim]``; no two states are alike."""
+    """By micro-batch ``[layer, token, dim]``; no two states are alike."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(len(LAYERS), sum(of_part), DIM, generator=generator) * 3 for of_part in LENGTHS]
+    return [torch.randn(len(LAYERS), sum(of_micro_batch), DIM, generator=generator) * 3 for of_micro_batch in LENGTHS]
 
 
 def _examples(lengths: Sequence[Sequence[int]] = LENGTHS) -> list[Tensor]:
     numbers = iter(range(10))
-    return [torch.cat([torch.full((n,), next(numbers)) for n in of_part]) for of_part in lengths]
+    return [torch.cat([torch.full((n,), next(numbers)) for n in of_micro_batch]) for of_micro_batch in lengths]
 
 
 def _made(kind: TargetKind, states: list[Tensor] | None = None, *, seed: int = 0, step: int = 0) -> Tensor:
     """``[layer, token, dim]`` of the whole batch."""
     made = control_targets(kind, states or _states(), _examples(), layers=LAYERS, seed=seed, step=step)
-    assert [part.shape for part in made] == [part.shape for part in _states()]
+    assert [micro_batch.shape for micro_batch in made] == [micro_batch.shape for micro_batch in _states()]
     return torch.cat(made, dim=1)
 
 
 def _by_text(tokens: Tensor) -> list[Tensor]:
-    return list(tokens.split([n for of_part in LENGTHS for n in of_part], dim=1))
+    return list(tokens.split([n for of_micro_batch in LENGTHS for n in of_micro_batch], dim=1))
 
 
 def test_other_text_takes_the_states_of_the_next_text() -> None:
@@ -92,12 +92,12 @@ def test_seed_and_step_decide_what_is_random(kind: TargetKind) -> None:
 
 
 @pytest.mark.parametrize("kind", MADE_OF_STATES)
-def test_the_number_of_parts_changes_nothing(kind: TargetKind) -> None:
+def test_the_number_of_micro_batches_changes_nothing(kind: TargetKind) -> None:
     whole = torch.cat(_states(), dim=1)
-    lengths = [n for of_part in LENGTHS for n in of_part]
+    lengths = [n for of_micro_batch in LENGTHS for n in of_micro_batch]
     one = control_targets(kind, [whole], _examples([lengths]), layers=LAYERS, seed=0, step=0)
-    parts = list(whole.split(lengths, dim=1))
-    four = control_targets(kind, parts, _examples([[n] for n in lengths]), layers=LAYERS, seed=0, step=0)
+    micro_batches = list(whole.split(lengths, dim=1))
+    four = control_targets(kind, micro_batches, _examples([[n] for n in lengths]), layers=LAYERS, seed=0, step=0)
     assert torch.equal(one[0], _made(kind))
     assert torch.equal(torch.cat(four, dim=1), one[0])
 
@@ -105,7 +105,9 @@ def test_the_number_of_parts_changes_nothing(kind: TargetKind) -> None:
 @pytest.mark.parametrize("kind", MADE_OF_STATES)
 def test_a_layer_does_not_depend_on_which_others_are_asked_for(kind: TargetKind) -> None:
     both = _made(kind)
-    only = control_targets(kind, [part[1:] for part in _states()], _examples(), layers=LAYERS[1:], seed=0, step=0)
+    only = control_targets(
+        kind, [micro_batch[1:] for micro_batch in _states()], _examples(), layers=LAYERS[1:], seed=0, step=0
+    )
     assert torch.equal(torch.cat(only, dim=1), both[1:])
 
 

@@ -19,13 +19,13 @@ from kd_train.matching.losses import (
     over_pairs,
     prediction_divergence,
 )
-from kd_train.tasks.base import Part
+from kd_train.tasks.base import MicroBatch
 
 LENGTHS = (3, 1, 5, 2)
 LONGEST = max(LENGTHS)
 DIM = 6
 KINDS: tuple[HiddenLoss, ...] = get_args(HiddenLoss)
-# Kinds that do not see PAD, and whose parts add up to the batch.
+# Kinds that do not see PAD, and whose micro-batches add up to the batch.
 BLIND_TO_PAD = tuple(kind for kind in KINDS if kind not in ("paper_t5", "paper_qwen"))
 COUNTS = BatchCounts(examples=7, predictions=7)
 
@@ -46,9 +46,9 @@ def _loss(kind: HiddenLoss, student: Tensor, teacher: Tensor, rows: slice = slic
     """The loss as the bank computes it, of some examples of the batch."""
     spec = LossSpec(hidden=kind)
     mask = _mask()
-    part = Part({}, torch.zeros(len(mask[rows]), dtype=torch.long), {"encoder": mask[rows]})
-    whole = Part({}, torch.zeros(len(mask), dtype=torch.long), {"encoder": mask})
-    at = chosen_tokens(part, "encoder", spec.matched_tokens)
+    micro_batch = MicroBatch({}, torch.zeros(len(mask[rows]), dtype=torch.long), {"encoder": mask[rows]})
+    whole = MicroBatch({}, torch.zeros(len(mask), dtype=torch.long), {"encoder": mask})
+    at = chosen_tokens(micro_batch, "encoder", spec.matched_tokens)
     return hidden_loss(
         kind,
         student[rows][at],
@@ -120,11 +120,11 @@ def test_what_stands_at_pad_enters_only_where_the_papers_code_has_it(kind: Hidde
 
 
 @pytest.mark.parametrize("kind", BLIND_TO_PAD)
-def test_parts_add_up_to_the_batch(kind: HiddenLoss) -> None:
+def test_micro_batches_add_up_to_the_batch(kind: HiddenLoss) -> None:
     student, teacher = _padded_states(0), _padded_states(1)
-    parts = [_loss(kind, student, teacher, rows) for rows in (slice(0, 1), slice(1, 3), slice(3, 4))]
-    assert float(sum(parts)) == pytest.approx(float(_loss(kind, student, teacher)), rel=1e-12)
-    assert all(float(part) > 0 for part in parts)
+    micro_batches = [_loss(kind, student, teacher, rows) for rows in (slice(0, 1), slice(1, 3), slice(3, 4))]
+    assert float(sum(micro_batches)) == pytest.approx(float(_loss(kind, student, teacher)), rel=1e-12)
+    assert all(float(micro_batch) > 0 for micro_batch in micro_batches)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,11 +176,11 @@ def test_tokens_are_chosen_from_what_counts(padding_side: str) -> None:
     counted = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]).bool()
     if padding_side == "left":
         counted = counted.flip(1)
-    part = Part({}, torch.zeros(2, dtype=torch.long), {"decoder": counted})
-    assert torch.equal(chosen_tokens(part, "decoder", "valid"), counted)
-    assert chosen_tokens(part, "decoder", "all").all()
+    micro_batch = MicroBatch({}, torch.zeros(2, dtype=torch.long), {"decoder": counted})
+    assert torch.equal(chosen_tokens(micro_batch, "decoder", "valid"), counted)
+    assert chosen_tokens(micro_batch, "decoder", "all").all()
     first = [[0, 0], [1, 0]] if padding_side == "right" else [[0, 1], [1, 3]]
-    assert chosen_tokens(part, "decoder", "first").nonzero().tolist() == first
+    assert chosen_tokens(micro_batch, "decoder", "first").nonzero().tolist() == first
 
 
 def _softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
@@ -250,16 +250,16 @@ def test_numbers_diverge_by_their_squares_at_any_temperature(kind: Divergence) -
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
-def test_predictions_in_parts_add_up_to_the_batch() -> None:
+def test_predictions_in_micro_batches_add_up_to_the_batch() -> None:
     student, teacher, labels = _logits(0), _logits(1), torch.tensor([0, 2, 1, 1, 0, 2, 2])
     spec = LossSpec(temperature=2.0)
-    parts = (slice(0, 2), slice(2, 7))
-    assert float(sum(label_loss(student[p], labels[p], COUNTS) for p in parts)) == pytest.approx(
+    micro_batches = (slice(0, 2), slice(2, 7))
+    assert float(sum(label_loss(student[p], labels[p], COUNTS) for p in micro_batches)) == pytest.approx(
         float(label_loss(student, labels, COUNTS)), rel=1e-12
     )
-    assert float(sum(prediction_divergence(student[p], teacher[p], spec, COUNTS) for p in parts)) == pytest.approx(
-        float(prediction_divergence(student, teacher, spec, COUNTS)), rel=1e-12
-    )
+    assert float(
+        sum(prediction_divergence(student[p], teacher[p], spec, COUNTS) for p in micro_batches)
+    ) == pytest.approx(float(prediction_divergence(student, teacher, spec, COUNTS)), rel=1e-12)
 
 
 def test_the_weights_are_those_of_the_paper() -> None:

@@ -14,7 +14,7 @@ from toys.training import (
     toy_adapted,
     toy_bank,
     toy_member,
-    toy_parts,
+    toy_micro_batches,
     toy_teacher,
     train,
 )
@@ -62,9 +62,9 @@ def _trained() -> Member:
 
 
 def _logits(model: nn.Module) -> Tensor:
-    (part,) = toy_parts(0, n_parts=1)
+    (micro_batch,) = toy_micro_batches(0, n_micro_batches=1)
     with torch.no_grad():
-        return model(**part.inputs).logits
+        return model(**micro_batch.inputs).logits
 
 
 def test_adapters_change_nothing_at_first() -> None:

@@ -187,7 +187,7 @@ NUMBERS = [
     Mistake({"training": {"warmup": -1}}, "training.warmup", "-1", "greater than or equal to 0"),
     Mistake({"training": {"max_grad_norm": 0}}, "training.max_grad_norm", "0", "greater than 0"),
     Mistake({"training": {"patience": 0}}, "training.patience", "0", "greater than or equal to 1"),
-    Mistake({"training": {"parts": 0}}, "training.parts", "0", "greater than or equal to 1"),
+    Mistake({"training": {"micro_batches": 0}}, "training.micro_batches", "0", "greater than or equal to 1"),
     Mistake({"training": {"checkpoints": ["half"]}}, "training.checkpoints.0", "'half'", "number"),
     Mistake({"training": {"lora": {"dropout": 1}}}, "training.lora.dropout", "1", "less than 1"),
     Mistake({"training": {"lora": {"alpha": -1}}}, "training.lora.alpha", "-1", "greater than 0"),
@@ -231,7 +231,12 @@ KINDS_OF_VALUES = [
         "embedded/letters-to-sounds",
         "allowed for it are embedded/movie-reviews",
     ),
-    Mistake({"training": {"min_parts": 5, "batch_size": 4}}, "training", "min_parts is 5", "raise batch_size"),
+    Mistake(
+        {"training": {"min_micro_batches": 5, "batch_size": 4}},
+        "training",
+        "min_micro_batches is 5",
+        "raise batch_size",
+    ),
 ]
 
 WITH_PLACES = [
@@ -262,7 +267,7 @@ TEXTS = [
 ]
 
 WITHIN_A_SECTION = [
-    Mistake({"training": {"min_parts": 9}}, "training", "min_parts is 9", "more than parts, 6"),
+    Mistake({"training": {"min_micro_batches": 9}}, "training", "min_micro_batches is 9", "more than micro_batches, 6"),
     Mistake({"loss": {"hidden": "patient", "tokens": "first"}}, "loss", "patient", "tokens cannot be chosen"),
     Mistake(
         _strategy(kind="forward", teacher_layer=1), "strategies.1", "forward", "belongs to all_to_one and one_to_one"
@@ -285,7 +290,7 @@ WITHIN_A_SECTION = [
 ]
 
 BETWEEN_SECTIONS = [
-    Mistake({"loss": {"hidden": "paper_t5"}}, "loss.hidden", "paper_t5", "set training.parts to 1 (it is 6)"),
+    Mistake({"loss": {"hidden": "paper_t5"}}, "loss.hidden", "paper_t5", "set training.micro_batches to 1 (it is 6)"),
     Mistake(
         _strategy(kind="forward", targets="other_text") | {"training": {"batch_size": 1}},
         "training.batch_size",
@@ -294,7 +299,7 @@ BETWEEN_SECTIONS = [
     ),
     Mistake(
         _strategy(kind="forward", targets="gaussian")
-        | {"loss": {"hidden": "paper_qwen"}, "training": {"parts": 1, "batch_size": 4}},
+        | {"loss": {"hidden": "paper_qwen"}, "training": {"micro_batches": 1, "batch_size": 4}},
         "loss.hidden",
         "paper_qwen",
         "choose another loss, such as mse or unit",
@@ -475,7 +480,9 @@ def test_several_mistakes_come_in_one_message(cli: Cli, models: Path) -> None:
         Mistake({"seed": 1}, "seed", "unknown key", "did you mean seeds?"),
         Mistake({"student": {"layers": 0}}, "student.layers", "0", "greater than or equal to 1"),
         Mistake({"loss": {"hidden": "msee"}}, "loss.hidden", "'msee'", "did you mean mse?"),
-        Mistake({"training": {"min_parts": 9}}, "training", "min_parts is 9", "more than parts, 6"),
+        Mistake(
+            {"training": {"min_micro_batches": 9}}, "training", "min_micro_batches is 9", "more than micro_batches, 6"
+        ),
         Mistake(_strategy(kind="forward", targets="gausian"), "strategies.1.targets", "'gausian'", "mean gaussian?"),
     ]
     changes: dict[str, Any] = {}

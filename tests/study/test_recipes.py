@@ -153,7 +153,9 @@ def test_every_command_of_a_file_can_be_given(name: str) -> None:
         if command[0] == "accelerate":
             assert command[:5] == ["accelerate", "launch", "--num_processes", "2", "$(which"]
             specs = [study.training, study.teacher.finetune]
-            assert all(spec is None or spec.min_parts >= 2 for spec in specs)  # else the second has nothing to do
+            assert all(
+                spec is None or spec.min_micro_batches >= 2 for spec in specs
+            )  # else the second has nothing to do
     assert any(command[0] == "accelerate" for command in commands) == (name in IN_PROCESSES)
 
 
@@ -188,7 +190,7 @@ def test_plan_prints_every_recipe(cli: Cli, name: str) -> None:
 def test_a_loss_that_counts_pad_has_whole_batches(name: str) -> None:
     study = _recipe(name)
     whole = {s.label for s in study.strategies if (s.loss or study.loss).matched_tokens == "all"}
-    assert not whole or study.training.parts == 1
+    assert not whole or study.training.micro_batches == 1
 
 
 def test_the_estimates_of_qwen_take_no_memory() -> None:
@@ -445,7 +447,7 @@ def test_the_reference_names_every_strategy_loss_map_and_control() -> None:
 @pytest.mark.parametrize("written", sorted(set(WRITTEN)))
 def test_what_the_reference_writes_can_stand_in_a_study(written: str) -> None:
     content = yaml.safe_load((FOLDER / "mnli-bert.yaml").read_text(encoding="utf-8"))
-    whole = {"parts": 1} if "paper_t5" in written or "paper_qwen" in written else {}
+    whole = {"micro_batches": 1} if "paper_t5" in written or "paper_qwen" in written else {}
     study = parse_study(content | {"strategies": [yaml.safe_load(written)], "training": content["training"] | whole})
     assert len(plan_study(study).members) == 1
 

@@ -130,8 +130,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         "teacher.model: missing",
         "training.batch_size: wanted a whole number (got 'many')",
         "training.learning_rte: unknown key; did you mean learning_rate? valid here: batch_size, checkpoints, epochs, "
-        "evaluate_every, keep, learning_rate, lora, max_grad_norm, max_steps, min_parts, optimizer, parts, patience, "
-        "resume_every, schedule, warmup, weight_decay",
+        "evaluate_every, keep, learning_rate, lora, max_grad_norm, max_steps, micro_batches, min_micro_batches, "
+        "optimizer, patience, resume_every, schedule, warmup, weight_decay",
     ]
 
 
@@ -154,16 +154,16 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         ({"training": {"epochs": 1, "max_steps": 3}}, "training: give either epochs or max_steps"),
         ({"training": {"checkpoints": [0.5, 2]}}, "training: checkpoints are shares of all steps, from 0 to 1"),
-        ({"training": {"min_parts": 7}}, "training: min_parts is 7, more than parts, 6"),
+        ({"training": {"min_micro_batches": 7}}, "training: min_micro_batches is 7, more than micro_batches, 6"),
         (
             {"loss": {"hidden": "paper_t5"}},
-            "strategies.0: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into parts of like "
-            "length: set training.parts to 1 (it is 6)",
+            "strategies.0: loss.hidden is paper_t5, which counts PAD, so a batch cannot be cut into micro-batches of "
+            "like length: set training.micro_batches to 1 (it is 6)",
         ),
         (
             {
                 "loss": {"hidden": "paper_qwen"},
-                "training": {"parts": 1},
+                "training": {"micro_batches": 1},
                 "strategies": [{"kind": "forward", "targets": "gaussian"}],
             },
             "strategies.0.targets: gaussian are made for valid tokens, and loss.hidden paper_qwen counts PAD",
@@ -175,6 +175,11 @@ def test_all_mistakes_are_told_at_once() -> None:
         (
             {"strategies": [{"kind": "none", "targets": "gaussian"}]},
             "strategies.0: targets is gaussian, but the kind none matches no states",
+        ),
+        ({"training": {"parts": 0}}, "training.parts: Input should be greater than or equal to 1 (got 0)"),
+        (
+            {"training": {"min_parts": 2, "min_micro_batches": 3}},
+            "training.min_parts: the former name of min_micro_batches, which is given, too",
         ),
         ({"name": "a/b"}, "name: wanted letters, digits, '_', '.' and '-', a letter or digit first (got 'a/b')"),
         ({"schema_version": 2}, "schema_version: Input should be 1 (got 2)"),
@@ -216,6 +221,15 @@ def test_what_a_strategy_says_is_laid_over_what_the_study_says() -> None:
     assert second.loss is not None
     assert second.loss.model_dump(exclude_defaults=True) == {"temperature": 2.0, "hidden": "cosine"}
     assert [strategy.label for strategy in study.strategies] == ["forward", "wider", "last-gaussian"]
+
+
+def test_the_keys_of_version_0_1_keep_their_meaning(tmp_path: Path) -> None:
+    changes = {"training": {"parts": 3}, "teacher": {"model": "a", "finetune": {"parts": 5, "min_parts": 4}}}
+    study = read_study(_write(tmp_path, yaml.safe_dump(_content(**changes))), overrides=["training.min_parts=2"])
+    assert (study.training.micro_batches, study.training.min_micro_batches) == (3, 2)
+    assert study.teacher.finetune is not None
+    assert (study.teacher.finetune.micro_batches, study.teacher.finetune.min_micro_batches) == (5, 4)
+    assert read_study(Path("examples/results/movie-reviews")).training.micro_batches == 6
 
 
 def test_two_of_a_kind_with_names_of_their_own() -> None:

@@ -283,7 +283,11 @@ def test_mnli_has_two_dev_splits(hub: dict[tuple[str, str | None], DatasetDict])
         "dev_mismatched": [1, 1, 0],
     }
     limited = ClassificationTask(dataset="glue/mnli", limit={"dev": 2}).load()
-    assert {name: len(part) for name, part in limited.examples.items()} == {"train": 3, "dev": 2, "dev_mismatched": 2}
+    assert {name: len(part) for name, part in limited.examples.items()} == {
+        "train": 3,
+        "dev": 2,
+        "dev_mismatched": 2,
+    }
 
 
 def test_any_data_set_of_the_hub(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
@@ -362,12 +366,12 @@ def test_a_head_with_the_labels_names() -> None:
 
 def test_the_labels_are_those_of_transformers_own_loss() -> None:
     data, features = _toy_classification()
-    part = data.collate(features, toy_tokenizer())
+    micro_batch = data.collate(features, toy_tokenizer())
     model = toy_bert(layers=2)
-    output = model(**part.inputs, labels=part.labels)
+    output = model(**micro_batch.inputs, labels=micro_batch.labels)
     labels = torch.tensor(data.examples["dev"].labels)
     assert torch.allclose(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
-    assert part.counted["encoder"].sum(dim=1).tolist() == [data.lengths(feature)[0] for feature in features]
+    assert micro_batch.valid["encoder"].sum(dim=1).tolist() == [data.lengths(feature)[0] for feature in features]
 
 
 @pytest.mark.parametrize("training", [True, False])

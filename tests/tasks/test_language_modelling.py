@@ -76,12 +76,12 @@ def test_the_labels_are_those_of_transformers_own_loss(kind: str, form: str, pre
     model, data = _model(kind), _data(form, predict_all=predict_all)
     tokenizer = byte_tokenizer(begins=kind == "llama")
     features = data.encode("dev", tokenizer, model.config)
-    part = data.collate(features, tokenizer)
-    assert set(part.inputs) == {"input_ids", "attention_mask"}
-    assert set(part.counted) == {"decoder"}
+    micro_batch = data.collate(features, tokenizer)
+    assert set(micro_batch.inputs) == {"input_ids", "attention_mask"}
+    assert set(micro_batch.valid) == {"decoder"}
     with torch.no_grad():
-        logits = model(**part.inputs).logits
-    ours = torch.nn.functional.cross_entropy(logits.flatten(0, 1), part.labels.flatten(), ignore_index=IGNORED)
+        logits = model(**micro_batch.inputs).logits
+    ours = torch.nn.functional.cross_entropy(logits.flatten(0, 1), micro_batch.labels.flatten(), ignore_index=IGNORED)
     begin = [BEGIN] if kind == "llama" else []
     end = [] if form == "text" else [END]
     total = n = 0
@@ -95,25 +95,25 @@ def test_the_labels_are_those_of_transformers_own_loss(kind: str, form: str, pre
         with torch.no_grad():
             total += float(model(torch.tensor([tokens]), labels=labels).loss) * n_predicted
         n += n_predicted
-    assert int((part.labels != IGNORED).sum()) == n
+    assert int((micro_batch.labels != IGNORED).sum()) == n
     assert float(ours) == pytest.approx(total / n, rel=1e-5)
 
 
 def test_padding_is_on_the_right_and_never_counted() -> None:
     data = _data()
     features = _encoded(data)
-    part = data.collate(features, byte_tokenizer())
+    micro_batch = data.collate(features, byte_tokenizer())
     lengths = [len(feature["input_ids"]) for feature in features]
     assert [data.lengths(feature) for feature in features] == [(length,) for length in lengths]
     assert len(set(lengths)) > 3
-    assert part.counted["decoder"].sum(dim=1).tolist() == lengths
+    assert micro_batch.valid["decoder"].sum(dim=1).tolist() == lengths
     for row, length in enumerate(lengths):
-        assert part.counted["decoder"][row, :length].all()
-        assert (part.labels[row, length:] == IGNORED).all()
-        assert part.labels[row, length - 1] == END
-        shifted = part.inputs["input_ids"][row, 1:length]
-        is_label = part.labels[row, : length - 1] != IGNORED
-        assert torch.equal(part.labels[row, : length - 1][is_label], shifted[is_label])
+        assert micro_batch.valid["decoder"][row, :length].all()
+        assert (micro_batch.labels[row, length:] == IGNORED).all()
+        assert micro_batch.labels[row, length - 1] == END
+        shifted = micro_batch.inputs["input_ids"][row, 1:length]
+        is_label = micro_batch.labels[row, : length - 1] != IGNORED
+        assert torch.equal(micro_batch.labels[row, : length - 1][is_label], shifted[is_label])
 
 
 def test_texts_that_are_longer_than_the_model() -> None:
@@ -230,8 +230,8 @@ def _greedy(model: PreTrainedModel, given: list[int], n: int) -> str:
 
 def _taught(kind: str, data: LanguageModelling, *, steps: int) -> PreTrainedModel:
     model, tokenizer = _model(kind), byte_tokenizer(begins=kind == "llama")
-    part = data.collate(data.encode("dev", tokenizer, model.config), tokenizer)
-    teach(model, part, steps=steps)
+    micro_batch = data.collate(data.encode("dev", tokenizer, model.config), tokenizer)
+    teach(model, micro_batch, steps=steps)
     return model
 
 

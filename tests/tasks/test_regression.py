@@ -109,11 +109,11 @@ def test_the_labels_are_those_of_transformers_own_loss() -> None:
     data, tokenizer = _toy_regression(), toy_tokenizer()
     model = toy_bert(layers=2, num_labels=1, problem_type="regression")
     features = data.encode("dev", tokenizer, model.config)
-    part = data.collate(features, tokenizer)
-    assert part.labels.dtype == torch.float32
-    assert part.labels.shape == (17,)
-    assert set(part.counted) == {"encoder"}
-    output = model(**part.inputs, labels=part.labels)
+    micro_batch = data.collate(features, tokenizer)
+    assert micro_batch.labels.dtype == torch.float32
+    assert micro_batch.labels.shape == (17,)
+    assert set(micro_batch.valid) == {"encoder"}
+    output = model(**micro_batch.inputs, labels=micro_batch.labels)
     expected = torch.nn.functional.mse_loss(output.logits[:, 0], torch.tensor(data.examples["dev"].numbers))
     assert torch.allclose(output.loss, expected)
 

@@ -50,8 +50,8 @@ def _model(kind: str) -> PreTrainedModel:
 @cache
 def _taught_weights(kind: str, steps: int) -> dict[str, Tensor]:
     model, data = _model(kind), _data()
-    part = data.collate(_encoded(data, kind), toy_tokenizer())
-    teach(model, part, steps=steps)
+    micro_batch = data.collate(_encoded(data, kind), toy_tokenizer())
+    teach(model, micro_batch, steps=steps)
     return model.state_dict()
 
 
@@ -100,20 +100,22 @@ def test_the_decoder_reads_the_target_one_place_later(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_labels_are_those_of_transformers_own_loss(kind: str) -> None:
-    """A part of several lengths: both the loss and the decoder's inputs are what transformers makes of the labels."""
+    """Several lengths: both the loss and the decoder's inputs are what transformers makes of the labels."""
     model, data, tokenizer = _model(kind), _data(), toy_tokenizer()
-    part = data.collate(_encoded(data, kind), tokenizer)
-    assert set(part.inputs) == {"input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"}
+    micro_batch = data.collate(_encoded(data, kind), tokenizer)
+    assert set(micro_batch.inputs) == {"input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"}
     with torch.no_grad():
-        logits = model(**part.inputs).logits
-        theirs = model(part.inputs["input_ids"], part.inputs["attention_mask"], labels=part.labels).loss
-    ours = functional.cross_entropy(logits.flatten(0, 1), part.labels.flatten(), ignore_index=IGNORED)
+        logits = model(**micro_batch.inputs).logits
+        theirs = model(
+            micro_batch.inputs["input_ids"], micro_batch.inputs["attention_mask"], labels=micro_batch.labels
+        ).loss
+    ours = functional.cross_entropy(logits.flatten(0, 1), micro_batch.labels.flatten(), ignore_index=IGNORED)
     assert torch.allclose(ours, theirs, rtol=1e-5)
-    assert logits.shape[:2] == part.labels.shape
-    assert torch.equal(part.labels != IGNORED, part.counted["decoder"])
-    assert torch.equal(part.inputs["attention_mask"].bool(), part.counted["encoder"])
-    assert part.labels.eq(IGNORED).any()
-    assert {tower: int(mask.sum()) for tower, mask in part.counted.items()} == {
+    assert logits.shape[:2] == micro_batch.labels.shape
+    assert torch.equal(micro_batch.labels != IGNORED, micro_batch.valid["decoder"])
+    assert torch.equal(micro_batch.inputs["attention_mask"].bool(), micro_batch.valid["encoder"])
+    assert micro_batch.labels.eq(IGNORED).any()
+    assert {tower: int(mask.sum()) for tower, mask in micro_batch.valid.items()} == {
         "encoder": sum(len(f["input_ids"]) for f in _encoded(data, kind)),
         "decoder": sum(len(f["labels"]) for f in _encoded(data, kind)),
     }
@@ -123,9 +125,9 @@ def test_the_labels_are_those_of_transformers_own_loss(kind: str) -> None:
 def test_padding_changes_no_logits_of_a_label(kind: str) -> None:
     model, data, tokenizer = _model(kind), _data(), toy_tokenizer()
     features = _encoded(data, kind)
-    part = data.collate(features, tokenizer)
+    micro_batch = data.collate(features, tokenizer)
     with torch.no_grad():
-        together = model(**part.inputs).logits
+        together = model(**micro_batch.inputs).logits
         for row, feature in enumerate(features):
             alone = model(**data.collate([feature], tokenizer).inputs).logits[0]
             assert torch.allclose(together[row, : len(alone)], alone, atol=1e-4)
@@ -133,14 +135,14 @@ def test_padding_changes_no_logits_of_a_label(kind: str) -> None:
 
 def test_tokens_are_those_that_angles_are_measured_on() -> None:
     data, config = _data(), CONFIGS["t5"]
-    part = data.collate(_encoded(data, "t5"), toy_tokenizer())
+    micro_batch = data.collate(_encoded(data, "t5"), toy_tokenizer())
     encoded = EncodedTexts.from_texts(data.texts("dev"), toy_tokenizer(), max_length=64, config=config)
     (batch,) = encoded.batches(12)
-    for tower, counted in part.counted.items():
+    for tower, counted in micro_batch.valid.items():
         assert counted.sum() == batch.counted[tower].sum()
     model = _model("t5")
     with torch.no_grad():
-        states = forward_with_states(model, part.inputs)[1]["decoder"][-1][part.counted["decoder"]]
+        states = forward_with_states(model, micro_batch.inputs)[1]["decoder"][-1][micro_batch.valid["decoder"]]
         theirs = forward_with_states(model, batch.inputs)[1]["decoder"][-1][batch.counted["decoder"]]
     assert torch.allclose(states.sum(0), theirs.sum(0), atol=1e-2)
 
@@ -218,9 +220,9 @@ def test_a_search_of_more_beams_finds_likelier_texts() -> None:
         pairs = zip(data.examples["dev"].sources, [(text,) for text in texts], strict=True)
         sources, targets = zip(*[pair for pair in pairs if pair[1] != ("",)], strict=True)
         as_targets = _data(examples={"dev": Split(list(sources), list(targets))})
-        part = as_targets.collate(_encoded(as_targets, "t5"), toy_tokenizer())
+        micro_batch = as_targets.collate(_encoded(as_targets, "t5"), toy_tokenizer())
         with torch.no_grad():
-            likelihoods[beams] = -float(model(**part.inputs, labels=part.labels).loss)
+            likelihoods[beams] = -float(model(**micro_batch.inputs, labels=micro_batch.labels).loss)
     assert likelihoods[4] > likelihoods[1]
 
 

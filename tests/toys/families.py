@@ -32,7 +32,7 @@ _DEPTH = 4
 _TRAINING: dict[str, Any] = {
     "max_steps": 6,
     "batch_size": 16,
-    "parts": 3,
+    "micro_batches": 3,
     "learning_rate": 3e-3,
     "checkpoints": [0, 0.5],
     "evaluate_every": 3,

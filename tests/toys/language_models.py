@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from kd_train.batches.order import cut_by_length
-from kd_train.tasks.base import IGNORED, Feature, Part, Task
+from kd_train.tasks.base import IGNORED, Feature, MicroBatch, Task
 from kd_train.tasks.language_modelling import LanguageModelling
 from kd_train.tasks.sequence_to_sequence import SequenceToSequence
 from toys.models import toy_tokenizer
@@ -97,11 +97,11 @@ def language_features(family: str, n: int = 6) -> list[Feature]:
     return features
 
 
-def language_parts(family: str, n_parts: int) -> list[Part]:
+def language_micro_batches(family: str, n_micro_batches: int) -> list[MicroBatch]:
     """These examples as one batch."""
     task: Task
     if family in PAIRED:
         task = SequenceToSequence({}, ("bleu",), max_length=16, max_target_length=16, max_new_tokens=4, beams=1)
     else:
         task = LanguageModelling("answer", {}, ("perplexity",), max_length=16)
-    return cut_by_length(language_features(family), task, toy_tokenizer(), n_parts)
+    return cut_by_length(language_features(family), task, toy_tokenizer(), n_micro_batches)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from kd_train.tasks.base import IGNORED, Part
+from kd_train.tasks.base import IGNORED, MicroBatch
 from kd_train.tasks.metrics import Metric
 
 END, BEGIN = 256, 257
@@ -39,12 +39,12 @@ def score(references: Sequence[Any], answers: Sequence[Any], metrics: Mapping[st
     return {name: metric.compute(references, answers) for name, metric in metrics.items()}
 
 
-def teach(model: PreTrainedModel, part: Part, *, steps: int) -> None:
-    """Train a model on the labelled positions of one part."""
+def teach(model: PreTrainedModel, micro_batch: MicroBatch, *, steps: int) -> None:
+    """Train a model on the labelled positions of one micro-batch."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(steps):
-        logits = model(**part.inputs).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), part.labels.flatten(), ignore_index=IGNORED)
+        logits = model(**micro_batch.inputs).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1), micro_batch.labels.flatten(), ignore_index=IGNORED)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

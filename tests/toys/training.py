@@ -28,7 +28,7 @@ from kd_train.students.construction import StudentPlan, StudentSpec, build_stude
 from kd_train.students.learned_maps import build_maps
 from kd_train.students.lora import LoraSpec, add_adapters
 from kd_train.study.study_file import Study, parse_study
-from kd_train.tasks.base import Feature, Part
+from kd_train.tasks.base import Feature, MicroBatch
 from kd_train.tasks.classification import Classification, Split
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
@@ -95,14 +95,14 @@ def toy_study(folder: Path, files: dict[str, str], base: Path, **changes: Any) -
         "task": {"files": files, "max_length": 16},
         "teacher": {
             "model": str(base),
-            "finetune": {"max_steps": 6, "batch_size": 8, "parts": 2, "learning_rate": 1e-3, "resume_every": 2},
+            "finetune": {"max_steps": 6, "batch_size": 8, "micro_batches": 2, "learning_rate": 1e-3, "resume_every": 2},
         },
         "student": {"layers": 2},
         "strategies": ["none", "forward"],
         "training": {
             "max_steps": 8,
             "batch_size": 8,
-            "parts": 2,
+            "micro_batches": 2,
             "learning_rate": 1e-3,
             "checkpoints": [0, 0.5],
             "evaluate_every": 3,
@@ -121,11 +121,11 @@ def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Classification, list[Fe
     return task, task.encode("train", toy_tokenizer(), toy_bert(layers=1).config)
 
 
-def toy_parts(step: int, *, n_parts: int = 2, batch_size: int = 8, seed: int = 0) -> list[Part]:
+def toy_micro_batches(step: int, *, n_micro_batches: int = 2, batch_size: int = 8, seed: int = 0) -> list[MicroBatch]:
     """The batch of a step of the toy task."""
     task, features = toy_features()
     rows = DataOrder(len(features), batch_size, seed).batch(step)
-    return cut_by_length([features[i] for i in rows], task, toy_tokenizer(), n_parts)
+    return cut_by_length([features[i] for i in rows], task, toy_tokenizer(), n_micro_batches)
 
 
 def toy_teacher(*, dropout: float = 0.1) -> PreTrainedModel:
@@ -189,9 +189,9 @@ def toy_bank(
     )
 
 
-def train(bank: Bank, steps: range, *, n_parts: int = 2) -> list[dict[str, dict[str, float]]]:
+def train(bank: Bank, steps: range, *, n_micro_batches: int = 2) -> list[dict[str, dict[str, float]]]:
     """Train a bank on the toy task; the losses of every step."""
-    return [bank.train_step(toy_parts(step, n_parts=n_parts), step) for step in steps]
+    return [bank.train_step(toy_micro_batches(step, n_micro_batches=n_micro_batches), step) for step in steps]
 
 
 def parameters_of(member: Member) -> dict[str, torch.Tensor]:

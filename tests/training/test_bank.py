@@ -19,7 +19,7 @@ from toys.training import (
     toy_bank,
     toy_family,
     toy_member,
-    toy_parts,
+    toy_micro_batches,
     toy_random_teacher,
     toy_redrawn,
     toy_teacher,
@@ -65,7 +65,7 @@ def _trained(names: Sequence[str], n_steps: int = 3, **optimizer: Any) -> dict[s
     teacher = toy_teacher(dropout=0.1)
     members = [_COMPANY[name](teacher) for name in names]
     bank = toy_bank(teacher, members, random_teacher=toy_random_teacher(), **optimizer)
-    losses = train(bank, range(n_steps), n_parts=2)
+    losses = train(bank, range(n_steps), n_micro_batches=2)
     return {m.name: (parameters_of(m), [of_step[m.name] for of_step in losses]) for m in members}
 
 
@@ -87,7 +87,7 @@ def test_a_student_is_the_same_beside_one_that_counts_pad() -> None:
         teacher = toy_teacher(dropout=0.1)
         member = toy_member(teacher, "a", FORWARD)
         bank = toy_bank(teacher, [member, *(toy_member(teacher, "pad", FORWARD, loss=loss) for loss in others)])
-        train(bank, range(2), n_parts=1)
+        train(bank, range(2), n_micro_batches=1)
         after.append(parameters_of(member))
     assert differing(*after) == set()
 
@@ -112,23 +112,23 @@ def test_dropout_is_on_and_follows_from_the_seed() -> None:
     for seed, torch_seed in ((0, 1), (0, 2), (1, 1)):
         member = toy_member(teacher, "forward", FORWARD)
         torch.manual_seed(torch_seed)
-        toy_bank(teacher, [member], seed=seed).train_step(toy_parts(0), 3)
+        toy_bank(teacher, [member], seed=seed).train_step(toy_micro_batches(0), 3)
         after.append(parameters_of(member))
     assert differing(after[0], after[1]) == set()
     assert differing(after[0], after[2])
 
 
-def test_every_step_and_every_part_has_a_dropout_of_its_own() -> None:
+def test_every_step_and_every_micro_batch_has_a_dropout_of_its_own() -> None:
     teacher = toy_teacher(dropout=0.1)
-    (part,) = toy_parts(0, n_parts=1)
+    (micro_batch,) = toy_micro_batches(0, n_micro_batches=1)
 
     def loss(step: int, n_repeated: int = 1) -> float:
         bank = toy_bank(teacher, [toy_member(teacher, "a", FORWARD)])
-        return bank.train_step([part] * n_repeated, step)["a"]["total"]
+        return bank.train_step([micro_batch] * n_repeated, step)["a"]["total"]
 
     assert loss(0) == loss(0)
     assert len({loss(0), loss(1), loss(2)}) == 3
-    assert loss(0, n_repeated=2) != pytest.approx(loss(0), rel=1e-4)  # else the mean of a part and itself
+    assert loss(0, n_repeated=2) != pytest.approx(loss(0), rel=1e-4)  # else the mean of a micro-batch and itself
 
 
 # ---- losses and gradients --------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_every_family_of_encoders_learns_by_the_definition(family: str, monkeypa
             setattr(teacher.config, name, 0.0)
     pairs = ((1, 2), (2, 4))
     plain, banked = (toy_member(teacher, "a", pairs) for _ in range(2))
-    (batch,) = toy_parts(0, n_parts=1)
+    (batch,) = toy_micro_batches(0, n_micro_batches=1)
     inputs = {k: v for k, v in batch.inputs.items() if k != "token_type_ids"}
     ours, theirs = (model(**inputs, output_hidden_states=True) for model in (plain.model, teacher.eval()))
     valid = inputs["attention_mask"].bool()
@@ -156,11 +156,12 @@ def test_every_family_of_encoders_learns_by_the_definition(family: str, monkeypa
     }
     (expected["ce"] + expected["kl"] + 3 * expected["hidden"]).backward()
 
-    parts = [
-        part._replace(inputs={k: v for k, v in part.inputs.items() if k != "token_type_ids"}) for part in toy_parts(0)
+    micro_batches = [
+        micro_batch._replace(inputs={k: v for k, v in micro_batch.inputs.items() if k != "token_type_ids"})
+        for micro_batch in toy_micro_batches(0)
     ]
     gradients = _gradients(monkeypatch)
-    got = toy_bank(teacher, [banked]).train_step(parts, 0)["a"]
+    got = toy_bank(teacher, [banked]).train_step(micro_batches, 0)["a"]
     assert got == pytest.approx(
         {k: float(v.detach()) for k, v in expected.items()} | {"total": got["total"]}, rel=1e-4, abs=1e-7
     )
@@ -184,20 +185,22 @@ def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("kind", ["mse", "patient", "paper_bert", "paper_bart"])
-def test_the_number_of_parts_changes_nothing_but_rounding(kind: HiddenLoss) -> None:
+def test_the_number_of_micro_batches_changes_nothing_but_rounding(kind: HiddenLoss) -> None:
     teacher = toy_teacher(dropout=0)
     spec = LossSpec(hidden=kind)
     losses = {
-        n_parts: train(
-            toy_bank(teacher, [toy_member(teacher, "forward", FORWARD, loss=spec)]), range(2), n_parts=n_parts
+        n_micro_batches: train(
+            toy_bank(teacher, [toy_member(teacher, "forward", FORWARD, loss=spec)]),
+            range(2),
+            n_micro_batches=n_micro_batches,
         )[-1]["forward"]
-        for n_parts in (1, 8)
+        for n_micro_batches in (1, 8)
     }
     assert losses[8] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("targets", ["other_text", "shuffled_tokens", "gaussian", "random_teacher"])
-def test_controls_are_the_same_in_any_number_of_parts(targets: str) -> None:
+def test_controls_are_the_same_in_any_number_of_micro_batches(targets: str) -> None:
     teacher = toy_teacher(dropout=0)
     losses = [
         train(
@@ -205,9 +208,9 @@ def test_controls_are_the_same_in_any_number_of_parts(targets: str) -> None:
                 teacher, [toy_member(teacher, "a", FORWARD, targets=targets)], random_teacher=toy_random_teacher()
             ),
             range(2),
-            n_parts=n_parts,
+            n_micro_batches=n_micro_batches,
         )[-1]["a"]
-        for n_parts in (1, 8)
+        for n_micro_batches in (1, 8)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     plain = train(toy_bank(teacher, [toy_member(teacher, "a", FORWARD)]), range(2))[-1]["a"]
@@ -221,18 +224,22 @@ def test_random_controls_follow_from_seed_and_step(targets: str) -> None:
     def hidden(seed: int, step: int, torch_seed: int) -> float:
         torch.manual_seed(torch_seed)
         bank = toy_bank(teacher, [toy_member(teacher, "a", ((1, 2),), targets=targets)], seed=seed)
-        return bank.train_step(toy_parts(0), step)["a"]["hidden"]
+        return bank.train_step(toy_micro_batches(0), step)["a"]["hidden"]
 
     assert hidden(0, 3, 1) == hidden(0, 3, 2)
     assert len({hidden(0, 3, 1), hidden(1, 3, 1), hidden(0, 4, 1)}) == 3
 
 
-@pytest.mark.parametrize("n_parts", [4, 8])
-def test_the_gradient_of_the_parts_is_the_gradient_of_the_batch(n_parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_micro_batches", [4, 8])
+def test_the_gradient_of_the_micro_batches_is_the_gradient_of_the_batch(
+    n_micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = toy_teacher(dropout=0)
     gradients = _gradients(monkeypatch)
-    for n in (1, n_parts):
-        toy_bank(teacher, [toy_member(teacher, "forward", FORWARD)]).train_step(toy_parts(0, n_parts=n), 0)
+    for n in (1, n_micro_batches):
+        toy_bank(teacher, [toy_member(teacher, "forward", FORWARD)]).train_step(
+            toy_micro_batches(0, n_micro_batches=n), 0
+        )
     whole, summed = gradients
     assert whole.keys() == summed.keys()
     for name, gradient in whole.items():
@@ -307,7 +314,7 @@ def test_each_student_is_clipped_by_itself() -> None:
             norms[name] = float(torch.sqrt(sum(g.square().sum() for g in grads)))
 
         optimizer.step = step
-    bank.train_step(toy_parts(0), 1)
+    bank.train_step(toy_micro_batches(0), 1)
     assert norms == pytest.approx({"calm": limit, "wild": limit}, rel=1e-3)
 
 
@@ -318,9 +325,9 @@ def test_the_learning_rate_is_transformers_own_step_by_step(schedule: str) -> No
     bank = toy_bank(teacher, members, total_steps=total, schedule=schedule, warmup=0.3, learning_rate=1e-3)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     reference = get_scheduler(schedule, optimizer, num_warmup_steps=3, num_training_steps=total)
-    parts = toy_parts(0, batch_size=2)
+    micro_batches = toy_micro_batches(0, batch_size=2)
     for step in range(total):
-        bank.train_step(parts, step)
+        bank.train_step(micro_batches, step)
         for member, share in zip(members, (1.0, 0.5), strict=True):
             for group in bank._optimizers[member.name].param_groups:
                 assert group["lr"] == pytest.approx(share * reference.get_last_lr()[0], rel=1e-12)
@@ -364,8 +371,8 @@ def test_the_memory_is_that_of_all_its_tensors() -> None:
 # ---- divergence ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_parts", [3])
-def test_a_student_that_diverges_stops_and_the_others_never_notice(n_parts: int) -> None:
+@pytest.mark.parametrize("n_micro_batches", [3])
+def test_a_student_that_diverges_stops_and_the_others_never_notice(n_micro_batches: int) -> None:
     teacher = toy_teacher(dropout=0.1)
     names = ["forward", "gaussian", "attention"]
     members = [_COMPANY[name](teacher) for name in names]
@@ -374,7 +381,7 @@ def test_a_student_that_diverges_stops_and_the_others_never_notice(n_parts: int)
     before, steps = parameters_of(wild), 0
     for step in range(5):
         before = parameters_of(wild) if wild.stopped is None else before
-        losses = bank.train_step(toy_parts(step, n_parts=n_parts), step)
+        losses = bank.train_step(toy_micro_batches(step, n_micro_batches=n_micro_batches), step)
         steps += "wild" in losses
     assert wild.stopped is not None
     assert (wild.stopped.failed, wild.stopped.step) == (True, steps - 1)  # so many steps led to its weights
@@ -385,7 +392,7 @@ def test_a_student_that_diverges_stops_and_the_others_never_notice(n_parts: int)
     assert all(parameter.isfinite().all() for parameter in before.values())
     assert [member.name for member in bank.active] == names
     alone = [_COMPANY[name](toy_teacher(dropout=0.1)) for name in names]
-    train(toy_bank(teacher, alone), range(5), n_parts=n_parts)
+    train(toy_bank(teacher, alone), range(5), n_micro_batches=n_micro_batches)
     for member, same in zip(members, alone, strict=True):
         assert differing(parameters_of(member), parameters_of(same)) == set()
 

@@ -14,7 +14,7 @@ from toys.training import (
     parameters_of,
     toy_bank,
     toy_member,
-    toy_parts,
+    toy_micro_batches,
     toy_random_teacher,
     toy_redrawn,
     toy_teacher,
@@ -28,7 +28,7 @@ from kd_train.matching.losses import HiddenLoss, LossSpec
 from kd_train.optimizers import OptimizerSpec
 from kd_train.randomness import seeded
 from kd_train.students.learned_maps import principal_directions, second_moments, set_principal
-from kd_train.tasks.base import Part
+from kd_train.tasks.base import MicroBatch
 from kd_train.training.member import Member
 from layerangles.layers import LayerPair
 
@@ -67,7 +67,7 @@ class _Naive:
     weights: list[Tensor] = field(default_factory=list)  # attention's: [student layer, teacher layer], by step
     chosen: list[tuple[int, ...]] = field(default_factory=list)  # dynamic's, by step
 
-    def step(self, batch: Part, step: int) -> Tensor:
+    def step(self, batch: MicroBatch, step: int) -> Tensor:
         """The whole loss of one batch."""
         n, lengths = len(batch.labels), batch.inputs["attention_mask"].sum(dim=1).tolist()
         with torch.no_grad():
@@ -86,7 +86,7 @@ class _Naive:
         hidden = self._hidden(ours.hidden_states, self._targets(batch, theirs.hidden_states, step), lengths)
         return self.loss.ce_weight * cross_entropy + self.loss.kl_weight * divergence + self.loss.hidden_weight * hidden
 
-    def _targets(self, batch: Part, theirs: Sequence[Tensor], step: int) -> Callable[[int, int, int], Tensor]:
+    def _targets(self, batch: MicroBatch, theirs: Sequence[Tensor], step: int) -> Callable[[int, int, int], Tensor]:
         """What layer, example and position are matched to."""
         lengths = batch.inputs["attention_mask"].sum(dim=1).tolist()
         kind = self.member.targets
@@ -187,7 +187,7 @@ class _Naive:
         for step in range(steps):
             if self.strategy == "redrawn":
                 self.pairs = DRAWS[step // 2]
-            (batch,) = toy_parts(step, n_parts=1)
+            (batch,) = toy_micro_batches(step, n_micro_batches=1)
             loss = self.step(batch, step)
             optimizer.zero_grad()
             loss.backward()
@@ -267,7 +267,7 @@ def test_training_is_that_of_the_definition(name: str) -> None:
         for _ in range(2)
     )
     if name == "pca":
-        moments = second_moments(teacher, toy_parts(0), {"encoder": [0, 2, 4]}, torch.device("cpu"))
+        moments = second_moments(teacher, toy_micro_batches(0), {"encoder": [0, 2, 4]}, torch.device("cpu"))
         for member in (plain, banked):
             principal = {f"encoder_{s}": principal_directions([moments["encoder", t]], 24) for s, t in FORWARD}
             set_principal(member.maps, principal)
@@ -275,7 +275,7 @@ def test_training_is_that_of_the_definition(name: str) -> None:
     naive = _Naive(teacher, plain, loss, strategy)
     expected = naive.train(steps, spec)
     bank = toy_bank(teacher, [banked], total_steps=steps, random_teacher=toy_random_teacher(), **spec.model_dump())
-    got = train(bank, range(steps), n_parts=1 if loss.matched_tokens == "all" else 3)
+    got = train(bank, range(steps), n_micro_batches=1 if loss.matched_tokens == "all" else 3)
     assert [losses["student"]["total"] for losses in got] == pytest.approx(expected, rel=1e-4)
     for losses in got:
         terms = losses["student"]

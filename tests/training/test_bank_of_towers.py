@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys.language_models import FAMILIES, PAIRED, auto_model, language_features, language_parts, language_teacher
+from toys.language_models import (
+    FAMILIES,
+    PAIRED,
+    auto_model,
+    language_features,
+    language_micro_batches,
+    language_teacher,
+)
 from toys.training import toy_bank
 from transformers import PreTrainedModel
 
@@ -121,7 +128,7 @@ def test_losses_and_gradients_are_those_of_the_definition(
             {name: p.grad.clone() for name, p in _parameters(member).items() if p.grad is not None}
         ),
     )
-    got = toy_bank(teacher, [banked]).train_step(language_parts(family, 3), 0)["student"]
+    got = toy_bank(teacher, [banked]).train_step(language_micro_batches(family, 3), 0)["student"]
     assert got == pytest.approx({name: float(term.detach()) for name, term in expected.items()}, rel=1e-4)
     reference = {name: p.grad for name, p in _parameters(plain).items() if p.grad is not None}
     assert gradients.keys() == reference.keys()
@@ -138,14 +145,14 @@ def _parameters(member: Member) -> dict[str, torch.nn.Parameter]:
 
 @pytest.mark.parametrize("targets", ["other_text", "shuffled_tokens", "gaussian"])
 @pytest.mark.parametrize("family", ["t5", "gpt2"])
-def test_controls_of_every_tower_are_the_same_in_any_number_of_parts(family: str, targets: TargetKind) -> None:
+def test_controls_of_every_tower_are_the_same_in_any_number_of_micro_batches(family: str, targets: TargetKind) -> None:
     teacher = language_teacher(family)
     towers: tuple[Tower, ...] = ("encoder", "decoder") if family in PAIRED else ("decoder",)
     losses = [
         toy_bank(teacher, [_member(family, teacher, towers=towers, targets=of)]).train_step(
-            language_parts(family, n_parts), 0
+            language_micro_batches(family, n_micro_batches), 0
         )["student"]
-        for of, n_parts in ((targets, 1), (targets, 4), ("teacher", 1))
+        for of, n_micro_batches in ((targets, 1), (targets, 4), ("teacher", 1))
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[0]["hidden"] != pytest.approx(losses[2]["hidden"], rel=1e-2)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from accelerate import Accelerator
 from toys.models import toy_bert
-from toys.training import FORWARD, toy_member, toy_parts
+from toys.training import FORWARD, toy_member, toy_micro_batches
 
 from kd_train.optimizers import OptimizerSpec
 from kd_train.training.bank import Bank
@@ -32,7 +32,7 @@ def test_compiled_blocks_give_the_same_losses() -> None:
             compiled=compiled,
         )
         assert bank.packs is not compiled
-        losses.append([bank.train_step(toy_parts(step), step)["forward"] for step in range(4)])
+        losses.append([bank.train_step(toy_micro_batches(step), step)["forward"] for step in range(4)])
         names = set(bank.members[0].model.state_dict())
         assert not any("_orig_mod" in name for name in names)  # saved under the names that transformers reads
     for plain, compiled_terms in zip(*losses, strict=True):

@@ -99,10 +99,10 @@ def test_a_killed_run_of_every_task_goes_on_as_if_nothing_had_been(family: str, 
         from kd_train.training.train_study import train_study
         torch.set_num_threads(1)
         step_of_bank = Bank.train_step
-        def train_step(bank, parts, step):
+        def train_step(bank, micro_batches, step):
             if step == 5 and len(bank.members) > 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return step_of_bank(bank, parts, step)
+            return step_of_bank(bank, micro_batches, step)
         Bank.train_step = train_step
         train_study(read_study({str(file)!r}), device="cpu")
     """

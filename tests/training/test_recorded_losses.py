@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from toys.families import study_of_family, write_base
-from toys.training import toy_bank, toy_parts, toy_teacher
+from toys.training import toy_bank, toy_micro_batches, toy_teacher
 
 from kd_train.batches.order import DataOrder, cut_by_length
 from kd_train.students.construction import StudentSpec, build_student, plan_student
@@ -40,7 +40,7 @@ def _classification() -> dict[str, list[float]]:
     teacher = toy_teacher(dropout=0)
     pairs = {"forward": FORWARD, "all_to_one": ((0, 2), (1, 2), (2, 2))}
     bank = toy_bank(teacher, [toy_member(teacher, name, of) for name, of in pairs.items()], total_steps=STEPS)
-    steps = [bank.train_step(toy_parts(step), step) for step in range(STEPS)]
+    steps = [bank.train_step(toy_micro_batches(step), step) for step in range(STEPS)]
     return {name: [losses[name]["total"] for losses in steps] for name in pairs}
 
 

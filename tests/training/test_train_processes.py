@@ -1,4 +1,4 @@
-"""Two processes that share the parts of every batch train the students of one."""
+"""Two processes that share the micro-batches of every batch train the students of one."""
 
 import json
 from typing import Any
@@ -37,17 +37,17 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 try:
-    alone = study.model_copy(update=dict(training=study.training.model_copy(update=dict(min_parts=1))))
+    alone = study.model_copy(update=dict(training=study.training.model_copy(update=dict(min_micro_batches=1))))
     train_study(alone, device="cpu")
 except InputError as error:
     refused = str(error)
 assert not writes, writes
 step_of_bank = Bank.train_step
 
-def train_step(bank, parts, step):
+def train_step(bank, micro_batches, step):
     if step == 3:
         raise KeyboardInterrupt
-    return step_of_bank(bank, parts, step)
+    return step_of_bank(bank, micro_batches, step)
 
 Bank.train_step = train_step
 try:
@@ -83,8 +83,8 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
     training = {
         "max_steps": 7,
         "batch_size": 8,
-        "parts": 2,
-        "min_parts": 2,
+        "micro_batches": 2,
+        "min_micro_batches": 2,
         "learning_rate": 1e-3,
         "checkpoints": [0.5],
         "evaluate_every": 1,
@@ -159,7 +159,9 @@ def test_one_process_writes(studies: Studies) -> None:
     assert second["writes"] == []
 
 
-def test_more_processes_than_parts_are_refused(studies: Studies) -> None:
+def test_more_processes_than_micro_batches_are_refused(studies: Studies) -> None:
     for report in studies[2]:
-        assert report["refused"].startswith("2 processes share the parts of a batch, and training.min_parts is 1")
+        assert report["refused"].startswith(
+            "2 processes share the micro-batches of a batch, and training.min_micro_batches is 1"
+        )
         assert "Set it to 2" in report["refused"]

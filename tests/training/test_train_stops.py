@@ -33,7 +33,7 @@ EVERY_STEP = [step / 8 for step in range(9)]
 TRAINING: dict[str, Any] = {
     "max_steps": 8,
     "batch_size": 8,
-    "parts": 2,
+    "micro_batches": 2,
     "learning_rate": 1e-3,
     "checkpoints": EVERY_STEP,
     "evaluate_every": 1,
@@ -141,7 +141,9 @@ def test_a_run_in_which_all_diverge_ends(toys: Toys, tmp_path: Path, monkeypatch
     steps: list[int] = []
     step_of_bank = Bank.train_step
     monkeypatch.setattr(
-        Bank, "train_step", lambda bank, parts, step: steps.append(step) or step_of_bank(bank, parts, step)
+        Bank,
+        "train_step",
+        lambda bank, micro_batches, step: steps.append(step) or step_of_bank(bank, micro_batches, step),
     )
     folder = train_study(toys.study(tmp_path / "study", WILD), device="cpu")
     stopped = json.loads((folder / "students" / "wild-seed0" / "stopped.json").read_text(encoding="utf-8"))
@@ -415,10 +417,10 @@ _DO = """
     from kd_train.study.study_file import read_study
     from kd_train.training.train_study import train_study
     step_of_bank = Bank.train_step
-    def train_step(bank, parts, step):
+    def train_step(bank, micro_batches, step):
         if step == {step}:
             {what}
-        return step_of_bank(bank, parts, step)
+        return step_of_bank(bank, micro_batches, step)
     Bank.train_step = train_step
 """
 

@@ -448,10 +448,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(toys: Toys, tmp_path: Path,
         from kd_train.study.study_file import read_study
         from kd_train.training.train_study import train_study
         step_of_bank = Bank.train_step
-        def train_step(bank, parts, step):
+        def train_step(bank, micro_batches, step):
             if step == 5 and (bank._teacher is None) == {run == "teacher"}:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return step_of_bank(bank, parts, step)
+            return step_of_bank(bank, micro_batches, step)
         Bank.train_step = train_step
         train_study(read_study({str(study_file)!r}), device="cpu")
     """
