@@ -11,7 +11,7 @@ from .output import is_main_process, print_json, print_table, print_written
 
 if TYPE_CHECKING:
     from layerangles import AngleResult
-    from layerangles.geometry.nulls import Null
+    from layerangles.geometry.nulls import NullName
     from layerangles.models.texts import Text
 
 
@@ -171,7 +171,7 @@ def _title(result: "AngleResult") -> str:
     return title if attributes["stopped"] == "all texts" else f"{title} ({attributes['stopped']})"
 
 
-def _nulls(given: list[str] | None) -> "tuple[Null, ...]":
+def _nulls(given: list[str] | None) -> "tuple[NullName, ...]":
     from layerangles.geometry.nulls import NULLS, check_nulls
 
     if given == ["all"]:

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 # The sub-packages and top modules of each package; each may import those before it, lazily and for types included.
 ORDER = {
     "layerangles": (
-        *("errors", "extras", "files", "versions", "lazy", "layers", "notation", "settings"),
-        *("geometry", "sums", "results", "models", "measurement", "equivalence", "figures", "report", "app"),
+        *("errors", "extras", "files", "versions", "lazy", "layers", "notation", "geometry", "settings"),
+        *("sums", "results", "models", "measurement", "equivalence", "figures", "report", "app"),
     ),
     "kd_train": (
         *("randomness", "optimizers"),

@@ -13,16 +13,17 @@ from layerangles.app.sources import Source, Student, no_scores, steps_in, strate
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 from layerangles.results.angle_result import AngleResult
+from layerangles.settings import MeasurementSettings
 
 # What can be measured on demand; results that were measured otherwise are ways of their own.
 WAYS = ("teacher", "pull", "gradient")
+_USUAL = {key: MeasurementSettings().attributes()[key] for key in ("preprocessing", "convention", "maps", "final_norm")}
 
 
 def way_of(result: AngleResult) -> str:
     """How a result was measured, in words: its space, and what is not as usual."""
     attributes = result.dataset.attrs
-    unusual = {"preprocessing": "raw", "convention": "layerangles", "maps": "the student's", "final_norm": "pre"}
-    parts = [str(attributes[key]) for key, usual in unusual.items() if attributes.get(key, usual) != usual]
+    parts = [str(attributes[key]) for key, usual in _USUAL.items() if attributes.get(key, usual) != usual]
     return " · ".join([str(attributes["space"]), *parts])
 
 

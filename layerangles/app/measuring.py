@@ -9,12 +9,12 @@ from pathlib import Path
 from layerangles.app.catalogue import Entry
 from layerangles.app.sources import STUDENT_RESULT, steps_in
 from layerangles.errors import InputError
-from layerangles.geometry.nulls import Null
+from layerangles.geometry.nulls import NullName
 from layerangles.measurement.measure_angles import measure_angles
 from layerangles.models.texts import Text, evenly
 from layerangles.results.angle_result import AngleResult
 
-_NULLS: tuple[Null, ...] = ("N0", "N1", "N5")
+_NULLS: tuple[NullName, ...] = ("N0", "N1", "N5")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,19 @@ space. Sums of products are taken in float64 from whatever the models computed i
 float32 loses every digit where a student layer lies close to a teacher layer.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 # Tokens in one block of the computation: small enough for a block of 20 layers to stay in the cache.
 TOKENS_PER_CHUNK = 96
@@ -26,11 +33,11 @@ _ENOUGH_LEFT = 1e-3
 class ChunkGeometry(NamedTuple):
     """What :func:`chunk_geometry` returns for a few tokens."""
 
-    cosines: Float[Tensor, "student_layer pair token"]
-    degenerate: Bool[Tensor, "student_layer teacher_layer token"]
+    cosines: Float[torch.Tensor, "student_layer pair token"]
+    degenerate: Bool[torch.Tensor, "student_layer teacher_layer token"]
 
 
-def layer_pairs(n_layers: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+def layer_pairs(n_layers: int) -> tuple[Int[torch.Tensor, " pair"], Int[torch.Tensor, " pair"]]:
     """All unordered pairs of different layers, as two index tensors ``(a, b)`` with ``a < b``.
 
     Example:
@@ -42,9 +49,9 @@ def layer_pairs(n_layers: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair
 
 
 def vertex_cosines(
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"],
-) -> Float[Tensor, "student_layer teacher_layer teacher_layer token"]:
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    vertex: Float[torch.Tensor, "student_layer token dim"],
+) -> Float[torch.Tensor, "student_layer teacher_layer teacher_layer token"]:
     """Cosine of the angle at each vertex between every two teacher layers, token by token.
 
     ``cos[s, i, j, n] = <T_i − V_s, T_j − V_s> / (‖T_i − V_s‖ ‖T_j − V_s‖)``, the general form of the cosine of
@@ -85,9 +92,9 @@ def vertex_cosines(
 
 
 def vertex_angles_deg(
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"],
-) -> Float[Tensor, "student_layer teacher_layer teacher_layer token"]:
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    vertex: Float[torch.Tensor, "student_layer token dim"],
+) -> Float[torch.Tensor, "student_layer teacher_layer teacher_layer token"]:
     """The angles, in degrees from 0 to 180, whose cosines :func:`vertex_cosines` gives; NaN as there.
 
     Args:
@@ -102,7 +109,7 @@ def vertex_angles_deg(
     return angle_deg(vertex_cosines(teacher, vertex))
 
 
-def angle_deg(cosines: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def angle_deg(cosines: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
     """The angle of a cosine, in degrees from 0 to 180; NaN stays NaN.
 
     Accurate near 0° and 180° to about 1e-6° for the float64 cosines of this module: an error of one unit in the
@@ -123,27 +130,27 @@ class Products(NamedTuple):
         vertex_norm: ``‖V_s‖²``, the vertex' squared distance from the mean teacher layer.
     """
 
-    between: Float[Tensor, "teacher_layer teacher_layer token"]
-    cross: Float[Tensor, "vertex teacher_layer token"]
-    vertex_norm: Float[Tensor, "vertex token"]
+    between: Float[torch.Tensor, "teacher_layer teacher_layer token"]
+    cross: Float[torch.Tensor, "vertex teacher_layer token"]
+    vertex_norm: Float[torch.Tensor, "vertex token"]
 
     @property
-    def teacher_norm(self) -> Float[Tensor, "teacher_layer token"]:
+    def teacher_norm(self) -> Float[torch.Tensor, "teacher_layer token"]:
         """``‖T_i‖²``."""
         # Contiguous, as all here: every large tensor computed from these inherits their layout.
         return self.between.diagonal().T.contiguous()
 
     @property
-    def squared_length(self) -> Float[Tensor, "vertex teacher_layer token"]:
+    def squared_length(self) -> Float[torch.Tensor, "vertex teacher_layer token"]:
         """``‖T_i − V_s‖²``."""
         return self.teacher_norm + self.vertex_norm[:, None] - 2 * self.cross
 
 
 def centred_states(
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    *others: Float[Tensor, "_ token dim"],
-    out: Float[Tensor, "tokens_or_more all_states dim"] | None = None,
-) -> Float[Tensor, "token all_states dim"]:
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    *others: Float[torch.Tensor, "_ token dim"],
+    out: Float[torch.Tensor, "tokens_or_more all_states dim"] | None = None,
+) -> Float[torch.Tensor, "token all_states dim"]:
     """The states of a few tokens in float64, teacher layers first, each token centred on its mean teacher layer.
 
     Args:
@@ -163,7 +170,7 @@ def centred_states(
     return states
 
 
-def products_of(states: Float[Tensor, "token all_states dim"], n_teacher: int) -> Products:
+def products_of(states: Float[torch.Tensor, "token all_states dim"], n_teacher: int) -> Products:
     """The products of what :func:`centred_states` returned."""
     products = torch.bmm(states, states[:, :n_teacher].transpose(1, 2)).permute(1, 2, 0).contiguous()
     vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T.contiguous()
@@ -171,10 +178,10 @@ def products_of(states: Float[Tensor, "token all_states dim"], n_teacher: int) -
 
 
 def chunk_geometry(
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"] | Sequence[Float[Tensor, "_ token dim"]],
-    a: Int[Tensor, " pair"],
-    b: Int[Tensor, " pair"],
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    vertex: Float[torch.Tensor, "student_layer token dim"] | Sequence[Float[torch.Tensor, "_ token dim"]],
+    a: Int[torch.Tensor, " pair"],
+    b: Int[torch.Tensor, " pair"],
     products: Products | None = None,
 ) -> ChunkGeometry:
     """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and where a vertex *is* a teacher layer.
@@ -184,7 +191,7 @@ def chunk_geometry(
 
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
-    vertices = [_precise_device(part) for part in ([vertex] if isinstance(vertex, Tensor) else vertex)]
+    vertices = [_precise_device(part) for part in ([vertex] if isinstance(vertex, torch.Tensor) else vertex)]
     teacher = _precise_device(teacher)
     a, b = a.to(teacher.device), b.to(teacher.device)
     if products is None:
@@ -218,7 +225,7 @@ def chunk_geometry(
     return ChunkGeometry(cosines, degenerate)
 
 
-def _row(parts: Sequence[Float[Tensor, "_ token dim"]], row: int) -> Float[Tensor, "token dim"]:
+def _row(parts: Sequence[Float[torch.Tensor, "_ token dim"]], row: int) -> Float[torch.Tensor, "token dim"]:
     """One row of what these parts would be in one piece."""
     for part in parts:
         if row < len(part):
@@ -228,9 +235,9 @@ def _row(parts: Sequence[Float[Tensor, "_ token dim"]], row: int) -> Float[Tenso
 
 
 def mean_pairwise_distances(
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"],
-) -> Float[Tensor, "state state"]:
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    vertex: Float[torch.Tensor, "student_layer token dim"],
+) -> Float[torch.Tensor, "state state"]:
     """Mean over tokens of the L2 distance between every two of the teacher's layers and the vertices.
 
     Rows and columns are the teacher layers, then the student layers, so that the blocks of the matrix are the
@@ -261,9 +268,9 @@ def mean_pairwise_distances(
 
 
 def common_mode_ratio(
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"],
-) -> Float[Tensor, "student_layer token"]:
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    vertex: Float[torch.Tensor, "student_layer token dim"],
+) -> Float[torch.Tensor, "student_layer token"]:
     """How far a vertex is from the teacher's mean layer, against the spread of the layers around it.
 
     ``ρ = ‖T̄ − V‖² / mean_i ‖T_i − T̄‖²``, 0 at the centroid and without an upper end. Where ρ is large every angle
@@ -290,7 +297,7 @@ def common_mode_ratio(
     return (vertex - centroid).square().sum(dim=-1) / spread
 
 
-def check_states(teacher: Tensor, vertex: Tensor) -> None:
+def check_states(teacher: torch.Tensor, vertex: torch.Tensor) -> None:
     """Raise a ``ValueError`` unless both are ``[layer, token, dim]`` over the same tokens, dimension and device."""
     for name, states in (("teacher", teacher), ("vertex", vertex)):
         if states.ndim != 3:
@@ -314,6 +321,6 @@ def check_states(teacher: Tensor, vertex: Tensor) -> None:
         raise ValueError(f"teacher and vertex must be on one device; got {teacher.device} and {vertex.device}.")
 
 
-def _precise_device(states: Tensor) -> Tensor:
+def _precise_device(states: torch.Tensor) -> torch.Tensor:
     """Move states off a device without float64 (Apple's mps); leave all others where they are."""
     return states.cpu() if states.device.type == "mps" else states

@@ -18,19 +18,25 @@ direction. Every null answers with the same numbers as the observation, on the s
 are defined by Yu, Wen and Mou's angle (2025, section 4) with one part replaced; the paper itself has no null.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from layerangles.errors import InputError
 from layerangles.geometry.angles import Products
+from layerangles.lazy import lazy_module
 
-Null = Literal["N0", "N1", "N2", "N3", "N4", "N5", "N6"]
-NULLS: tuple[Null, ...] = get_args(Null)
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
+
+NullName = Literal["N0", "N1", "N2", "N3", "N4", "N5", "N6"]
+NULLS: tuple[NullName, ...] = get_args(NullName)
 
 # Of the Gaussian directions that N4 draws from: a prime, so that strides over it reach every one.
 _N_DIRECTIONS = 4099
@@ -45,12 +51,12 @@ class Tokens(NamedTuple):
         number: a number of the token that does not depend on the batch; only N4 asks for it.
     """
 
-    example: Int[Tensor, " token"]
-    partner: Int[Tensor, " token"]
-    number: Int[Tensor, " token"]
+    example: Int[torch.Tensor, " token"]
+    partner: Int[torch.Tensor, " token"]
+    number: Int[torch.Tensor, " token"]
 
 
-def check_nulls(nulls: Sequence[str]) -> tuple[Null, ...]:
+def check_nulls(nulls: Sequence[str]) -> tuple[NullName, ...]:
     """The nulls in their order, each once.
 
     Raises:
@@ -63,13 +69,13 @@ def check_nulls(nulls: Sequence[str]) -> tuple[Null, ...]:
 
 
 def vertices(
-    null: Null,
-    teacher: Float[Tensor, "teacher_layer token dim"],
-    vertex: Float[Tensor, "student_layer token dim"],
+    null: NullName,
+    teacher: Float[torch.Tensor, "teacher_layer token dim"],
+    vertex: Float[torch.Tensor, "student_layer token dim"],
     tokens: Tokens,
-    untrained: Float[Tensor, "student_layer token dim"] | None = None,
+    untrained: Float[torch.Tensor, "student_layer token dim"] | None = None,
     chunk: slice = slice(None),
-) -> Float[Tensor, "vertex chunk_token dim"] | None:
+) -> Float[torch.Tensor, "vertex chunk_token dim"] | None:
     """The points a null looks from: one a student layer, or one for all; None for N0 and N2, which have none.
 
     Of the tokens of ``chunk`` alone; what they are paired with may lie outside it.
@@ -86,7 +92,7 @@ def vertices(
             # Layers and tokens walk over the directions at different strides, so that neighbours share none.
             layers = torch.arange(len(vertex), device=vertex.device)[:, None]
             rows = (tokens.number[chunk].to(vertex.device) * 31 + layers * 1009) % _N_DIRECTIONS
-            norm: Tensor = vertex.norm(dim=-1, keepdim=True)
+            norm: torch.Tensor = vertex.norm(dim=-1, keepdim=True)
             return _directions(vertex.shape[-1]).to(vertex)[rows] * norm
         case "N5":
             return teacher.mean(dim=0, keepdim=True)
@@ -96,18 +102,18 @@ def vertices(
 
 
 @lru_cache(maxsize=4)
-def _directions(dim: int) -> Float[Tensor, "direction dim"]:
+def _directions(dim: int) -> Float[torch.Tensor, "direction dim"]:
     """Unit vectors, uniform over the sphere; always the same."""
     drawn = torch.randn((_N_DIRECTIONS, dim), generator=torch.Generator().manual_seed(4))
     return torch.nn.functional.normalize(drawn, dim=-1)
 
 
 def independent_cosines(
-    teacher_norm: Float[Tensor, "teacher_layer token"],
-    vertex_norm: Float[Tensor, "student_layer token"],
-    a: Int[Tensor, " pair"],
-    b: Int[Tensor, " pair"],
-) -> Float[Tensor, "student_layer pair token"]:
+    teacher_norm: Float[torch.Tensor, "teacher_layer token"],
+    vertex_norm: Float[torch.Tensor, "student_layer token"],
+    a: Int[torch.Tensor, " pair"],
+    b: Int[torch.Tensor, " pair"],
+) -> Float[torch.Tensor, "student_layer pair token"]:
     """N0: ``cos = s² / √((s² + t_a²)(s² + t_b²))`` from the squared norms, the angle if all states were orthogonal.
 
     60° at equal norms, 36.9° if the student's norm is twice the teacher's, 90° for a student at the origin. NaN where
@@ -126,12 +132,12 @@ def independent_cosines(
 
 def other_layer_cosines(
     products: Products,
-    states: Float[Tensor, "token all_states dim"],
+    states: Float[torch.Tensor, "token all_states dim"],
     partner_teacher: slice,
     vertex: slice,
-    a: Int[Tensor, " pair"],
-    b: Int[Tensor, " pair"],
-) -> Float[Tensor, "student_layer pair token"]:
+    a: Int[torch.Tensor, " pair"],
+    b: Int[torch.Tensor, " pair"],
+) -> Float[torch.Tensor, "student_layer pair token"]:
     """N2: the angle at the student between its token's layer a and another token's layer b.
 
     Args:

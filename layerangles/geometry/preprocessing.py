@@ -12,17 +12,27 @@ Teacher and vertex share every shift and scale of a dimension, so that no shift 
 ``centred`` changes only what looks from, or at, the origin. ``unit`` scales every state by a norm of its own.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from layerangles.errors import InputError
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 KINDS = ("raw", "centred", "z", "unit", "drop-K")
+
+
+def _empty() -> torch.Tensor:
+    return torch.zeros((0, 0), dtype=torch.float64)
 
 
 @dataclass
@@ -39,12 +49,10 @@ class TeacherStatistics:
     """
 
     count: int = 0
-    mean: Float[Tensor, "teacher_layer dim"] = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.float64))
-    squares: Float[Tensor, "teacher_layer dim"] = field(
-        default_factory=lambda: torch.zeros((0, 0), dtype=torch.float64)
-    )
+    mean: Float[torch.Tensor, "teacher_layer dim"] = field(default_factory=_empty)
+    squares: Float[torch.Tensor, "teacher_layer dim"] = field(default_factory=_empty)
 
-    def update(self, teacher: Float[Tensor, "teacher_layer token dim"]) -> None:
+    def update(self, teacher: Float[torch.Tensor, "teacher_layer token dim"]) -> None:
         """Add tokens: the states of all teacher layers.
 
         Raises:
@@ -58,7 +66,7 @@ class TeacherStatistics:
         both = self.merge(TeacherStatistics(count, mean, squares))
         self.count, self.mean, self.squares = both.count, both.mean, both.squares
 
-    def merge(self, other: "TeacherStatistics") -> "TeacherStatistics":
+    def merge(self, other: TeacherStatistics) -> TeacherStatistics:
         """The statistics over both parts of the data; equal to those of the whole up to the rounding of float64.
 
         Raises:
@@ -80,16 +88,16 @@ class TeacherStatistics:
             self.squares + other.squares.to(self.squares) + difference.square() * (self.count * other.count / count),
         )
 
-    def pooled_mean(self) -> Float[Tensor, " dim"]:
+    def pooled_mean(self) -> Float[torch.Tensor, " dim"]:
         """The mean over layers and tokens, in the unit of the states."""
         return self.mean.mean(dim=0)
 
-    def pooled_std(self) -> Float[Tensor, " dim"]:
+    def pooled_std(self) -> Float[torch.Tensor, " dim"]:
         """The standard deviation over layers and tokens about :meth:`pooled_mean`, without Bessel's correction."""
         between = self.mean.var(dim=0, correction=0)
         return ((self.squares / self.count).mean(dim=0) + between).sqrt()
 
-    def share(self) -> Float[Tensor, "teacher_layer dim"]:
+    def share(self) -> Float[torch.Tensor, "teacher_layer dim"]:
         """Each dimension's share of the expected dot product of two random tokens of a layer, ``μ_d² / Σ_d μ_d²``.
 
         From 0 to 1, adding up to 1 in each layer; NaN in a layer whose mean is zero. Timkey and van Schijndel (2021,
@@ -98,11 +106,13 @@ class TeacherStatistics:
         """
         return _share(self.mean)
 
-    def pooled_share(self) -> Float[Tensor, " dim"]:
+    def pooled_share(self) -> Float[torch.Tensor, " dim"]:
         """:meth:`share` for two random tokens of random layers: that of :meth:`pooled_mean`."""
         return _share(self.pooled_mean())
 
-    def top_dimensions(self, k: int = 5) -> tuple[Int[Tensor, "teacher_layer k"], Float[Tensor, "teacher_layer k"]]:
+    def top_dimensions(
+        self, k: int = 5
+    ) -> tuple[Int[torch.Tensor, "teacher_layer k"], Float[torch.Tensor, "teacher_layer k"]]:
         """The k dimensions with the largest :meth:`share` in each layer, largest first, and their shares; on the CPU.
 
         All dimensions where there are fewer than k.
@@ -111,7 +121,9 @@ class TeacherStatistics:
         return index.cpu(), self.share().gather(-1, index).cpu()
 
 
-def _moments(states: Float[Tensor, "token dim"]) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+def _moments(
+    states: Float[torch.Tensor, "token dim"],
+) -> tuple[Float[torch.Tensor, " dim"], Float[torch.Tensor, " dim"]]:
     """Mean and sum of squared deviations of each dimension, in float64."""
     # Seen from the first token, so that a dimension that does not vary has squares of 0 and no rounding error.
     first = states[0].double()
@@ -120,7 +132,7 @@ def _moments(states: Float[Tensor, "token dim"]) -> tuple[Float[Tensor, " dim"],
     return first + mean, (deviations - mean).square_().sum(dim=0)
 
 
-def _share(mean: Float[Tensor, "*layer dim"]) -> Float[Tensor, "*layer dim"]:
+def _share(mean: Float[torch.Tensor, "*layer dim"]) -> Float[torch.Tensor, "*layer dim"]:
     squared = mean.square()
     return squared / squared.sum(dim=-1, keepdim=True)
 
@@ -174,12 +186,12 @@ class Preprocessing:
     """
 
     kind: PreprocessingKind
-    shift: Float[Tensor, " dim"] | None = None
-    scale: Float[Tensor, " dim"] | None = None
-    kept: Int[Tensor, " kept_dim"] | None = None
+    shift: Float[torch.Tensor, " dim"] | None = None
+    scale: Float[torch.Tensor, " dim"] | None = None
+    kept: Int[torch.Tensor, " kept_dim"] | None = None
 
     @classmethod
-    def of(cls, text: str, statistics: TeacherStatistics | None = None) -> "Preprocessing":
+    def of(cls, text: str, statistics: TeacherStatistics | None = None) -> Preprocessing:
         """The preprocessing that a text names, by the statistics of the teacher it is used on.
 
         Raises:
@@ -218,12 +230,12 @@ class Preprocessing:
         """Whether it follows the teacher's statistics."""
         return self.kind.needs_statistics
 
-    def apply(self, states: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape kept_dim"]:
+    def apply(self, states: Float[torch.Tensor, "*shape dim"]) -> Float[torch.Tensor, "*shape kept_dim"]:
         """States in teacher space after the preprocessing, of the same type; with fewer dimensions after ``drop-K``."""
         if self.kept is not None:
             return states.index_select(-1, self.kept.to(states.device))
         if self.kind.name == "unit":
-            norm: Tensor = states.norm(dim=-1, keepdim=True)
+            norm: torch.Tensor = states.norm(dim=-1, keepdim=True)
             return states / norm.masked_fill(norm == 0, 1.0)  # zero stays zero: a state without a direction
         if self.shift is not None:
             states = states - self.shift.to(states)

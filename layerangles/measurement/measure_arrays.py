@@ -12,14 +12,15 @@ from torch import Tensor
 
 from layerangles.errors import InputError
 from layerangles.geometry.angles import check_states
-from layerangles.geometry.nulls import Null, check_nulls
+from layerangles.geometry.nulls import NullName, check_nulls
 from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
 from layerangles.layers import Tower
-from layerangles.measurement.passes import Alternatives, Sums, tokens_of, zero_sums
+from layerangles.measurement.passes import Sums, tokens_of, zero_sums
 from layerangles.models.states import check_finite
 from layerangles.models.texts import Batch
 from layerangles.results import labelling
 from layerangles.results.angle_result import SCHEMA_VERSION, AngleResult
+from layerangles.settings import Alternatives
 from layerangles.sums.angle_sums import View
 
 Array = npt.NDArray[np.floating[Any]] | Tensor
@@ -32,7 +33,7 @@ def measure_arrays(
     students: Mapping[str, Array],
     example: Sequence[int] | npt.NDArray[np.integer[Any]] | Tensor,
     *,
-    nulls: Sequence[Null] = ("N1",),
+    nulls: Sequence[NullName] = ("N1",),
     preprocessing: str = "raw",
     alternatives: Alternatives = "none",
     matched: Mapping[str, Sequence[tuple[int, int]]] | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -18,19 +18,18 @@ from transformers import AutoModel, PreTrainedModel
 
 from layerangles.geometry.alternatives import TokenSample
 from layerangles.geometry.gradients import MatchingBatch, gradient_products
-from layerangles.geometry.nulls import Null, Tokens
+from layerangles.geometry.nulls import NullName, Tokens
 from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics
 from layerangles.layers import FinalNorm, Tower
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, quiet_transformers
 from layerangles.models.states import check_finite, counted_states, forward_with_states, n_layers
-from layerangles.models.student_tower import Space, StudentTower
+from layerangles.models.student_tower import StudentTower
 from layerangles.models.texts import Batch, EncodedTexts
+from layerangles.settings import Alternatives, FitKind, Precision, Space
 from layerangles.sums.angle_sums import AngleSums
-from layerangles.sums.map_fitting import MapKind, MapSums, fit_map, target_layer
+from layerangles.sums.map_fitting import MapSums, fit_map, target_layer
 from layerangles.sums.relation_sums import RelationSums
 
-Precision = Literal["float32", "bfloat16"]
-Alternatives = Literal["none", "sums", "all"]
 States = dict[Tower, Float[Tensor, "layer token dim"]]
 
 # How many batches lie between two looks at the intervals, where a pass ends as soon as they are narrow enough.
@@ -48,7 +47,7 @@ class Settings:
     """
 
     space: Space
-    nulls: tuple[Null, ...]
+    nulls: tuple[NullName, ...]
     preprocessing: Mapping[Tower, Preprocessing]
     alternatives: Alternatives
     final_norm: FinalNorm
@@ -140,7 +139,7 @@ def _sums_of(student_tower: StudentTower, teacher: ModelCheckpoint, settings: Se
 def zero_sums(
     n_student_layers: int,
     n_teacher_layers: int,
-    nulls: tuple[Null, ...],
+    nulls: tuple[NullName, ...],
     alternatives: Alternatives,
     matched: Mapping[int, int],
     device: torch.device | str = "cpu",
@@ -348,7 +347,7 @@ def fit_maps(
     teacher: ModelCheckpoint,
     encoded: EncodedTexts,
     settings: Settings,
-    kind: MapKind,
+    kind: FitKind,
 ) -> list[StudentTower]:
     """Fit maps to the data, from each student layer to the teacher layer that forward matching gives."""
     model = load(teacher, settings.device)

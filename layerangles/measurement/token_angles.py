@@ -16,8 +16,9 @@ from layerangles.geometry.preprocessing import Preprocessing
 from layerangles.layers import Tower
 from layerangles.measurement import passes
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint
-from layerangles.models.student_tower import Space, StudentTower
+from layerangles.models.student_tower import StudentTower
 from layerangles.models.texts import Batch, EncodedTexts, Text
+from layerangles.settings import Space
 
 _STATES_KEPT = 8  # students whose states stay in memory
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,10 +12,8 @@ from layerangles.geometry.preprocessing import Preprocessing
 from layerangles.layers import LayerPair, Tower
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, check_matching
 from layerangles.models.states import n_layers, width
+from layerangles.settings import Space
 from layerangles.sums.angle_sums import View
-
-Space = Literal["teacher", "pull", "gradient"]
-SPACES: tuple[Space, ...] = get_args(Space)
 
 
 @dataclass(frozen=True)

@@ -11,30 +11,13 @@ import xarray as xr
 
 from layerangles.errors import InputError
 from layerangles.files import atomic_write
+from layerangles.settings import MUST_AGREE
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 SCHEMA_VERSION = 2
-
-# Results that differ in one of these were not measured in the same way on the same thing.
-_MUST_AGREE = (
-    "schema_version",
-    "space",
-    "convention",
-    "preprocessing",
-    "maps",
-    "aggregation",
-    "final_norm",
-    "special_tokens",
-    "max_length",
-    "precision",
-    "confidence",
-    "teacher_weights_sha256",
-    "tokenizer_sha256",
-    "data_sha256",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +227,7 @@ class AngleResult:
             raise InputError("there is nothing to join: got no results. Give at least one.")
         first = results[0].dataset
         for other in results[1:]:
-            for key in _MUST_AGREE:
+            for key in MUST_AGREE:
                 ours, theirs = first.attrs[key], other.dataset.attrs[key]
                 if ours != theirs:
                     raise InputError(
@@ -279,7 +262,7 @@ class AngleResult:
         shards: list[str] = []
         for result in results:
             data = result.dataset
-            for key in _MUST_AGREE:
+            for key in MUST_AGREE:
                 if first.attrs[key] != data.attrs[key]:
                     raise InputError(
                         f"these shards are not comparable: {key} is {first.attrs[key]!r} in one and "

@@ -23,7 +23,7 @@ from layerangles.geometry.angles import (
     layer_pairs,
     products_of,
 )
-from layerangles.geometry.nulls import Null, Tokens
+from layerangles.geometry.nulls import NullName, Tokens
 
 N_BINS = 200
 
@@ -138,7 +138,7 @@ class AngleSums:
         n_student_layers: int,
         n_teacher_layers: int,
         *,
-        nulls: Sequence[Null] = (),
+        nulls: Sequence[NullName] = (),
         device: torch.device | str = "cpu",
     ) -> None:
         self.nulls = tuple(nulls)
@@ -184,7 +184,7 @@ class AngleSums:
         n = len(self.nulls)
         return _Batch(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
 
-    def _null_points(self, view: View, tokens: Tokens, chunk: slice) -> tuple[list[Tensor], dict[Null, slice]]:
+    def _null_points(self, view: View, tokens: Tokens, chunk: slice) -> tuple[list[Tensor], dict[NullName, slice]]:
         """All points that nulls look from, and where each null's are behind the student's own layers."""
         points, where, end = [], {}, len(view.vertex)
         for null in self.nulls:

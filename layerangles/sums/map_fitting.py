@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from layerangles.errors import InputError
 from layerangles.geometry.maps import MatchingMap
+from layerangles.settings import FitKind
 
-MapKind = Literal["identity", "ridge", "orthogonal"]
-MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
+MAP_KINDS: tuple[FitKind, ...] = get_args(FitKind)
 
 # The penalty on a weight, as a share of the variance of its input dimension; held-out R² shows what it costs.
 RIDGE_PENALTY = 1e-3
