@@ -120,7 +120,7 @@ def main() -> None:
     from kd_train.outcome.comparison_source import StudySource
     from layerangles import AngleResult
     from layerangles.app.catalogue import Catalogue
-    from layerangles.app.measuring import Plan
+    from layerangles.app.measuring import MeasuringPlan
     from layerangles.app.server import create_app
 
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def main() -> None:
             shutil.copy(RESULTS / name, study)
         file = AngleResult(enlarged(chosen.students, chosen.steps)).save(study / "angles" / "all.nc")
         start = time.perf_counter()
-        app = create_app(Catalogue([StudySource(study)]), Plan())
+        app = create_app(Catalogue([StudySource(study)]), MeasuringPlan())
         print(f"the study is read in {time.perf_counter() - start:.2f} s ({file.stat().st_size / 1e6:.1f} MB)")
         page = Page(app.server.test_client())
         print(f"the page's first answer takes {page.act('location.search', ''):.3f} s")

@@ -45,11 +45,11 @@ def compare(
     port = _free(address, port)
     sources = _sources(paths, data)
     from layerangles.app.catalogue import Catalogue
-    from layerangles.app.measuring import Plan
+    from layerangles.app.measuring import MeasuringPlan
     from layerangles.app.server import create_app, serve
 
     catalogue = Catalogue(sources)
-    plan = Plan(n_texts=texts, max_length=max_length, device=device, trust_remote_code=trust_remote_code)
+    plan = MeasuringPlan(n_texts=texts, max_length=max_length, device=device, trust_remote_code=trust_remote_code)
     hosts = ("127.0.0.1", "localhost", "[::1]", *([host] if host else []))
     app = create_app(catalogue, plan, hosts=hosts)
     url = f"http://{address}:{port}/"

@@ -1,25 +1,21 @@
 """What the browser sends becomes a view, and the page of that view is what it gets."""
 
-import tempfile
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from layerangles.app import layout
-from layerangles.app.resolved import Page
-from layerangles.app.session import Session
-from layerangles.app.view import View
+from layerangles.app.catalogue import Catalogue
+from layerangles.app.measuring import Measurer, TokenReaders
+from layerangles.app.view_figures import exported, fitting_theme, maps_of, spread_of
+from layerangles.app.views import ResolvedView, ViewRequest, resolve
 from layerangles.errors import InputError
-from layerangles.figures import caption, spread, theme, versus, write_html, write_image
-from layerangles.figures.drawing.theme import SCREEN, Theme
-from layerangles.results.variables import Aggregation
+from layerangles.figures import caption
 
 _CHOICES = ("first-strategy", "first-seed", "first-step", "second-strategy", "second-seed", "second-step")
-_NARROWEST, _WIDE, _MOST_OF_HISTOGRAM = 300, 1160, 640  # of figures, pixels
+_MOST_OF_HISTOGRAM = 640  # pixels
 _SWITCHES = ("way", "null", "aggregation", "tower", "low", "high")
 
 _LINK = """function(query) {
@@ -40,6 +36,19 @@ _WIDTH = """function(_, before) {
     const now = 20 * Math.floor((Math.min(document.documentElement.clientWidth, 1180) - 24) / 20);
     return now === before ? window.dash_clientside.no_update : now;
 }"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the callbacks share: the catalogue, who measures, and who reads single tokens."""
+
+    catalogue: Catalogue
+    measurer: Measurer
+    readers: TokenReaders
+
+    def page(self, view: ViewRequest) -> ResolvedView:
+        """Resolve a view against the catalogue as it is now."""
+        return resolve(view, self.catalogue.read(), self.measurer.unkept)
 
 
 def connect(app: Dash, session: Session) -> None:
@@ -63,7 +72,7 @@ def _show(app: Dash, session: Session) -> None:
             raise PreventUpdate
         given = dict(zip(names, moved, strict=True))
         trigger = str(ctx.triggered_id)
-        view = View.from_query(query or events["search"] or "")
+        view = ViewRequest.from_query(query or events["search"] or "")
         if query is not None and trigger in names:
             view = _chosen(view, given, trigger, session)
         elif query is not None and trigger == "tick":
@@ -101,7 +110,7 @@ def _show(app: Dash, session: Session) -> None:
     )(show)
 
 
-def _chosen(view: View, given: dict[str, Any], trigger: str, session: Session) -> View:
+def _chosen(view: ViewRequest, given: dict[str, Any], trigger: str, session: Session) -> ViewRequest:
     """The view after a control was moved."""
     page, snapshot = session.page(view), session.catalogue.read()
     value = given[trigger]
@@ -125,7 +134,7 @@ def _chosen(view: View, given: dict[str, Any], trigger: str, session: Session) -
     return replace(view, **changes)
 
 
-def _rendered(page: Page, session: Session, width: int) -> dict[str, Any]:
+def _rendered(page: ResolvedView, session: Session, width: int) -> dict[str, Any]:
     view, snapshot = page.view, session.catalogue.read()
     choices: list[list[dict[str, Any]]] = []
     values: list[Any] = []
@@ -157,7 +166,7 @@ def _rendered(page: Page, session: Session, width: int) -> dict[str, Any]:
         view.low,
         view.high,
     ]
-    maps = maps_of(page, _fitting(width))
+    maps = maps_of(page, fitting_theme(width))
     sliders = [x for there in (page.steps, page.layers) for x in (max(1, len(there) - 1), layout.marks(there))]
     return {
         "choices": choices,
@@ -165,37 +174,11 @@ def _rendered(page: Page, session: Session, width: int) -> dict[str, Any]:
         "sliders": sliders,
         "hidden": [len(of) < 2 for of in (page.steps, page.layers, page.towers, page.teacher_layers)],
         "maps": maps,
-        "spread": spread_of(page, _fitting(min(width, _MOST_OF_HISTOGRAM))),
+        "spread": spread_of(page, fitting_theme(min(width, _MOST_OF_HISTOGRAM))),
         "caption": caption(maps),
         "scores": layout.standings(snapshot, page),
         "query": view.query(),
     }
-
-
-def _fitting(width: int) -> Theme:
-    """Figures of this width, laid out as on paper: what their titles would say stands beside them."""
-    width = min(max(width, _NARROWEST), _WIDE)
-    larger = 1 if width > 600 else 0
-    sizes = theme("paper")
-    return replace(
-        sizes, width=width, panel=11 + larger, text=11 + larger, tick=10 + larger, value=10 + larger, scale=0.8
-    )
-
-
-def maps_of(page: Page, of: Theme = SCREEN) -> go.Figure:
-    """The heat maps of a page."""
-    view = page.view
-    aggregation: Aggregation = view.aggregation or "mean"  # type: ignore[assignment]  # the page has chosen one
-    first, second = (side.sight for side in page.sides)
-    return versus(first, second, aggregation=aggregation, null=view.null, notes=page.notes, theme=of)
-
-
-def spread_of(page: Page, of: Theme = SCREEN) -> go.Figure:
-    """The histograms of a page's pair of teacher layers."""
-    low, high = page.view.low, page.view.high
-    return spread(
-        page.first.sight, page.second.sight, -1 if low is None else low, -1 if high is None else high, theme=of
-    )
 
 
 def _watch(app: Dash, session: Session) -> None:
@@ -203,7 +186,7 @@ def _watch(app: Dash, session: Session) -> None:
         if query is None:
             raise PreventUpdate
         now = f"{hash(session.catalogue.version())} {session.measurer.n_done}"
-        page = session.page(View.from_query(query))
+        page = session.page(ViewRequest.from_query(query))
         way = page.view.way or ""
         keys = dict.fromkeys(side.entry.key for side in page.sides if side.entry is not None)
         progress = [p for key in keys if (p := session.measurer.progress(key, way)) is not None]
@@ -226,7 +209,7 @@ def _measure(app: Dash, session: Session) -> None:
     def measure(n_clicks: int, query: str | None) -> int:
         if not n_clicks or query is None:
             raise PreventUpdate
-        page = session.page(View.from_query(query))
+        page = session.page(ViewRequest.from_query(query))
         wanted = {side.entry.key: side.entry for side in page.sides if side.can_be_measured and side.entry}
         session.measurer.ask(list(wanted.values()), page.view.way or "")
         return n_clicks
@@ -238,11 +221,11 @@ def _tokens(app: Dash, session: Session) -> None:
     def tokens(query: str | None, _version: Any) -> list[Any]:
         if query is None:
             raise PreventUpdate
-        page = session.page(View.from_query(query))
+        page = session.page(ViewRequest.from_query(query))
         parts: list[Any] = []
         for side in page.sides:
             try:
-                parts.append(session.readers.sentences(side, page))
+                parts.append(layout.sentences(side.sight, *session.readers.extremes(side, page)))
             except InputError as error:
                 parts.append(html.Div([html.H3(side.sight.label), html.P(f"No tokens: {error}")], className="texts"))
         return parts
@@ -255,7 +238,7 @@ def _export(app: Dash, session: Session) -> None:
         name = str(ctx.triggered_id).removeprefix("export-")
         if query is None or name not in layout.FORMATS:
             raise PreventUpdate
-        page = session.page(View.from_query(query))
+        page = session.page(ViewRequest.from_query(query))
         try:
             content = exported(page, name)
         except InputError as error:
@@ -269,18 +252,3 @@ def _export(app: Dash, session: Session) -> None:
         running=[(Output(f"export-{name}", "disabled"), True, False) for name in layout.FORMATS],
         prevent_initial_call=True,
     )(export)
-
-
-def exported(page: Page, name: str) -> bytes:
-    """A page as a file: its heat maps, for a screen or as ``pdf`` for both columns of a paper; as ``csv`` its numbers.
-
-    Raises:
-        InputError: an image, and there is no Chrome to make it.
-    """
-    if name == "csv":
-        return page.table().to_csv(index=False).encode()
-    figure = maps_of(page, theme("paper", columns=2) if name == "pdf" else SCREEN)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"compare.{name}"
-        write = write_html if name == "html" else write_image
-        return write(figure, path).read_bytes()

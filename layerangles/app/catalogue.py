@@ -28,7 +28,7 @@ def way_of(result: AngleResult) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StudentEntry:
     """A student under the key by which the browser knows it. The key is never a path."""
 
     key: str
@@ -65,7 +65,7 @@ def steps_of(result: AngleResult, student: str) -> list[int]:
 class Snapshot:
     """The catalogue as it was at one time."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, StudentEntry]
     scores: pd.DataFrame
 
     @property
@@ -138,7 +138,7 @@ class Catalogue:
             return self._snapshot
 
 
-def _read(sources: Sequence[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
+def _read(sources: Sequence[Source]) -> tuple[dict[str, StudentEntry], pd.DataFrame]:
     found = [(source, student) for source in sources for student in source.students()]
     tables = [(source, source.scores()) for source in sources]
     here = {(id(source), student.name) for source, student in found}
@@ -151,7 +151,7 @@ def _read(sources: Sequence[Source]) -> tuple[dict[str, Entry], pd.DataFrame]:
     ]
     named = [*((source, student.name) for source, student in found), *scored]
     keys = _unique(named)
-    entries = {key: Entry(key, source, student) for key, (source, student) in zip(keys, found, strict=False)}
+    entries = {key: StudentEntry(key, source, student) for key, (source, student) in zip(keys, found, strict=False)}
     key_of = {(id(source), name): key for key, (source, name) in zip(keys, named, strict=True)}
     frames = []
     for source, table in tables:

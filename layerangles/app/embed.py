@@ -15,7 +15,7 @@ from layerangles.models.matching_file import MATCHING_FILE
 from layerangles.results.angle_result import AngleResult
 
 if TYPE_CHECKING:
-    from layerangles.app.measuring import Plan
+    from layerangles.app.measuring import MeasuringPlan
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.html
 
-    def app(self, *, port: int = 0, height: int = 1000, plan: "Plan | None" = None) -> Any:
+    def app(self, *, port: int = 0, height: int = 1000, plan: "MeasuringPlan | None" = None) -> Any:
         """Start the app, which can do all that ``layerangles compare`` can, on this machine, and embed it.
 
         It lives as long as the notebook's kernel. On a remote kernel its port must be forwarded.
@@ -62,7 +62,7 @@ class Comparison:
             InputError: the extra ``app`` or IPython is not installed, or there is no student.
         """
         from layerangles.app.catalogue import Catalogue
-        from layerangles.app.measuring import Plan
+        from layerangles.app.measuring import MeasuringPlan
 
         require_extra("app", "the app")
         require_extra("notebooks", "the app in a notebook")
@@ -70,7 +70,7 @@ class Comparison:
 
         from layerangles.app.server import create_app, listen
 
-        app = create_app(Catalogue(self.sources), plan or Plan())
+        app = create_app(Catalogue(self.sources), plan or MeasuringPlan())
         server = listen(app, "127.0.0.1", port)
         threading.Thread(target=server.run, name="layerangles-compare", daemon=True).start()
         return IFrame(f"http://127.0.0.1:{server.effective_port}/", width="100%", height=height)

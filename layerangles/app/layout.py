@@ -8,7 +8,7 @@ from dash import dcc, html
 
 from layerangles.app.catalogue import Snapshot
 from layerangles.app.measuring import Progress
-from layerangles.app.resolved import Page
+from layerangles.app.views import ResolvedView
 from layerangles.figures import spread, theme, versus
 from layerangles.figures.compare_pair import Sight
 from layerangles.figures.drawing import style
@@ -194,7 +194,7 @@ def under_way(progress: Sequence[Progress]) -> list[html.P]:
     return parts
 
 
-def offer(page: Page, progress: Sequence[Progress]) -> str:
+def offer(page: ResolvedView, progress: Sequence[Progress]) -> str:
     """What the button to measure says; empty where nothing can be measured, or something is."""
     names = dict.fromkeys(side.entry.key for side in page.sides if side.can_be_measured and side.entry)
     if not names or any(not one.failed for one in progress):
@@ -202,7 +202,7 @@ def offer(page: Page, progress: Sequence[Progress]) -> str:
     return f"Measure {' and '.join(names)} in {page.view.way} space"
 
 
-def standings(snapshot: Snapshot, page: Page) -> list[Any]:
+def standings(snapshot: Snapshot, page: ResolvedView) -> list[Any]:
     """The score table: the best strategy first, with intervals over seeds; the two chosen ones are marked."""
     table = snapshot.standings()
     if not len(table):

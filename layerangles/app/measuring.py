@@ -1,24 +1,33 @@
-"""Students are measured on demand, one after another, in a thread of its own, which says how far it is."""
+"""What the app computes on demand: angles of whole students, in a thread of its own, and angles of single tokens.
+
+Results that are stored are compared without torch: it is imported with the first thing that is measured.
+"""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerangles.app.catalogue import Entry
-from layerangles.app.sources import STUDENT_RESULT, steps_in
+from layerangles.app.catalogue import StudentEntry
+from layerangles.app.sources import STUDENT_RESULT, steps_in, version_of_student
+from layerangles.app.views import ResolvedView, Side
 from layerangles.errors import InputError
 from layerangles.geometry.nulls import NullName
-from layerangles.measurement.measure_angles import measure_angles
-from layerangles.models.texts import Text, evenly
 from layerangles.results.angle_result import AngleResult
 
+if TYPE_CHECKING:
+    from layerangles.measurement.token_angles import Sentence, TokenReader
+    from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint
+    from layerangles.models.texts import Text
+
 _NULLS: tuple[NullName, ...] = ("N0", "N1", "N5")
+_N_SENTENCES, _TEXTS_READ = 5, 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasuringPlan:
     """How students are measured.
 
     Attributes:
@@ -33,12 +42,14 @@ class Plan:
     device: str = "auto"
     trust_remote_code: bool = False
 
-    def texts(self, entry: Entry) -> list[Text]:
+    def texts(self, entry: StudentEntry) -> "list[Text]":
         """The texts that a student is measured on.
 
         Raises:
             InputError: none are known.
         """
+        from layerangles.models.texts import evenly
+
         return evenly(entry.source.texts(), self.n_texts)
 
 
@@ -62,7 +73,7 @@ class Measurer:
         n_done: how many measurements have come to their end.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: MeasuringPlan) -> None:
         self._plan = plan
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="measuring")
         self._lock = threading.Lock()
@@ -81,7 +92,7 @@ class Measurer:
         with self._lock:
             return self._unkept.get((key, way))
 
-    def ask(self, entries: Sequence[Entry], way: str) -> None:
+    def ask(self, entries: Sequence[StudentEntry], way: str) -> None:
         """Have students measured, unless they are already waiting for it."""
         for entry in entries:
             with self._lock:
@@ -96,7 +107,7 @@ class Measurer:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _measure(self, entry: Entry, directory: Path, way: str) -> None:
+    def _measure(self, entry: StudentEntry, directory: Path, way: str) -> None:
         def tell(words: str, share: float) -> None:
             # An interpreter that ends waits for its threads once the main one is over.
             if self._closed or not threading.main_thread().is_alive():
@@ -106,6 +117,8 @@ class Measurer:
 
         try:
             tell("opening", 0.0)
+            from layerangles.measurement.measure_angles import measure_angles
+
             result = measure_angles(
                 directory,
                 self._plan.texts(entry),
@@ -138,3 +151,60 @@ class Measurer:
                 return
         with self._lock:
             self._unkept[key, way] = result
+
+
+class TokenReaders:
+    """One reader of tokens a teacher and source; one at work at a time."""
+
+    def __init__(self, plan: MeasuringPlan) -> None:
+        self._plan, self._lock = plan, threading.Lock()
+        self._opened: dict[Hashable, tuple[StudentCheckpoint, ModelCheckpoint]] = {}
+        self._readers: dict[tuple[str, int], TokenReader] = {}
+
+    def extremes(self, side: Side, page: ResolvedView) -> "tuple[list[Sentence], list[Sentence]]":
+        """The extreme tokens of a checkpoint in their texts.
+
+        Raises:
+            InputError: its weights or its texts are not to be had, or a token has no angle in this space.
+        """
+        view, entry = page.view, side.entry
+        if side.sight.data is None or side.sight.absence or entry is None:
+            raise InputError(side.sight.absence or "nothing is shown")
+        if view.way not in ("teacher", "pull"):
+            raise InputError(f"single tokens are shown in teacher and pull space, not in {view.way}")
+        directory = entry.student.directory
+        if directory is None:
+            raise InputError("tokens need the student's weights, and only its angles are here")
+        if view.low is None or view.high is None or view.low == view.high:
+            raise InputError("choose two different teacher layers")
+        from layerangles.measurement.token_angles import TokenReader
+
+        with self._lock:
+            checkpoint, teacher = self._open(directory, side.step)
+            key = teacher.weights_sha256, id(entry.source)
+            if key not in self._readers:
+                texts = self._plan.texts(entry)[:_TEXTS_READ]
+                self._readers[key] = TokenReader(
+                    teacher, texts, max_length=self._plan.max_length, device=self._plan.device
+                )
+            reader = self._readers[key]
+            angles = reader.angles(
+                checkpoint,
+                view.tower,  # type: ignore[arg-type]  # the page has chosen one that is there
+                int(view.layer or 0),
+                (view.low, view.high),
+                view.way,  # type: ignore[arg-type]
+            )
+            smallest, largest = (reader.sentences(angles, _N_SENTENCES, largest=at_top) for at_top in (False, True))
+        return smallest, largest
+
+    def _open(self, directory: Path, step: int | None) -> "tuple[StudentCheckpoint, ModelCheckpoint]":
+        """A student at a step, and its teacher; once, since both are known by the hash of all their weights."""
+        key = directory, step, version_of_student(directory)
+        from layerangles.models.checkpoints import open_student
+
+        if key not in self._opened:
+            student = open_student(directory, self._plan.trust_remote_code)
+            checkpoint = next((one for one in student.checkpoints() if one.step == step), student)
+            self._opened[key] = checkpoint, student.open_teacher()
+        return self._opened[key]

@@ -11,10 +11,9 @@ from flask import Flask, Response, abort, request
 from waitress import create_server
 
 from layerangles.app import layout
-from layerangles.app.callbacks import connect
+from layerangles.app.callbacks import Session, connect
 from layerangles.app.catalogue import Catalogue
-from layerangles.app.measuring import Measurer, Plan
-from layerangles.app.session import Readers, Session
+from layerangles.app.measuring import Measurer, MeasuringPlan, TokenReaders
 
 # The browser may load nothing from elsewhere. Dash puts its set-up into the page; plotly compiles shaders.
 _POLICY = (
@@ -24,7 +23,9 @@ _POLICY = (
 )
 
 
-def create_app(catalogue: Catalogue, plan: Plan, *, hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")) -> Dash:
+def create_app(
+    catalogue: Catalogue, plan: MeasuringPlan, *, hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")
+) -> Dash:
     """The app, not yet served.
 
     Args:
@@ -43,9 +44,8 @@ def create_app(catalogue: Catalogue, plan: Plan, *, hosts: Sequence[str] = ("127
         add_log_handler=False,
     )
     app.layout = layout.layout(title)
-    session = Session(catalogue, Measurer(plan), plan, Readers(plan))
     _guard(server, hosts)
-    connect(app, session)
+    connect(app, Session(catalogue, Measurer(plan), TokenReaders(plan)))
     return app
 
 

@@ -20,10 +20,9 @@ from toys.training import toy_study
 
 from kd_train.outcome.comparison_source import StudySource
 from layerangles import AngleResult, InputError, measure_angles
-from layerangles.app.catalogue import Catalogue, Entry, way_of
-from layerangles.app.resolved import resolve
+from layerangles.app.catalogue import Catalogue, StudentEntry, way_of
 from layerangles.app.sources import InMemory, ResultFile, Student, StudentDirectories
-from layerangles.app.view import View
+from layerangles.app.views import ViewRequest, resolve
 from layerangles.equivalence.intervals import t_interval
 
 
@@ -39,7 +38,7 @@ def student(tmp_path: Path, study: ToyStudy) -> Path:
     return Path(shutil.copytree(study.identity, tmp_path / "mine-seed3"))
 
 
-def entry_of(source: Any) -> Entry:
+def entry_of(source: Any) -> StudentEntry:
     (entry,) = Catalogue([source]).read().entries.values()
     return entry
 
@@ -90,11 +89,11 @@ def test_a_key_is_never_a_path(study_with_steps: Sequence[Path], result: AngleRe
     assert list(snapshot.entries) == hostile
     for name in hostile:
         assert snapshot.entries[name].steps == []  # which that directory has
-        side = resolve(View(first=name, way="pull"), snapshot).first
+        side = resolve(ViewRequest(first=name, way="pull"), snapshot).first
         assert (side.result, side.can_be_measured) == (None, False)
     known = Catalogue([StudentDirectories(study_with_steps)]).read()
     for name in (*hostile, f"{path}/.", "late/checkpoints/step-10", "late/../late"):
-        side = resolve(View(first=name), known).first
+        side = resolve(ViewRequest(first=name), known).first
         assert (side.entry, side.can_be_measured) == (None, False)
         assert side.sight.absence == f"there is no student {name!r} here"
 
@@ -144,7 +143,7 @@ def test_a_result_has_the_steps_at_which_this_student_was_measured(stepped: Angl
 def test_steps_of_checkpoints_and_results_together(study_with_steps: Sequence[Path], stepped: AngleResult) -> None:
     at_0 = AngleResult(stepped.dataset.sel(student=["early"], step=[0]))
     other = AngleResult(at_0.dataset.assign_coords(step=[7]))
-    assert Entry("k", Stub(), Student("early", study_with_steps[1], (at_0, other))).steps == [0, 7, 10, 20]
+    assert StudentEntry("k", Stub(), Student("early", study_with_steps[1], (at_0, other))).steps == [0, 7, 10, 20]
 
 
 # What is kept in a student's directory

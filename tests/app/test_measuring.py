@@ -14,15 +14,14 @@ from toys.models import toy_texts, write_student
 from toys.studies import ToyStudy
 
 from layerangles import AngleResult, measure_angles
-from layerangles.app import measuring
-from layerangles.app.catalogue import Catalogue, Entry
-from layerangles.app.measuring import Measurer, Plan, Progress
-from layerangles.app.resolved import resolve
+from layerangles.app.catalogue import Catalogue, StudentEntry
+from layerangles.app.measuring import Measurer, MeasuringPlan, Progress
 from layerangles.app.sources import StudentDirectories
-from layerangles.app.view import View
+from layerangles.app.views import ViewRequest, resolve
 
 TEXTS = toy_texts(12, seed=3)
-PLAN = Plan(max_length=32, device="cpu")
+MEASURE = "layerangles.measurement.measure_angles.measure_angles"
+PLAN = MeasuringPlan(max_length=32, device="cpu")
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def catalogue_of(*paths: Path, texts: Sequence[str] = TEXTS) -> Catalogue:
     return Catalogue([StudentDirectories(paths, lambda: texts)])
 
 
-def entries_of(*paths: Path, texts: Sequence[str] = TEXTS) -> list[Entry]:
+def entries_of(*paths: Path, texts: Sequence[str] = TEXTS) -> list[StudentEntry]:
     return list(catalogue_of(*paths, texts=texts).read().entries.values())
 
 
@@ -61,7 +60,7 @@ def ended(measurer: Measurer, key: str, way: str) -> Progress | None:
 @pytest.fixture
 def slimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured is only what a test looks at, for the time that writing takes."""
-    monkeypatch.setattr(measuring, "measure_angles", lambda *a, **settings: slim(measure_angles(*a, **settings)))
+    monkeypatch.setattr(MEASURE, lambda *a, **settings: slim(measure_angles(*a, **settings)))
 
 
 # What is measured, and where it is kept
@@ -70,14 +69,14 @@ def slimmed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_result_in_teacher_space_is_kept_beside_the_student_and_found(student: Path, measurer: Measurer) -> None:
     catalogue = catalogue_of(student)
     (entry,) = catalogue.read().entries.values()
-    assert resolve(View(), catalogue.read(), measurer.unkept).first.can_be_measured
+    assert resolve(ViewRequest(), catalogue.read(), measurer.unkept).first.can_be_measured
     measurer.ask([entry], "teacher")
     assert ended(measurer, "mine-seed3", "teacher") is None
     assert measurer.n_done == 1
     assert measurer.unkept("mine-seed3", "teacher") is None
     (found,) = catalogue.read().entries["mine-seed3"].student.results
     assert found == AngleResult.load(student / "angles.nc")
-    page = resolve(View(), catalogue.read(), measurer.unkept)
+    page = resolve(ViewRequest(), catalogue.read(), measurer.unkept)
     assert page.first.result == found
     assert not page.first.can_be_measured
     assert page.nulls == ["N0", "N1", "N5"]
@@ -97,7 +96,7 @@ def test_other_spaces_are_kept_for_as_long_as_the_app_runs(student: Path, measur
     result = measurer.unkept("mine-seed3", way)
     assert result is not None
     assert result.dataset.attrs["space"] == way
-    page = resolve(View(way=way), catalogue.read(), measurer.unkept)
+    page = resolve(ViewRequest(way=way), catalogue.read(), measurer.unkept)
     assert page.first.result == result
     assert page.table()["first"].notna().all()
     assert measurer.unkept("mine-seed3", "teacher") is None
@@ -111,7 +110,7 @@ def test_checkpoints_are_measured_at_every_step(tmp_path: Path, study_with_steps
     measurer.ask(list(catalogue.read().entries.values()), "teacher")
     assert ended(measurer, "early", "teacher") is None
     for step in (0, 10, 20):
-        page = resolve(View(step=step), catalogue.read(), measurer.unkept)
+        page = resolve(ViewRequest(step=step), catalogue.read(), measurer.unkept)
         assert (page.first.sight.absence, page.first.step) == ("", step)
     assert AngleResult.load(path / "angles.nc").steps == [0, 10, 20]
     measurer.close()
@@ -133,7 +132,7 @@ def test_a_directory_that_cannot_be_written_to(
     assert (student / "angles.nc").read_text() == "of an older version"
     result = measurer.unkept("mine-seed3", "teacher")
     assert result is not None
-    assert resolve(View(), catalogue.read(), measurer.unkept).first.result == result
+    assert resolve(ViewRequest(), catalogue.read(), measurer.unkept).first.result == result
 
 
 @pytest.mark.usefixtures("slimmed")
@@ -157,11 +156,11 @@ def test_texts_are_drawn_evenly(n: int, chosen: list[int]) -> None:
     texts = [f"text {i}" for i in range(10)]
     source = Stub(found=named("a"), given=texts)
     (entry,) = Catalogue([source]).read().entries.values()
-    assert Plan(n_texts=n).texts(entry) == [texts[i] for i in chosen]
+    assert MeasuringPlan(n_texts=n).texts(entry) == [texts[i] for i in chosen]
 
 
 def test_the_plan_is_kept_to(student: Path) -> None:
-    measurer = Measurer(Plan(n_texts=7, max_length=5, device="cpu"))
+    measurer = Measurer(MeasuringPlan(n_texts=7, max_length=5, device="cpu"))
     measurer.ask(entries_of(student), "pull")
     assert ended(measurer, "mine-seed3", "pull") is None
     result = measurer.unkept("mine-seed3", "pull")
@@ -185,7 +184,7 @@ def test_progress_rises(student: Path, measurer: Measurer, monkeypatch: pytest.M
         seen.append(measurer.progress("mine-seed3", "teacher"))
         return slim(measure_angles(*arguments, progress=tell, **settings))
 
-    monkeypatch.setattr(measuring, "measure_angles", watched)
+    monkeypatch.setattr(MEASURE, watched)
     measurer.ask(entries_of(student, texts=toy_texts(70)), "teacher")
     assert ended(measurer, "mine-seed3", "teacher") is None
     told = [progress for progress in seen if progress is not None]
@@ -219,13 +218,13 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch, result: AngleResult) -> Iterator[Gate]:
     gate = Gate(slim(result))
-    monkeypatch.setattr(measuring, "measure_angles", gate)
+    monkeypatch.setattr(MEASURE, gate)
     yield gate
     gate.open.set()
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> list[Entry]:
+def three(tmp_path: Path) -> list[StudentEntry]:
     """Three students, which need no weights where nothing is measured."""
     for name in ("a", "b", "broken"):
         (tmp_path / name).mkdir()
@@ -233,7 +232,7 @@ def three(tmp_path: Path) -> list[Entry]:
     return entries_of(*(tmp_path / name for name in ("a", "b", "broken")))
 
 
-def test_whoever_asks_twice_is_measured_once(gate: Gate, three: list[Entry], measurer: Measurer) -> None:
+def test_whoever_asks_twice_is_measured_once(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
     a, b, _ = three
     measurer.ask([a, a], "teacher")
     until(lambda: len(gate.asked) == 1)
@@ -252,7 +251,7 @@ def test_whoever_asks_twice_is_measured_once(gate: Gate, three: list[Entry], mea
     until(lambda: measurer.n_done == 4)
 
 
-def test_a_failure_is_told_and_the_next_is_measured(gate: Gate, three: list[Entry], measurer: Measurer) -> None:
+def test_a_failure_is_told_and_the_next_is_measured(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
     a, _, broken = three
     gate.open.set()
     measurer.ask([broken, a], "teacher")
@@ -292,7 +291,7 @@ def test_a_student_without_weights_is_not_measured(gate: Gate, measurer: Measure
     assert gate.asked == []
 
 
-def test_after_the_end_nothing_more_begins(gate: Gate, three: list[Entry], measurer: Measurer) -> None:
+def test_after_the_end_nothing_more_begins(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
     measurer.ask(three[:2], "teacher")
     until(lambda: len(gate.asked) == 1)
     measurer.close()
@@ -303,7 +302,7 @@ def test_after_the_end_nothing_more_begins(gate: Gate, three: list[Entry], measu
 
 
 def test_what_is_under_way_ends_with_the_app(
-    three: list[Entry], measurer: Measurer, result: AngleResult, monkeypatch: pytest.MonkeyPatch
+    three: list[StudentEntry], measurer: Measurer, result: AngleResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = threading.Event()
 
@@ -315,7 +314,7 @@ def test_what_is_under_way_ends_with_the_app(
             time.sleep(0.01)
         return result
 
-    monkeypatch.setattr(measuring, "measure_angles", endless)
+    monkeypatch.setattr(MEASURE, endless)
     measurer.ask(three[:1], "teacher")
     assert told.wait(30)
     measurer.close()

@@ -21,19 +21,18 @@ from toys.studies import ToyStudy
 
 from layerangles import AngleResult, measure_angles
 from layerangles.app.catalogue import Catalogue
-from layerangles.app.measuring import Plan
-from layerangles.app.resolved import resolve
+from layerangles.app.measuring import MeasuringPlan
 from layerangles.app.server import create_app, is_loopback
 from layerangles.app.sources import InMemory, Student, StudentDirectories
-from layerangles.app.view import View
+from layerangles.app.views import ViewRequest, resolve
 from layerangles.files import sha256_of_file
 from layerangles.measurement.token_angles import TokenReader
 from layerangles.models import weights
 from layerangles.models.checkpoints import open_student
 
-PLAN = Plan(n_texts=8, max_length=32, device="cpu")
+PLAN = MeasuringPlan(n_texts=8, max_length=32, device="cpu")
 # What an address without a query shows.
-START = View(
+START = ViewRequest(
     first="forward-seed0",
     second="none-seed0",
     layer=1,
@@ -115,8 +114,8 @@ class Browser:
         return self.known[element, name]
 
     @property
-    def view(self) -> View:
-        return View.from_query(self.value("query", "data"))
+    def view(self) -> ViewRequest:
+        return ViewRequest.from_query(self.value("query", "data"))
 
     def choices(self, element: str) -> list[Any]:
         return [one["value"] for one in self.value(element, "options")]
@@ -405,7 +404,7 @@ def test_a_click_on_a_cell_chooses_the_pair(browser: Browser, nulls: AngleResult
 
 
 def test_a_link_opens_what_it_names(browser: Browser, nulls: AngleResult) -> None:
-    view = View(first="none-seed1", second="forward-seed0", layer=2, way="teacher", null="N0", low=2, high=3)
+    view = ViewRequest(first="none-seed1", second="forward-seed0", layer=2, way="teacher", null="N0", low=2, high=3)
     browser.open(view.query())
     assert browser.value("first-strategy"), browser.value("first-seed") == ("none", 1)
     same(browser.maps(), *[expected(nulls, "identity", "excess_deg", 2, null="N0")] * 2)
@@ -415,7 +414,7 @@ def test_a_link_opens_what_it_names(browser: Browser, nulls: AngleResult) -> Non
 
 @pytest.mark.parametrize("key", ["../../../etc/passwd", "<img src=x onerror=alert(1)>", "a" * 2000])
 def test_a_student_that_is_not_here_is_said_where_it_would_be(browser: Browser, key: str) -> None:
-    browser.open(View(first=key).query())
+    browser.open(ViewRequest(first=key).query())
     first, second, difference = browser.maps()
     assert np.isnan(first).all()
     assert np.isnan(difference).all()

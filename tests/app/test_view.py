@@ -8,15 +8,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from layerangles.app.view import View
+from layerangles.app.views import ViewRequest
 
-NAMES = [field.name for field in fields(View)]
-WHOLE = [field.name for field in fields(View) if "int" in str(field.type)]
+NAMES = [field.name for field in fields(ViewRequest)]
+WHOLE = [field.name for field in fields(ViewRequest) if "int" in str(field.type)]
 TEXTS = [name for name in NAMES if name not in WHOLE]
 
 whole = st.none() | st.integers(0, 999_999_999)
 text = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-views = st.builds(View, **{name: whole if name in WHOLE else text for name in NAMES})
+views = st.builds(ViewRequest, **{name: whole if name in WHOLE else text for name in NAMES})
 # What JSON can hold, which is what a browser can send: half a surrogate pair too.
 scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=9)
 anything = scalar | st.lists(scalar, max_size=2) | st.dictionaries(st.just("value"), scalar, max_size=1)
@@ -29,24 +29,25 @@ def test_the_fields_are_of_two_kinds() -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(views)
-@example(View(first="a&second=b#c?d=e;f", second="+ %2B\n\0ü🙂", way="teacher · fitted: ridge"))
-@example(View(step=0, layer=0, low=0))
-def test_a_link_gives_the_view_back(view: View) -> None:
+@example(ViewRequest(first="a&second=b#c?d=e;f", second="+ %2B\n\0ü🙂", way="teacher · fitted: ridge"))
+@example(ViewRequest(step=0, layer=0, low=0))
+def test_a_link_gives_the_view_back(view: ViewRequest) -> None:
     query = view.query()
-    assert View.from_query(query) == view
-    assert View.from_query(query.removeprefix("?")) == view
+    assert ViewRequest.from_query(query) == view
+    assert ViewRequest.from_query(query.removeprefix("?")) == view
     assert query.isascii()  # so it stands in an address as it is
     assert not set(query) & set(" \"'<>#\\\n")
 
 
 def test_what_is_left_open_is_not_in_the_link() -> None:
-    assert View().query() == "?"
-    assert View(first="forward-seed0", step=20, low=0).query() == "?first=forward-seed0&step=20&low=0"
-    assert View.from_query("") == View.from_query("?") == View()
+    assert ViewRequest().query() == "?"
+    assert ViewRequest(first="forward-seed0", step=20, low=0).query() == "?first=forward-seed0&step=20&low=0"
+    assert ViewRequest.from_query("") == ViewRequest.from_query("?") == ViewRequest()
 
 
 def test_the_last_of_two_counts_and_strangers_are_left_out() -> None:
-    assert View.from_query("?layer=1&first=a&layer=2&path=/etc/passwd&__class__=x&self=y") == View(first="a", layer=2)
+    view = ViewRequest.from_query("?layer=1&first=a&layer=2&path=/etc/passwd&__class__=x&self=y")
+    assert view == ViewRequest(first="a", layer=2)
 
 
 @settings(deadline=None, derandomize=True)
@@ -56,8 +57,8 @@ def test_the_last_of_two_counts_and_strangers_are_left_out() -> None:
 @example("step=" + "9" * 5000)
 @example("%" * 100 + "&first=%ED%A0%80&second=%ff%zz%00")
 def test_no_query_raises_and_what_comes_of_it_has_a_link(query: str) -> None:
-    view = View.from_query(query)
-    assert View.from_query(view.query()) == view
+    view = ViewRequest.from_query(query)
+    assert ViewRequest.from_query(view.query()) == view
     assert all(value is None or (isinstance(value, int) and 0 <= value < 10**9) for value in _whole_values(view))
     assert all(value is None or (isinstance(value, str) and value) for value in _text_values(view))
 
@@ -71,8 +72,8 @@ def test_no_query_raises_and_what_comes_of_it_has_a_link(query: str) -> None:
 @example({name: {"value": 1} for name in NAMES})
 @example(dict.fromkeys(NAMES, True))
 def test_no_value_raises_and_what_comes_of_it_has_a_link(values: dict[str, Any]) -> None:
-    view = View.from_mapping(values)
-    assert View.from_query(view.query()) == view
+    view = ViewRequest.from_mapping(values)
+    assert ViewRequest.from_query(view.query()) == view
     for name, value in zip(NAMES, astuple(view), strict=True):
         assert value is None or type(value) is (int if name in WHOLE else str)
         assert value is None or str(value) == str(values[name])  # nothing is made of what was not sent
@@ -81,20 +82,20 @@ def test_no_value_raises_and_what_comes_of_it_has_a_link(values: dict[str, Any])
 @pytest.mark.parametrize("value", ["", "-1", "+1", "1.0", "1e3", " 1", "1_0", "0x1", "²", "١", "１", "9" * 10, "None"])
 @pytest.mark.parametrize("name", WHOLE)
 def test_what_is_no_plain_number_is_for_the_page_to_choose(name: str, value: str) -> None:
-    assert View.from_query(f"?first=a&{name}={quote(value)}") == View(first="a")
-    assert View.from_query(urlencode({name: "12"})) == replace(View(), **{name: 12})
+    assert ViewRequest.from_query(f"?first=a&{name}={quote(value)}") == ViewRequest(first="a")
+    assert ViewRequest.from_query(urlencode({name: "12"})) == replace(ViewRequest(), **{name: 12})
 
 
 @pytest.mark.parametrize("value", [1.0, 2**70, -1, True, None, [1], {"a": 1}, "²"])
 def test_numbers_as_a_browser_sends_them(value: Any) -> None:
-    assert View.from_mapping({"step": value}).step is None
-    assert View.from_mapping({"step": 12}) == View.from_mapping({"step": "12"}) == View(step=12)
-    assert View.from_mapping({"step": 999_999_999}) == View(step=999_999_999)
+    assert ViewRequest.from_mapping({"step": value}).step is None
+    assert ViewRequest.from_mapping({"step": 12}) == ViewRequest.from_mapping({"step": "12"}) == ViewRequest(step=12)
+    assert ViewRequest.from_mapping({"step": 999_999_999}) == ViewRequest(step=999_999_999)
 
 
-def _whole_values(view: View) -> list[Any]:
+def _whole_values(view: ViewRequest) -> list[Any]:
     return [getattr(view, name) for name in WHOLE]
 
 
-def _text_values(view: View) -> list[Any]:
+def _text_values(view: ViewRequest) -> list[Any]:
     return [getattr(view, name) for name in TEXTS]

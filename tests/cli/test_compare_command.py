@@ -25,7 +25,7 @@ from toys.studies import ToyStudy
 from layerangles import AngleResult, InputError
 from layerangles.app import server
 from layerangles.app.catalogue import Catalogue
-from layerangles.app.measuring import Plan
+from layerangles.app.measuring import MeasuringPlan
 
 RESULTS = Path(__file__).parents[2] / "examples" / "results" / "movie-reviews"
 
@@ -41,7 +41,7 @@ class Served:
         self.app: Any = None
         create = server.create_app
 
-        def create_app(catalogue: Catalogue, plan: Plan, **settings: Any) -> Dash:
+        def create_app(catalogue: Catalogue, plan: MeasuringPlan, **settings: Any) -> Dash:
             self.catalogue, self.plan, self.app = catalogue, plan, create(catalogue, plan, **settings)
             return self.app  # type: ignore[no-any-return]
 
@@ -145,7 +145,7 @@ def test_this_machine_alone_by_default_and_a_browser_is_opened(cli: Cli, served:
     assert served.opened == [f"http://127.0.0.1:{port}/"]
     assert outcome.out == f"2 students at http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
     assert served.answers("127.0.0.1", "localhost", "[::1]", "192.168.0.7", "gpu-box") == [200, 200, 200, 403, 403]
-    assert served.plan == Plan(n_texts=200, max_length=128, device="auto", trust_remote_code=False)
+    assert served.plan == MeasuringPlan(n_texts=200, max_length=128, device="auto", trust_remote_code=False)
 
 
 def test_a_host_that_is_named_is_answered_to(cli: Cli, served: Served, study: ToyStudy) -> None:
@@ -160,7 +160,7 @@ def test_a_host_that_is_named_is_answered_to(cli: Cli, served: Served, study: To
 def test_settings_reach_the_measuring(cli: Cli, served: Served, study: ToyStudy) -> None:
     options = ("--texts", 7, "--max-length", 9, "--device", "cpu", "--trust-remote-code", "--port", 0, "--no-browser")
     assert cli("compare", study.identity, *options).code == 0
-    assert served.plan == Plan(n_texts=7, max_length=9, device="cpu", trust_remote_code=True)
+    assert served.plan == MeasuringPlan(n_texts=7, max_length=9, device="cpu", trust_remote_code=True)
 
 
 def test_studies_students_and_files_together(

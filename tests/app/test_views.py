@@ -15,9 +15,8 @@ from toys.studies import ToyStudy
 
 from layerangles import AngleResult, measure_angles
 from layerangles.app.catalogue import WAYS, Catalogue, Snapshot
-from layerangles.app.resolved import Page, resolve
 from layerangles.app.sources import InMemory, Student
-from layerangles.app.view import View
+from layerangles.app.views import ResolvedView, ViewRequest, resolve
 from layerangles.results.variables import AGGREGATIONS
 
 
@@ -65,8 +64,8 @@ def two_towers(result: AngleResult) -> AngleResult:
 
 
 def test_everything_that_is_left_open_is_chosen(result: AngleResult) -> None:
-    page = resolve(View(), Catalogue([InMemory(result)]).read())
-    assert page.view == View(
+    page = resolve(ViewRequest(), Catalogue([InMemory(result)]).read())
+    assert page.view == ViewRequest(
         first="identity",
         second="deeper",
         layer=1,
@@ -88,7 +87,7 @@ def test_to_begin_with_another_strategy_of_the_same_seed() -> None:
     snapshot = Catalogue([Stub(found=named(*names))]).read()
 
     def chosen(first: str | None, second: str | None = None) -> tuple[str | None, str | None]:
-        view = resolve(View(first=first, second=second), snapshot).view
+        view = resolve(ViewRequest(first=first, second=second), snapshot).view
         return view.first, view.second
 
     assert chosen(None) == ("a-seed0", "b-seed0")
@@ -101,16 +100,16 @@ def test_to_begin_with_another_strategy_of_the_same_seed() -> None:
 
 
 def test_a_single_student_is_compared_with_itself_and_none_with_none() -> None:
-    view = resolve(View(), Catalogue([Stub(found=named("a"))]).read()).view
+    view = resolve(ViewRequest(), Catalogue([Stub(found=named("a"))]).read()).view
     assert (view.first, view.second) == ("a", "a")
-    page = resolve(View(), Snapshot({}, Stub().table))
+    page = resolve(ViewRequest(), Snapshot({}, Stub().table))
     assert [side.entry for side in page.sides] == [None, None]
     assert page.table().empty
 
 
 def test_a_layer_that_is_not_there_gives_way_to_the_first_block(result: AngleResult) -> None:
     snapshot = Catalogue([InMemory(result)]).read()
-    assert [resolve(View(layer=layer), snapshot).view.layer for layer in (0, 3, 4, None)] == [0, 3, 1, 1]
+    assert [resolve(ViewRequest(layer=layer), snapshot).view.layer for layer in (0, 3, 4, None)] == [0, 3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -124,15 +123,15 @@ def test_a_layer_that_is_not_there_gives_way_to_the_first_block(result: AngleRes
     ],
 )
 def test_the_pair_of_teacher_layers(result: AngleResult, asked: tuple[int, int], shown: tuple[int, int]) -> None:
-    view = resolve(View(low=asked[0], high=asked[1]), Catalogue([InMemory(result)]).read()).view
+    view = resolve(ViewRequest(low=asked[0], high=asked[1]), Catalogue([InMemory(result)]).read()).view
     assert (view.low, view.high) == shown
 
 
 def test_a_teacher_of_one_block_and_nothing_measured(result: AngleResult) -> None:
     shallow = AngleResult(result.dataset.isel(layer_a=slice(2), layer_b=slice(2)))
-    view = resolve(View(), Catalogue([InMemory(shallow)]).read()).view
+    view = resolve(ViewRequest(), Catalogue([InMemory(shallow)]).read()).view
     assert (view.low, view.high) == (0, 1)
-    view = resolve(View(), Catalogue([Stub(found=named("a"))]).read()).view
+    view = resolve(ViewRequest(), Catalogue([Stub(found=named("a"))]).read()).view
     assert (view.low, view.high, view.layer, view.tower) == (None, None, None, None)
 
 
@@ -142,7 +141,7 @@ integers = st.none() | st.integers(0, 999_999_999) | st.integers(0, 40)
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     st.builds(
-        View,
+        ViewRequest,
         first=st.sampled_from([None, "late", "early", "other", "../late"]),
         second=st.sampled_from([None, "late", "early", "other", "%2e%2e"]),
         **dict.fromkeys(["step", "first_step", "second_step", "layer", "low", "high"], integers),
@@ -152,7 +151,7 @@ integers = st.none() | st.integers(0, 999_999_999) | st.integers(0, 40)
         aggregation=st.sampled_from([None, *AGGREGATIONS, "mode"]),
     )
 )
-def test_any_view_makes_a_page_whose_view_is_complete_and_stays(stepped: AngleResult, view: View) -> None:
+def test_any_view_makes_a_page_whose_view_is_complete_and_stays(stepped: AngleResult, view: ViewRequest) -> None:
     snapshot = Catalogue([InMemory(stepped), Stub(found=named("other"))]).read()
     page = resolve(view, snapshot)
     for name, value in zip(view.__dataclass_fields__, astuple(view), strict=True):
@@ -171,23 +170,25 @@ def test_any_view_makes_a_page_whose_view_is_complete_and_stays(stepped: AngleRe
 # Steps
 
 
-def labels(page: Page) -> list[str]:
+def labels(page: ResolvedView) -> list[str]:
     return [side.sight.absence or side.sight.label for side in page.sides]
 
 
 @pytest.mark.parametrize(
     ("view", "shown"),
     [
-        (View(), ["late, step 30", "no checkpoint at step 30; 0, 10, 20 are"]),
-        (View(step=10), ["late, step 10", "early, step 10"]),
-        (View(step=0), ["no checkpoint at step 0; 10, 30 are", "early, step 0"]),
-        (View(step=15), ["no checkpoint at step 15; 10, 30 are", "no checkpoint at step 15; 0, 10, 20 are"]),
-        (View(step=10, first_step=30, second_step=20), ["late, step 30", "early, step 20"]),
-        (View(step=10, second_step=0), ["late, step 10", "early, step 0"]),
-        (View(step=0, first_step=10), ["late, step 10", "early, step 0"]),
+        (ViewRequest(), ["late, step 30", "no checkpoint at step 30; 0, 10, 20 are"]),
+        (ViewRequest(step=10), ["late, step 10", "early, step 10"]),
+        (ViewRequest(step=0), ["no checkpoint at step 0; 10, 30 are", "early, step 0"]),
+        (ViewRequest(step=15), ["no checkpoint at step 15; 10, 30 are", "no checkpoint at step 15; 0, 10, 20 are"]),
+        (ViewRequest(step=10, first_step=30, second_step=20), ["late, step 30", "early, step 20"]),
+        (ViewRequest(step=10, second_step=0), ["late, step 10", "early, step 0"]),
+        (ViewRequest(step=0, first_step=10), ["late, step 10", "early, step 0"]),
     ],
 )
-def test_the_step_of_the_slider_and_those_that_are_fixed(stepped: AngleResult, view: View, shown: list[str]) -> None:
+def test_the_step_of_the_slider_and_those_that_are_fixed(
+    stepped: AngleResult, view: ViewRequest, shown: list[str]
+) -> None:
     page = resolve(view, Catalogue([InMemory(stepped)]).read())
     assert page.steps == [0, 10, 20, 30]
     assert labels(page) == shown
@@ -196,7 +197,7 @@ def test_the_step_of_the_slider_and_those_that_are_fixed(stepped: AngleResult, v
 def test_the_numbers_are_those_of_the_step(stepped: AngleResult) -> None:
     snapshot = Catalogue([InMemory(stepped)]).read()
     for step in (10, 30):
-        page = resolve(View(first="late", first_step=step, layer=2), snapshot)
+        page = resolve(ViewRequest(first="late", first_step=step, layer=2), snapshot)
         assert page.first.step == step
         expected = stepped.dataset["angle_deg"].sel(student="late", step=step, tower="encoder", student_layer=2)
         assert page.first.sight.data is not None
@@ -208,12 +209,15 @@ def test_a_student_of_one_state_stands_at_the_end_of_the_others_course(
     stepped: AngleResult, result: AngleResult
 ) -> None:
     snapshot = snapshot_of(of("early", stepped), of("identity", result))
-    assert labels(resolve(View(), snapshot)) == ["early, step 20", "identity, final state"]
-    assert labels(resolve(View(step=10), snapshot)) == [
+    assert labels(resolve(ViewRequest(), snapshot)) == ["early, step 20", "identity, final state"]
+    assert labels(resolve(ViewRequest(step=10), snapshot)) == [
         "early, step 10",
         "no checkpoint at step 10: the final state alone is here",
     ]
-    assert labels(resolve(View(first="identity", second="identity", step=10), snapshot))[0] == "identity, final state"
+    assert (
+        labels(resolve(ViewRequest(first="identity", second="identity", step=10), snapshot))[0]
+        == "identity, final state"
+    )
 
 
 def test_a_measurement_of_the_final_state_is_that_of_the_last_step(
@@ -221,7 +225,7 @@ def test_a_measurement_of_the_final_state_is_that_of_the_last_step(
 ) -> None:
     final = measure_angles(study_with_steps[0], study.texts[:6], device="cpu")
     snapshot = snapshot_of(of("late", final, directory=study_with_steps[0]))
-    last, first = (resolve(View(step=step), snapshot).first for step in (30, 10))
+    last, first = (resolve(ViewRequest(step=step), snapshot).first for step in (30, 10))
     assert (last.sight.label, last.sight.absence, last.result) == ("late, step 30", "", final)
     assert (first.sight.label, first.sight.absence) == ("late, step 10", "not measured in teacher space")
     assert first.can_be_measured
@@ -238,7 +242,7 @@ def test_a_step_of_another_student_in_the_same_result_is_no_measurement(
         (tmp_path / "late" / "checkpoints" / f"step-{step}").mkdir()
         (tmp_path / "late" / "checkpoints" / f"step-{step}" / "matching.json").touch()
     snapshot = snapshot_of(of("late", stepped, directory=tmp_path / "late"))
-    side = resolve(View(step=20), snapshot).first
+    side = resolve(ViewRequest(step=20), snapshot).first
     assert (side.sight.absence, side.can_be_measured) == ("not measured in teacher space", True)
 
 
@@ -247,7 +251,7 @@ def test_a_step_of_another_student_in_the_same_result_is_no_measurement(
 
 @pytest.mark.parametrize("key", ["stranger", "../../etc/passwd", "/etc/passwd", "<b>", "Identity"])
 def test_a_student_that_is_not_here_is_said(result: AngleResult, key: str) -> None:
-    page = resolve(View(first=key, second="deeper"), Catalogue([InMemory(result)]).read())
+    page = resolve(ViewRequest(first=key, second="deeper"), Catalogue([InMemory(result)]).read())
     assert page.view.first == key
     assert (page.first.entry, page.first.result, page.first.sight.data) == (None, None, None)
     assert page.first.sight == (key, None, f"there is no student {key!r} here")
@@ -259,33 +263,33 @@ def test_a_student_that_is_not_here_is_said(result: AngleResult, key: str) -> No
 def test_what_was_not_measured_can_be_where_the_weights_are(study: ToyStudy, result: AngleResult) -> None:
     snapshot = snapshot_of(of("identity", result, directory=study.identity), of("deeper", result))
     for way in ("pull", "gradient"):
-        page = resolve(View(way=way), snapshot)
+        page = resolve(ViewRequest(way=way), snapshot)
         assert [side.sight.absence for side in page.sides] == [f"not measured in {way} space"] * 2
         assert [side.can_be_measured for side in page.sides] == [True, False]
         assert page.table().empty
-    page = resolve(View(), snapshot)
+    page = resolve(ViewRequest(), snapshot)
     assert [side.can_be_measured for side in page.sides] == [False, False]
 
 
 def test_a_way_of_its_own_cannot_be_measured_on_demand(study: ToyStudy, result: AngleResult) -> None:
     unit = measure_angles(study.deeper, study.texts[:6], preprocessing="unit", device="cpu")
     snapshot = snapshot_of(of("identity", result, directory=study.identity), of("deeper", unit))
-    page = resolve(View(way="teacher · unit"), snapshot)
+    page = resolve(ViewRequest(way="teacher · unit"), snapshot)
     assert page.first.sight.absence == "not measured in this way (teacher · unit)"
     assert not page.first.can_be_measured
     assert page.second.result == unit
     assert "teacher · unit" in page.notes
-    assert resolve(View(way="teacher · raw"), snapshot).view.way == "teacher"
+    assert resolve(ViewRequest(way="teacher · raw"), snapshot).view.way == "teacher"
 
 
 def test_layers_and_maps_that_are_not_there(
     study: ToyStudy, result: AngleResult, nulls: AngleResult, deeper_alone: AngleResult
 ) -> None:
     identity = AngleResult(nulls.dataset.sel(student=["identity"]).isel(student_layer=slice(3)))
-    page = resolve(View(layer=3), snapshot_of(of("identity", identity), of("deeper", deeper_alone)))
+    page = resolve(ViewRequest(layer=3), snapshot_of(of("identity", identity), of("deeper", deeper_alone)))
     assert page.first.sight.absence == "no student layer 3 here"
     assert page.second.sight.absence == ""
-    page = resolve(View(first="learned", second="wide-learned", layer=2), Catalogue([InMemory(result)]).read())
+    page = resolve(ViewRequest(first="learned", second="wide-learned", layer=2), Catalogue([InMemory(result)]).read())
     assert [side.sight.absence for side in page.sides] == ["no map or no such layer, not measured", ""]
     assert "first" not in page.table()
     assert np.isfinite(page.table()["second"]).all()
@@ -294,16 +298,16 @@ def test_layers_and_maps_that_are_not_there(
 def test_towers(study: ToyStudy, result: AngleResult, deeper_alone: AngleResult) -> None:
     both = two_towers(result)
     snapshot = snapshot_of(of("identity", both), of("deeper", deeper_alone))
-    page = resolve(View(), snapshot)
+    page = resolve(ViewRequest(), snapshot)
     assert page.towers == ["encoder", "decoder"]
     assert page.view.tower == "encoder"
     assert page.notes[0] == "from student layer 1 · encoder"
-    page = resolve(View(tower="decoder"), snapshot)
+    page = resolve(ViewRequest(tower="decoder"), snapshot)
     assert [side.sight.absence for side in page.sides] == ["", "no decoder here"]
     expected = both.dataset["angle_deg"].sel(student="identity", tower="decoder", student_layer=1)
     assert page.first.sight.data is not None
     np.testing.assert_array_equal(page.first.sight.data["angle_deg"], expected)
-    assert resolve(View(tower="decoder"), snapshot_of(of("deeper", deeper_alone))).view.tower == "encoder"
+    assert resolve(ViewRequest(tower="decoder"), snapshot_of(of("deeper", deeper_alone))).view.tower == "encoder"
 
 
 # Nulls and aggregations
@@ -325,20 +329,20 @@ def test_towers(study: ToyStudy, result: AngleResult, deeper_alone: AngleResult)
 def test_an_excess_is_shown_of_the_mean_alone_and_over_what_was_measured(
     nulls: AngleResult, asked: tuple[str | None, str | None], shown: tuple[str, str | None]
 ) -> None:
-    page = resolve(View(aggregation=asked[0], null=asked[1]), Catalogue([InMemory(nulls)]).read())
+    page = resolve(ViewRequest(aggregation=asked[0], null=asked[1]), Catalogue([InMemory(nulls)]).read())
     assert page.nulls == ["N0", "N1"]
     assert (page.view.aggregation, page.view.null) == shown
 
 
 def test_a_null_that_one_of_the_two_lacks(nulls: AngleResult, deeper_alone: AngleResult) -> None:
-    page = resolve(View(null="N0"), snapshot_of(of("identity", nulls), of("deeper", deeper_alone)))
+    page = resolve(ViewRequest(null="N0"), snapshot_of(of("identity", nulls), of("deeper", deeper_alone)))
     assert [side.sight.absence for side in page.sides] == ["", "N0 was not measured here"]
     assert list(page.table()) == ["layer_a", "layer_b", "first", "first_low", "first_high"]
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_gradient_space_has_no_tokens_and_so_no_median(gradients: AngleResult, aggregation: str) -> None:
-    page = resolve(View(way="gradient", aggregation=aggregation), Catalogue([InMemory(gradients)]).read())
+    page = resolve(ViewRequest(way="gradient", aggregation=aggregation), Catalogue([InMemory(gradients)]).read())
     assert page.view.aggregation == ("mean" if aggregation == "median" else aggregation)
     assert np.isfinite(page.table()["first"]).all()
     assert page.nulls == []
@@ -357,7 +361,7 @@ def test_the_table_has_the_numbers_of_the_result(nulls: AngleResult, layer: int)
         values = data[name].sel(student=student, **of_null)
         return [float(values.sel(layer_a=a, layer_b=b)) for a, b in pairs]
 
-    page = resolve(View(layer=layer), snapshot)
+    page = resolve(ViewRequest(layer=layer), snapshot)
     table = page.table()
     ends = [f"{name}{end}" for name in ("first", "second") for end in ("", "_low", "_high")]
     assert list(table) == ["layer_a", "layer_b", *ends, "second_minus_first"]
@@ -369,25 +373,25 @@ def test_the_table_has_the_numbers_of_the_result(nulls: AngleResult, layer: int)
     np.testing.assert_array_equal(table["second_minus_first"], table["second"] - table["first"])
     assert table["second_minus_first"].abs().max() > 1
 
-    table = resolve(View(layer=layer, null="N1"), snapshot).table()
+    table = resolve(ViewRequest(layer=layer, null="N1"), snapshot).table()
     for side, student in (("first", "identity"), ("second", "deeper")):
         assert table[side].tolist() == expected("excess_deg", student, null="N1")
         assert table[f"{side}_low"].tolist() == expected("excess_low", student, null="N1")
         assert table[f"{side}_high"].tolist() == expected("excess_high", student, null="N1")
 
-    table = resolve(View(layer=layer, aggregation="acute"), snapshot).table()
+    table = resolve(ViewRequest(layer=layer, aggregation="acute"), snapshot).table()
     assert list(table) == ["layer_a", "layer_b", "first", "second", "second_minus_first"]
     assert table["second"].tolist() == [100 * share for share in expected("acute_fraction", "deeper")]
-    table = resolve(View(layer=layer, aggregation="cosine"), snapshot).table()
+    table = resolve(ViewRequest(layer=layer, aggregation="cosine"), snapshot).table()
     assert table["first"].tolist() == pytest.approx(np.degrees(np.arccos(expected("cosine", "identity"))))
-    medians = resolve(View(layer=layer, aggregation="median"), snapshot).table()["first"]
+    medians = resolve(ViewRequest(layer=layer, aggregation="median"), snapshot).table()["first"]
     assert np.abs(medians - expected("angle_deg", "identity")).max() < 20
     assert medians.tolist() != expected("angle_deg", "identity")
 
 
 def test_teachers_of_different_depth_share_the_rows_that_both_have(result: AngleResult, nulls: AngleResult) -> None:
     shallow = AngleResult(nulls.dataset.isel(layer_a=slice(3), layer_b=slice(3)))
-    page = resolve(View(), snapshot_of(of("identity", result), of("deeper", shallow)))
+    page = resolve(ViewRequest(), snapshot_of(of("identity", result), of("deeper", shallow)))
     table = page.table()
     assert len(table) == 10
     there = table["layer_b"] < 3
@@ -400,13 +404,13 @@ def test_teachers_of_different_depth_share_the_rows_that_both_have(result: Angle
 
 
 def test_the_notes_say_what_is_looked_at(nulls: AngleResult) -> None:
-    notes = resolve(View(layer=2), Catalogue([InMemory(nulls)]).read()).notes
+    notes = resolve(ViewRequest(layer=2), Catalogue([InMemory(nulls)]).read()).notes
     assert notes == ("from student layer 2", "teacher space", "mean over tokens of 6 texts")
 
 
 def test_different_texts_or_teachers_are_noted(result: AngleResult, nulls: AngleResult) -> None:
     def notes_of(other: AngleResult) -> tuple[str, ...]:
-        return resolve(View(), snapshot_of(of("identity", result), of("deeper", other))).notes[3:]
+        return resolve(ViewRequest(), snapshot_of(of("identity", result), of("deeper", other))).notes[3:]
 
     assert notes_of(result) == ()
     assert notes_of(nulls) == ("the two have different texts: their difference is not theirs alone",)
@@ -430,11 +434,11 @@ def test_a_result_that_could_not_be_kept_is_shown(study: ToyStudy, result: Angle
         asked.append((key, way))
         return result if (key, way) == ("identity", "pull") else None
 
-    page = resolve(View(way="pull"), snapshot, unkept)
+    page = resolve(ViewRequest(way="pull"), snapshot, unkept)
     assert page.first.result == result
     assert not page.first.can_be_measured
     assert ("identity", "pull") in asked
-    page = resolve(View(way="teacher"), snapshot, unkept)
+    page = resolve(ViewRequest(way="teacher"), snapshot, unkept)
     assert page.first.result is None
     assert page.first.can_be_measured
 
@@ -445,13 +449,13 @@ def test_of_several_results_the_first_that_knows_the_step(stepped: AngleResult, 
 
     results = [at(0), at(0, 10), at(10, 20)]
     snapshot = snapshot_of(of("early", *results))
-    shown = [resolve(View(step=step), snapshot).first.result for step in (0, 10, 20)]
+    shown = [resolve(ViewRequest(step=step), snapshot).first.result for step in (0, 10, 20)]
     assert shown == results
 
 
 def test_a_student_under_another_key_is_found_in_its_result(result: AngleResult, nulls: AngleResult) -> None:
     one, two = (InMemory(renamed(r, "identity", "deeper"), name) for r, name in ((result, "one"), (nulls, "two")))
-    page = resolve(View(first="one: identity", second="two: identity"), Catalogue([one, two]).read())
+    page = resolve(ViewRequest(first="one: identity", second="two: identity"), Catalogue([one, two]).read())
     for side, of_result in zip(page.sides, (result, nulls), strict=True):
         expected = of_result.dataset["angle_deg"].sel(student="identity", tower="encoder", student_layer=1)
         assert side.sight.data is not None

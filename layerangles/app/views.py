@@ -1,12 +1,14 @@
-"""A view and the catalogue make a page: what is shown of either checkpoint, what can be chosen, and what is missing."""
+"""A view as a link asks for it, and resolved against the catalogue: what is shown, offered and missing."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import pandas as pd
 
-from layerangles.app.catalogue import WAYS, Entry, Snapshot, steps_of
-from layerangles.app.view import View
+from layerangles.app.catalogue import WAYS, Snapshot, StudentEntry, steps_of
 from layerangles.figures.compare_pair import Sight
 from layerangles.figures.drawing.selection import reasons_for_absence
 from layerangles.results.angle_result import AngleResult
@@ -14,12 +16,80 @@ from layerangles.results.variables import AGGREGATIONS, NULL_MEANINGS, pair_valu
 
 Unkept = Callable[[str, str], AngleResult | None]
 
+_LARGEST = 999_999_999
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OVER_TOKENS = {
     "mean": "mean over",
     "median": "median over",
     "cosine": "angle of the mean cosine over",
     "acute": "share of acute",
 }
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """One state of the page. Whatever is None is for the page to choose.
+
+    Attributes:
+        first, second: the students' keys in the catalogue.
+        step: of the slider; both checkpoints follow it, unless they are fixed to a step of their own.
+        first_step, second_step: those.
+        layer: of the students; 0 is the embedding output.
+        tower: encoder or decoder.
+        way: the space, and what else is not as usual.
+        null: over which the excess is shown; None for the angle itself.
+        aggregation: over tokens.
+        low, high: the pair of teacher layers whose tokens are shown.
+    """
+
+    first: str | None = None
+    second: str | None = None
+    step: int | None = None
+    first_step: int | None = None
+    second_step: int | None = None
+    layer: int | None = None
+    tower: str | None = None
+    way: str | None = None
+    null: str | None = None
+    aggregation: str | None = None
+    low: int | None = None
+    high: int | None = None
+
+    def query(self) -> str:
+        """As the query of a link, beginning with a question mark."""
+        return "?" + urlencode({key: value for key, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def from_query(cls, query: str) -> "ViewRequest":
+        """From a link's query; what is not understood is left out, and for the page to choose."""
+        given = {key: values[-1] for key, values in parse_qs(query.removeprefix("?")).items()}
+        return cls.from_mapping(given)
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> "ViewRequest":
+        """From values as a browser sends them."""
+        kinds: dict[str, Callable[[Any], Any]] = {
+            field.name: _whole if "int" in str(field.type) else _text for field in fields(cls)
+        }
+        return cls(**{name: kind(given.get(name)) for name, kind in kinds.items()})
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number from 0 on, or None.
+
+    >>> _whole("12"), _whole(3), _whole("-1"), _whole("x"), _whole(True), _whole("²")
+    (12, 3, None, None, None, None)
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value <= _LARGEST else None
+    is_whole = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
+    return int(value) if is_whole else None
+
+
+def _text(value: Any) -> str | None:
+    """A text that can stand in a link, or None: half a surrogate pair, which JSON may hold, cannot."""
+    is_text = isinstance(value, str) and value and not _SURROGATE.search(value)
+    return value if is_text else None
 
 
 @dataclass(frozen=True)
@@ -34,7 +104,7 @@ class Side:
         can_be_measured: nothing was measured, and the weights are there.
     """
 
-    entry: Entry | None
+    entry: StudentEntry | None
     result: AngleResult | None
     step: int | None
     sight: Sight
@@ -42,10 +112,10 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Page:
+class ResolvedView:
     """All that a view shows. ``view`` is complete: whatever the page chose stands in it."""
 
-    view: View
+    view: ViewRequest
     first: Side
     second: Side
     steps: list[int]
@@ -98,7 +168,7 @@ class Page:
         return frame[frame["layer_a"] < frame["layer_b"]] if len(frame) else frame
 
 
-def resolve(view: View, snapshot: Snapshot, unkept: Unkept = lambda _key, _way: None) -> Page:
+def resolve(view: ViewRequest, snapshot: Snapshot, unkept: Unkept = lambda _key, _way: None) -> ResolvedView:
     """What a view shows of the students there are.
 
     Whatever the view leaves open is chosen; whatever it names that is not there is said where it would be shown.
@@ -136,10 +206,10 @@ def resolve(view: View, snapshot: Snapshot, unkept: Unkept = lambda _key, _way: 
             (view.first, view.second), entries, results, (view.first_step, view.second_step), strict=True
         )
     )
-    return Page(view, first, second, steps, layers, towers, nulls, teacher_layers)
+    return ResolvedView(view, first, second, steps, layers, towers, nulls, teacher_layers)
 
 
-def _with_students(view: View, snapshot: Snapshot) -> View:
+def _with_students(view: ViewRequest, snapshot: Snapshot) -> ViewRequest:
     keys = list(snapshot.entries)
     first = view.first if view.first is not None else keys[0] if keys else None
     entry = snapshot.entries.get(first or "")
@@ -150,14 +220,14 @@ def _with_students(view: View, snapshot: Snapshot) -> View:
     return replace(view, first=first, second=second, way=view.way if view.way in snapshot.ways else "teacher")
 
 
-def _results(entry: Entry | None, way: str, unkept: Unkept) -> list[AngleResult]:
+def _results(entry: StudentEntry | None, way: str, unkept: Unkept) -> list[AngleResult]:
     if entry is None:
         return []
     kept = unkept(entry.key, way)
     return [*entry.results(way), *([kept] if kept is not None else [])]
 
 
-def _pair(view: View, teacher_layers: list[int]) -> tuple[int | None, int | None]:
+def _pair(view: ViewRequest, teacher_layers: list[int]) -> tuple[int | None, int | None]:
     """Two different teacher layers: those asked for, or else the first block and the last."""
     low, high = view.low, view.high
     if low in teacher_layers and high in teacher_layers and low != high:
@@ -167,7 +237,12 @@ def _pair(view: View, teacher_layers: list[int]) -> tuple[int | None, int | None
 
 
 def _side(
-    key: str | None, entry: Entry | None, results: list[AngleResult], step: int | None, view: View, steps: list[int]
+    key: str | None,
+    entry: StudentEntry | None,
+    results: list[AngleResult],
+    step: int | None,
+    view: ViewRequest,
+    steps: list[int],
 ) -> Side:
     if entry is None:
         return Side(None, None, step, Sight(str(key), None, f"there is no student {key!r} here"))
@@ -191,11 +266,11 @@ def _side(
     return Side(entry, None, step, Sight(label, None, measured), can_be_measured=possible)
 
 
-def _label(entry: Entry, step: int | None) -> str:
+def _label(entry: StudentEntry, step: int | None) -> str:
     return f"{entry.key}, final state" if step is None else f"{entry.key}, step {step:,}"
 
 
-def _sight(result: AngleResult, entry: Entry, label: str, view: View) -> Sight:
+def _sight(result: AngleResult, entry: StudentEntry, label: str, view: ViewRequest) -> Sight:
     data = result.dataset.sel(student=entry.student.name)
     if view.tower not in data["tower"].values:
         return Sight(label, None, f"no {view.tower} here")
