@@ -50,6 +50,7 @@ class TaskSpec(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     all_metrics: ClassVar[Mapping[str, Metric]]
+    embedded_columns: ClassVar[tuple[str, str]] = ("text", "label")
 
     kind: str
     dataset: str | None = Field(default=None, min_length=1, description="embedded/<name>, or a name of the hub")
@@ -90,16 +91,12 @@ class TaskSpec(BaseModel, ABC):
         return self
 
     def _check_embedded(self, dataset: str) -> None:
-        kind = embedded.dataset_kind(embedded.dataset_name(dataset))
-        # Labels can be put into words, or read as numbers; pairs of texts have none.
-        if (kind == "sequence_to_sequence") != (self.kind == "sequence_to_sequence"):
-            fitting = [
-                name
-                for name in embedded.EMBEDDED_DATASETS
-                if (embedded.dataset_kind(name) == "sequence_to_sequence") == (self.kind == "sequence_to_sequence")
-            ]
+        columns = embedded.dataset_columns(dataset)
+        if columns != self.embedded_columns:
+            fitting = [n for n in embedded.EMBEDDED_DATASETS if embedded.dataset_columns(n) == self.embedded_columns]
             raise ValueError(
-                f"{dataset} is for the kind {kind}, and this task is {self.kind}; allowed for it are "
+                f"{dataset} has the columns {' and '.join(columns)}, and the kind {self.kind} needs "
+                f"{' and '.join(self.embedded_columns)}; allowed for it are "
                 f"{', '.join(embedded.PREFIX + name for name in fitting)}"
             )
 

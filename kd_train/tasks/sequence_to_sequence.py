@@ -211,6 +211,7 @@ class SequenceToSequenceTask(TaskSpec):
     """The study's ``task``: texts, each with the text that is to be made of it."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
+    embedded_columns: ClassVar[tuple[str, str]] = ("source", "target")
 
     kind: Literal["sequence_to_sequence"] = "sequence_to_sequence"
     source: str | None = Field(

@@ -341,7 +341,10 @@ def test_embedded_data_have_texts_and_labels(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_embedded_pairs_have_no_labels() -> None:
-    with pytest.raises(ValueError, match="letters-to-sounds is for the kind sequence_to_sequence, and this task is cl"):
+    with pytest.raises(
+        ValueError,
+        match="letters-to-sounds has the columns source and target, and the kind classification needs text and label",
+    ):
         ClassificationTask(dataset="embedded/letters-to-sounds")
 
 

@@ -5,16 +5,12 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, TypeVar
+from pathlib import PurePosixPath
+from typing import NamedTuple, TypeVar
 
-from kd_train.data.embedded import debian
 from kd_train.data.embedded.archives import Embedded, PackageArchive, ensure
-from kd_train.data.embedded.cache import kept, manifest_faults, write_manifest
 from kd_train.data.embedded.names import bare_name
 
-DatasetKind = Literal["classification", "sequence_to_sequence"]
 Example = TypeVar("Example")
 
 
@@ -95,36 +91,23 @@ _LETTERS_TO_SOUNDS = Embedded(
     ),
 )
 
-_ENGLISH_ROMANIAN = "english-romanian"
-# Raised when other files are kept than before; how they are read may change without it.
-_CATALOGUES_RECIPE = "catalogues-1"
 
-
-def dataset_name(name: str) -> str:
-    """The name of an embedded data set without ``embedded/``, checked.
+def dataset_columns(name: str) -> tuple[str, str]:
+    """Names of the columns of an embedded data set as a table. Fetches nothing.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: unknown name.
     """
-    return bare_name(name, EMBEDDED_DATASETS, "data set")
-
-
-def dataset_kind(name: str) -> DatasetKind:
-    """What an embedded data set is for: :class:`LabelledData` or :class:`PairedData`. Nothing is fetched.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    return _LOADERS[dataset_name(name)][0]
+    return _DATASETS[bare_name(name, EMBEDDED_DATASETS, "data set")].columns
 
 
 def load_dataset(name: str) -> LabelledData | PairedData:
     """An embedded data set by its name, with or without ``embedded/``; fetched at the first call.
 
     Raises:
-        InputError: there is none of this name, or it cannot be fetched.
+        InputError: unknown name, or a failed fetch.
     """
-    return _LOADERS[dataset_name(name)][1]()
+    return _DATASETS[bare_name(name, EMBEDDED_DATASETS, "data set")].load()
 
 
 def movie_reviews() -> LabelledData:
@@ -200,43 +183,19 @@ def letters_to_sounds() -> PairedData:
     return PairedData({split: _paired(part) for split, part in parts.items()})
 
 
-def english_romanian() -> PairedData:
-    """Messages of computer programs, 4 to 30 words long, in English and in Romanian.
+class _Dataset(NamedTuple):
+    """Columns of a data set as a table, and the function that loads it."""
 
-    About 14,650 pairs; what is left out is said in :func:`kd_train.data.embedded.debian.clean_pairs`. A hash of the
-    English words decides about the split of a pair by itself, one in 16 for ``test`` and one for ``dev``, so that it
-    is the same whatever else there is; messages that differ in capitals or signs only are one.
-
-    Source: gettext catalogues of the Debian packages :data:`kd_train.data.embedded.debian.PACKAGES`, the kind of text
-    that OPUS calls GNOME and KDE4; each under the licence of its program (GPL, LGPL or MPL; see its
-    ``/usr/share/doc/<package>/copyright``). Their versions depend on the machine's release of Debian, and so do the
-    pairs: they cannot be pinned by a hash, and apt verifies what it downloads by Debian's signatures. The versions are
-    noted in ``embedded.json`` beside the catalogues. Compare numbers on this data within one machine only.
-
-    Raises:
-        InputError: the packages cannot be fetched.
-    """
-    faults = partial(manifest_faults, recipe=_CATALOGUES_RECIPE)
-    pairs = debian.clean_pairs(debian.read_messages(kept("datasets", _ENGLISH_ROMANIAN, faults, _keep_catalogues)))
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "dev": [], "test": []}
-    for key in sorted(pairs, key=lambda key: _order(key, salt=_ENGLISH_ROMANIAN)):
-        bucket = _order(key, salt=_ENGLISH_ROMANIAN)[0] // 16
-        parts["test" if bucket == 0 else "dev" if bucket == 1 else "train"].append(pairs[key])
-    return PairedData({split: _paired(part) for split, part in parts.items()})
+    columns: tuple[str, str]
+    load: Callable[[], LabelledData | PairedData]
 
 
-_LOADERS: dict[str, tuple[DatasetKind, Callable[[], LabelledData | PairedData]]] = {
-    _MOVIE_REVIEWS.name: ("classification", movie_reviews),
-    _BBC_NEWS.name: ("classification", bbc_news),
-    _LETTERS_TO_SOUNDS.name: ("sequence_to_sequence", letters_to_sounds),
-    _ENGLISH_ROMANIAN: ("sequence_to_sequence", english_romanian),
+_DATASETS = {
+    _MOVIE_REVIEWS.name: _Dataset(("text", "label"), movie_reviews),
+    _BBC_NEWS.name: _Dataset(("text", "label"), bbc_news),
+    _LETTERS_TO_SOUNDS.name: _Dataset(("source", "target"), letters_to_sounds),
 }
-EMBEDDED_DATASETS = tuple(_LOADERS)
-
-
-def _keep_catalogues(folder: Path) -> None:
-    versions = debian.fetch_catalogues(folder)
-    write_manifest(folder, _CATALOGUES_RECIPE, packages=versions)
+EMBEDDED_DATASETS = tuple(_DATASETS)
 
 
 def _utf8_or_latin1(content: bytes) -> str:

