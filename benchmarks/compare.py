@@ -117,7 +117,7 @@ class Page:
 def main() -> None:
     """Time every kind of action."""
     chosen = arguments(__doc__.partition("\n")[0], students=40, steps=5)
-    from kd_train.outcome.comparison_source import StudySource
+    from kd_train.outcome.opened_study import open_study
     from layerangles import AngleResult
     from layerangles.app.catalogue import Catalogue
     from layerangles.app.measuring import MeasuringPlan
@@ -130,7 +130,7 @@ def main() -> None:
             shutil.copy(RESULTS / name, study)
         file = AngleResult(enlarged(chosen.students, chosen.steps)).save(study / "angles" / "all.nc")
         start = time.perf_counter()
-        app = create_app(Catalogue([StudySource(study)]), MeasuringPlan())
+        app = create_app(Catalogue([open_study(study)]), MeasuringPlan())
         print(f"the study is read in {time.perf_counter() - start:.2f} s ({file.stat().st_size / 1e6:.1f} MB)")
         page = Page(app.server.test_client())
         print(f"the page's first answer takes {page.act('location.search', ''):.3f} s")

@@ -77,7 +77,7 @@ def _free(host: str, port: int) -> int:
 
 def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
     """A source for each study and each file, and one for all student directories together."""
-    from kd_train.outcome.comparison_source import StudySource
+    from kd_train.outcome.opened_study import open_study
     from kd_train.study.study_file import RESOLVED_FILE, study_folder_of
     from layerangles.app.sources import ResultFile, StudentDirectories
     from layerangles.errors import InputError
@@ -89,7 +89,7 @@ def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
         if path.is_file():
             sources.append(ResultFile(path))
         elif (path / RESOLVED_FILE).is_file():
-            sources.append(StudySource(path))
+            sources.append(open_study(path))
         elif (path / MATCHING_FILE).is_file():
             students.append(path)
         else:

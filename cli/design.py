@@ -24,7 +24,7 @@ def content(study: "Study") -> dict[str, Any]:
 
 def needs(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
     """The seeds that each cell of the pilot says are needed, for as many strategies as the study compares."""
-    from kd_train.outcome.scores import read_cells
+    from kd_train.outcome.opened_study import open_scores
     from kd_train.study.comparisons import comparisons, margin_of
     from layerangles.equivalence.pilot import plan_from_pilot
     from layerangles.errors import InputError
@@ -38,7 +38,7 @@ def needs(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
     n_matched = max(len(comparison.strategies) for comparison in comparisons(study))
     metric, split = (study.verdict.metric, study.verdict.split) if pilot.is_dir() else (None, None)
     rows = []
-    for cell in read_cells(pilot, metric=metric, split=split):
+    for cell in open_scores(pilot).cells(metric, split):
         planned = plan_from_pilot(cell, margin, n_matched, power=power)
         rows.append(
             {

@@ -13,7 +13,7 @@ from .output import print_json, print_written
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from kd_train.outcome.scores import Judged
+    from kd_train.outcome.judging import Judged
     from layerangles import AngleResult
     from layerangles.equivalence import Verdict
     from layerangles.figures import Sight, Theme
@@ -334,8 +334,9 @@ _DRAW: "dict[str, Callable[[Sequence[AngleResult], Chosen, Theme], Figure]]" = {
 
 
 def _of_verdicts(figure: str, sources: Sequence[Path], chosen: Chosen, theme: "Theme") -> "Figure":
-    from kd_train.outcome.scores import chosen_margin, judge_paths
-    from kd_train.outcome.study_geometry import predict_from, stored_angles
+    from kd_train.outcome.judging import chosen_margin, judge_all
+    from kd_train.outcome.opened_study import open_scores
+    from kd_train.outcome.study_geometry import predict_from
     from layerangles import figures
     from layerangles.errors import InputError
 
@@ -343,12 +344,13 @@ def _of_verdicts(figure: str, sources: Sequence[Path], chosen: Chosen, theme: "T
         if source.suffix == ".nc" and not source.is_dir():
             raise InputError(f"{figure} is of scores, and {source} holds angles. Give a study's directory.")
     given = chosen_margin(chosen.margin, chosen.margin_of_gain)
-    judged = judge_paths(sources, margin=given, metric=chosen.metric, split=chosen.split)
+    opened = [open_scores(source) for source in sources]
+    judged = judge_all(opened, margin=given, metric=chosen.metric, split=chosen.split)
     if figure != "prediction":
         verdict = _one_cell(judged, chosen.cell)
         function = figures.forest if figure == "forest" else figures.gains
         return function(verdict, theme=theme)
-    prediction = predict_from(judged, {source: stored_angles(source) for source in sources if source.is_dir()})
+    prediction = predict_from(judged)
     if prediction is None:
         raise InputError(
             "prediction sets scores against angles, and none of these studies has any. Measure them: "

@@ -1,7 +1,7 @@
 """``layerangles report``: a study on one page, its verdict first."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,8 @@ from .angles import have_checkpoints
 from .output import print_json, print_written
 
 if TYPE_CHECKING:
-    from kd_train.outcome.scores import Judged
+    from kd_train.outcome.judging import Judged
+    from kd_train.outcome.opened_study import OpenedStudy
     from kd_train.study.study_file import Study
     from layerangles import AngleResult
 
@@ -41,29 +42,28 @@ def report(
 
     Example: layerangles report runs/movie-reviews
     """
+    from kd_train.outcome.judging import chosen_margin, judge_all
     from kd_train.outcome.opened_study import open_study
-    from kd_train.outcome.scores import chosen_margin, judge_paths
     from kd_train.outcome.study_geometry import predict_from
     from layerangles.files import check_absent
     from layerangles.report.study_report import StudyReport, write_report
 
-    for study in studies:
-        open_study(study)  # what is wrong with it shows at once
+    opened = [open_study(study) for study in studies]
     page = output or studies[0] / "report.html"
     check_absent(page, overwrite=overwrite)
     given = chosen_margin(margin, margin_of_gain)
-    judged = judge_paths(studies, margin=given, metric=metric, split=split)
-    angles, measured = _angles(studies, texts if measure else 0)
+    judged = judge_all(opened, margin=given, metric=metric, split=split)
+    written = [_measure(study, texts) for study in opened if measure and not study.angles()]
     found = StudyReport(
-        title=_title(studies),
+        title=" and ".join(study.name for study in opened),
         verdicts=[one.verdict for one in judged],
         teacher={one.verdict.cell.name: one.teacher for one in judged if one.teacher == one.teacher},
-        angles=[result for results in angles.values() for result in results],
-        prediction=predict_from(judged, angles),
-        design=_design(studies, judged),
-        provenance=_provenance(studies, angles),
+        angles=[result for study in opened for result in study.angles()],
+        prediction=predict_from(judged),
+        design=_design(opened, judged),
+        provenance=_provenance(opened),
     )
-    written = [*measured, write_report(page, found, overwrite=overwrite)]
+    written = [path for path in written if path is not None] + [write_report(page, found, overwrite=overwrite)]
     if as_json:
         print_json({"verdicts": {one.verdict.cell.name: one.verdict.outcome for one in judged}, "wrote": written})
         return
@@ -73,32 +73,20 @@ def report(
     typer.echo(f"\nOpen {page} in a browser.")
 
 
-def _angles(studies: Sequence[Path], n_texts: int) -> "tuple[dict[Path, list[AngleResult]], list[Path]]":
-    """What is stored of each study, or is measured now and stored; and what was written."""
-    from kd_train.outcome.study_geometry import ANGLES, stored_angles
+def _measure(study: "OpenedStudy", n_texts: int) -> Path | None:
+    """Measure the first seed's students and store their angles in the study; None if no weights were kept."""
+    from kd_train.study.folder_names import ANGLES
 
-    angles, written = {}, []
-    for study in studies:
-        angles[study] = stored_angles(study)
-        if not angles[study] and n_texts and (result := _measured(study, n_texts)) is not None:
-            (study / ANGLES).mkdir(exist_ok=True)
-            written.append(result.save(study / ANGLES / _RESULT))
-            angles[study] = [result]
-    return angles, written
-
-
-def _measured(folder: Path, n_texts: int) -> "AngleResult | None":
-    from kd_train.outcome.scores import STUDENTS
-    from kd_train.study.study_file import read_study
-    from layerangles.models.matching_file import MATCHING_FILE
-
-    study = read_study(folder)
-    places = [folder / STUDENTS / f"{strategy.label}-seed{study.seeds[0]}" for strategy in study.strategies]
-    students = [place for place in places if (place / MATCHING_FILE).exists()]
+    seed = study.study.seeds[0]
+    names = [f"{strategy.label}-seed{seed}" for strategy in study.study.strategies]
+    students = [student for student in study.directories() if student.name in names]
     if not students:
         return None
-    typer.echo(f"Measuring the angles of {len(students)} students (seed {study.seeds[0]})", err=True)
-    return measure_students(study, students, n_texts, steps=have_checkpoints(students))
+    typer.echo(f"Measuring the angles of {len(students)} students (seed {seed})", err=True)
+    students.sort(key=lambda student: names.index(student.name))
+    result = measure_students(study.study, students, n_texts, steps=have_checkpoints(students))
+    (study.path / ANGLES).mkdir(exist_ok=True)
+    return result.save(study.path / ANGLES / _RESULT)
 
 
 def measure_students(study: "Study", students: Sequence[Path], n_texts: int, *, steps: bool) -> "AngleResult":
@@ -115,20 +103,12 @@ def measure_students(study: "Study", students: Sequence[Path], n_texts: int, *, 
     )
 
 
-def _title(studies: Sequence[Path]) -> str:
-    from kd_train.study.study_file import read_study
-
-    return " and ".join(read_study(study).name for study in studies)
-
-
-def _design(studies: Sequence[Path], judged: "Sequence[Judged]") -> dict[str, str]:
+def _design(opened: "Sequence[OpenedStudy]", judged: "Sequence[Judged]") -> dict[str, str]:
     from kd_train.study.comparisons import comparisons
-    from kd_train.study.study_file import read_study
 
     design: dict[str, str] = {}
-    for folder in studies:
-        study = read_study(folder)
-        name = f"{study.name}: " if len(studies) > 1 else ""
+    for study in (one.study for one in opened):
+        name = f"{study.name}: " if len(opened) > 1 else ""
         training = study.training
         design |= {
             f"{name}task": f"{study.task.kind}, {study.task.dataset or 'files'}",
@@ -147,28 +127,28 @@ def _design(studies: Sequence[Path], judged: "Sequence[Judged]") -> dict[str, st
     return design
 
 
-def _provenance(studies: Sequence[Path], angles: "Mapping[Path, Sequence[AngleResult]]") -> dict[str, str]:
+def _provenance(opened: "Sequence[OpenedStudy]") -> dict[str, str]:
     import layerangles
 
     found = {"report written by": f"layerangles {layerangles.__version__}"}
-    for folder in studies:
-        name = f"{folder.name}: " if len(studies) > 1 else ""
-        found[f"{name}trained with"] = _trained_with(folder)
-        for number, result in enumerate(angles[folder], start=1):
+    for study in opened:
+        results, name = study.angles(), f"{study.path.name}: " if len(opened) > 1 else ""
+        found[f"{name}trained with"] = _trained_with(study.path)
+        for number, result in enumerate(results, start=1):
             attributes = result.dataset.attrs
             versions = ", ".join(f"{key} {value}" for key, value in json.loads(attributes["versions"]).items())
-            which = f"{name}angles" + (f" {number}" if len(angles[folder]) > 1 else "")
+            which = f"{name}angles" + (f" {number}" if len(results) > 1 else "")
             found[which] = (
                 f"{attributes['n_examples']} texts, {attributes['precision']} on {attributes['device']}; {versions}"
             )
             found[f"{which}: weights of the teacher"] = f"SHA-256 {attributes['teacher_weights_sha256']}"
             found[f"{which}: texts"] = f"SHA-256 {attributes['data_sha256']}"
-    found["the same page"] = f"layerangles report {' '.join(map(str, studies))}"
+    found["the same page"] = f"layerangles report {' '.join(str(study.path) for study in opened)}"
     return found
 
 
 def _trained_with(folder: Path) -> str:
-    from kd_train.training.train_study import ENVIRONMENT_FILE
+    from kd_train.study.folder_names import ENVIRONMENT_FILE
 
     path = folder / ENVIRONMENT_FILE
     if not path.is_file():

@@ -11,7 +11,7 @@ from .output import print_json, print_table, print_written
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kd_train.outcome.scores import Judged
+    from kd_train.outcome.judging import Judged
     from layerangles.equivalence import Estimate, Verdict
 
 
@@ -40,7 +40,8 @@ def verdict(
 
     Example: layerangles verdict runs/movie-reviews --latex table.tex
     """
-    from kd_train.outcome.scores import chosen_margin, judge_paths
+    from kd_train.outcome.judging import chosen_margin, judge_all
+    from kd_train.outcome.opened_study import open_scores
     from layerangles.files import check_absent
     from layerangles.report.verdict_wording import reason_for
 
@@ -48,7 +49,8 @@ def verdict(
         if path is not None:
             check_absent(path, overwrite=overwrite)
     given = chosen_margin(margin, margin_of_gain)
-    judged = judge_paths(paths, margin=given, metric=metric, split=split, alpha=alpha, power=power)
+    opened = [open_scores(path) for path in paths]
+    judged = judge_all(opened, margin=given, metric=metric, split=split, alpha=alpha, power=power)
     written = _write(judged, latex, csv)
     if as_json:
         print_json({"cells": [_content(one) for one in judged], "wrote": written})

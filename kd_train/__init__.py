@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kd_train.outcome.opened_study import StudyFolder, open_study
+    from kd_train.outcome.opened_study import OpenedStudy, open_study
 
-__all__ = ["StudyFolder", "open_study"]
+__all__ = ["OpenedStudy", "open_study"]
 
 
 def __getattr__(name: str) -> Any:

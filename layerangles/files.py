@@ -1,17 +1,19 @@
-"""Writing beside, then renaming: a file or a directory is there whole or not at all."""
+"""Files written whole or not at all, and files read once."""
 
 import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
 from layerangles.errors import InputError, RunError
 
+Content = TypeVar("Content")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -71,3 +73,27 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def version_of(path: Path) -> Hashable:
+    """A value that differs after a file was written, or removed; None if there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+class FileCache:
+    """The contents of files, each read at its first use and again only after it changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[Hashable, Any]] = {}
+
+    def read(self, path: Path, reader: Callable[[Path], Content]) -> Content:
+        """The content of a file, as this reader (one per file) makes it."""
+        version = version_of(path)  # before reading, so that what is written meanwhile is read the next time
+        if path not in self._known or self._known[path][0] != version:
+            self._known[path] = version, reader(path)
+        content: Content = self._known[path][1]
+        return content

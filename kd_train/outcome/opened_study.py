@@ -1,61 +1,123 @@
-"""A trained study's directory, opened: its students, angles, scores and verdicts, and how a notebook shows it."""
+"""A study's directory, opened: what verdict, report, compare and draw receive."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kd_train.outcome.scores import finished_students, judge_paths, student_scores, teacher_scores
-from kd_train.outcome.study_geometry import stored_angles
+from kd_train.outcome.judging import ScoreSource, ScoreTable, judge_all
+from kd_train.outcome.scores import StudyScores
+from kd_train.study.comparisons import margin_of
+from kd_train.study.folder_names import ANGLES, STUDENTS
+from kd_train.study.score_logs import EXAMPLES_FILE, METRICS_FILE, read_examples, read_metrics
 from kd_train.study.study_file import RESOLVED_FILE, Study, read_study
-from layerangles.equivalence import Margin, Verdict
+from layerangles.app.sources import ResultFiles, Student, student_in, version_of_student
+from layerangles.equivalence import Cell, Margin, Verdict
 from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
-from layerangles.models.texts import Text
+from layerangles.files import FileCache, version_of
+from layerangles.models.matching_file import MATCHING_FILE
 from layerangles.report.verdict_wording import reason_for
 from layerangles.results import notebook_html as glance
 from layerangles.results.angle_result import AngleResult
 
 if TYPE_CHECKING:
-    from kd_train.outcome.comparison_source import StudySource
+    from layerangles.models.texts import Text
 
 _CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class StudyFolder:
+class OpenedStudy:
     """A study's directory, whole or in part, with or without weights; it may still be written.
 
-    Attributes:
-        path: the directory.
-        study: what stands in its study file.
+    Each file is read at its first use, and read again only after it changed. An opened study is a
+    :class:`layerangles.app.sources.Source`, so that :func:`layerangles.compare` and the app take it as it is.
+
+    Args:
+        path: the directory; see :func:`open_study`.
     """
 
-    path: Path
-    study: Study
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files, self._results = FileCache(), ResultFiles()
+
+    @property
+    def study(self) -> Study:
+        """The study file's content."""
+        return self._files.read(self.path / RESOLVED_FILE, lambda file: read_study(file.parent))
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self.study.name
 
-    def students(self) -> list[Path]:
-        """The directories of the finished students, by name; none where their weights were not kept."""
-        return finished_students(self.path)
+    @property
+    def margin(self) -> Margin | None:
+        """The margin that the study file states, if any."""
+        return margin_of(self.study)
+
+    def version(self) -> Hashable:
+        """A value that differs after scores, students or angles changed."""
+        files = [self.path / METRICS_FILE, self.path / EXAMPLES_FILE, *self._angle_files()]
+        return (
+            tuple((str(file), version_of(file)) for file in files),
+            tuple((str(student), version_of_student(student)) for student in self._begun()),
+        )
+
+    def directories(self) -> list[Path]:
+        """The directories of the finished students, by name; empty if their weights were not kept."""
+        return [path for path in self._begun() if (path / MATCHING_FILE).exists()]
+
+    def students(self) -> Sequence[Student]:
+        """The finished students with weights, then those of whom only stored angles are left."""
+        loaded = (self._results.load_if_whole(file) for file in self._angle_files())
+        results = [result for result in loaded if result is not None]
+        of = {name: [r for r in results if name in r.students] for result in results for name in result.students}
+        here = [student_in(path, path.name, of.get(path.name, ()), self._results) for path in self.directories()]
+        names = {student.name for student in here}
+        return [*here, *(Student(name, None, tuple(of[name])) for name in of if name not in names)]
 
     def angles(self) -> list[AngleResult]:
-        """What was measured of its students and stored in ``angles/``, by file name."""
-        return stored_angles(self.path)
-
-    def scores(self, metric: str | None = None, split: str | None = None) -> pd.DataFrame:
-        """One row a finished student and cell, with its score; see :func:`kd_train.outcome.scores.student_scores`.
+        """The results stored in ``angles/``, by file name.
 
         Raises:
-            InputError: no student is finished, or nothing was scored by that name on that split.
+            InputError: a file there is not a result.
         """
-        return student_scores(self.path, metric=metric, split=split)
+        return [self._results.load(file) for file in self._angle_files()]
+
+    def scores(self, metric: str | None = None, split: str | None = None) -> pd.DataFrame:
+        """One row per finished student and cell; see :meth:`kd_train.outcome.scores.StudyScores.by_student`.
+
+        Raises:
+            InputError: no student is finished, or the split has no score of this metric.
+        """
+        return self._scored().by_student(metric, split)
+
+    def cells(self, metric: str | None = None, split: str | None = None) -> list[Cell]:
+        """The cells that are judged.
+
+        Raises:
+            InputError: see :meth:`scores`.
+        """
+        return self._scored().cells(metric, split)
+
+    def teacher_scores(self, split: str | None = None) -> dict[str, float]:
+        """The teacher's scores by metric, by default on test, or on dev if it has no test scores."""
+        return self._scored().of_teacher(split)
+
+    def teacher_score(self, cell: Cell, split: str | None = None) -> float:
+        """The teacher's score by the cell's metric; NaN if unknown."""
+        return self.teacher_scores(split).get(cell.metric, float("nan"))
+
+    def notes_on(self, margin: Margin | None) -> list[str]:
+        """A remark if this margin is another than the study file's."""
+        stated = self.margin
+        if margin is None or margin == stated:
+            return []
+        said = "states none" if stated is None else f"states {stated}"
+        return [f"the margin {margin} was given after the study was run; its file {said}."]
 
     def verdicts(self, margin: float | None = None) -> list[Verdict]:
         """Whether the strategies of each cell give equally good students.
@@ -64,20 +126,32 @@ class StudyFolder:
             margin: the smallest difference that matters, in the metric's own unit; the study file's by default.
 
         Raises:
-            InputError: no student is finished, or fewer strategies than can be compared are.
+            InputError: no student is finished, or too few strategies to be compared.
         """
         given = None if margin is None else Margin(margin)
-        return [one.verdict for one in judge_paths([self.path], margin=given)]
+        return [one.verdict for one in judge_all([self], margin=given)]
 
-    def texts(self, n: int) -> list[Text]:
-        """The first ``n`` texts of the dev split, on which angles are measured; the data are fetched if need be."""
+    def texts(self, n: int | None = None) -> "Sequence[Text]":
+        """The first ``n`` texts (by default all) of the dev split, on which angles are measured.
+
+        The data are fetched if need be.
+        """
         return self.study.task.load().texts("dev")[:n]
 
-    def source(self) -> "StudySource":
-        """Its students, as :func:`layerangles.compare` reads them."""
-        from kd_train.outcome.comparison_source import StudySource
+    def _begun(self) -> list[Path]:
+        return sorted((self.path / STUDENTS).glob("*"))
 
-        return StudySource(self.path)
+    def _angle_files(self) -> list[Path]:
+        return sorted((self.path / ANGLES).glob("*.nc"))
+
+    def _scored(self) -> StudyScores:
+        return StudyScores(
+            source=str(self.path),
+            study=self.study,
+            measurements=self._files.read(self.path / METRICS_FILE, read_metrics),
+            examples=self._files.read(self.path / EXAMPLES_FILE, read_examples).values(),
+            unfinished={path.name for path in self._begun() if not (path / MATCHING_FILE).exists()},
+        )
 
     def _repr_html_(self) -> str:
         parts = [glance.line(f"Study {self.name}"), glance.table(_about(self))]
@@ -93,39 +167,50 @@ class StudyFolder:
 _NOTE = "Means over seeds with 95 % intervals; several draws of a random map are averaged within a seed."
 
 
-def open_study(path: str | os.PathLike[str]) -> StudyFolder:
+def open_study(path: str | os.PathLike[str]) -> OpenedStudy:
     """Open the directory of a study that was trained, whole or in part.
 
     Raises:
-        InputError: ``path`` is no such directory.
+        InputError: ``path`` is not a study's directory, or its study file is not valid.
     """
     folder = Path(path)
     if not (folder / RESOLVED_FILE).is_file():
         raise InputError(
             f"{folder} is no study's directory: it holds no {RESOLVED_FILE}. Give what `layerangles train` wrote."
         )
-    return StudyFolder(folder, read_study(folder))
+    opened = OpenedStudy(folder)
+    _ = opened.study  # what is wrong with the file shows at once
+    return opened
 
 
-def _about(folder: StudyFolder) -> list[dict[str, str]]:
+def open_scores(path: Path) -> ScoreSource:
+    """Open a study's directory, or a CSV file of scores.
+
+    Raises:
+        InputError: the path is neither.
+    """
+    return open_study(path) if path.is_dir() else ScoreTable(path)
+
+
+def _about(opened: OpenedStudy) -> list[dict[str, str]]:
     """One row of facts."""
-    study = folder.study
+    study, students = opened.study, opened.directories()
     finetuned = ", fine-tuned" if study.teacher.finetune else ""
-    scores = [f"{metric} {value:.4g}" for metric, value in teacher_scores(folder.path).items()]
+    scores = [f"{metric} {value:.4g}" for metric, value in opened.teacher_scores().items()]
     return [
         {
             "task": f"{study.task.kind}, {study.task.dataset or 'files'}",
             "teacher": "; ".join([f"{Path(study.teacher.model).name}{finetuned}", *scores[:1]]),
             "students": f"{study.student.layers} layers, {study.student.init}",
             "seeds": ", ".join(map(str, study.seeds)),
-            "weights": f"of {len(folder.students())} students" if folder.students() else "not kept",
+            "weights": f"of {len(students)} students" if students else "not kept",
         }
     ]
 
 
-def _strategies(folder: StudyFolder) -> list[dict[str, str]]:
-    """One row a strategy, the best of each cell first."""
-    scores = folder.scores()
+def _strategies(opened: OpenedStudy) -> list[dict[str, str]]:
+    """One row per strategy, the best of each cell first."""
+    scores = opened.scores()
     by_seed = scores.groupby(["cell", "strategy", "role", "seed"], sort=False)["score"].mean()
     better = bool(scores["higher_is_better"].iloc[0])
     means = by_seed.groupby(level=["cell", "strategy", "role"], sort=False).mean()

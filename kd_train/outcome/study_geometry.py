@@ -1,45 +1,35 @@
-"""Geometry beside scores: what :func:`layerangles.equivalence.gap_prediction.predict_gaps` compares."""
+"""Angles and scores of studies side by side: the input of :mod:`layerangles.equivalence.gap_prediction`."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from kd_train.outcome.scores import Judged
+from kd_train.outcome.judging import Judged
+from kd_train.outcome.opened_study import OpenedStudy
 from kd_train.study.comparisons import Arm, arms_of
-from kd_train.study.study_file import read_study
 from layerangles.equivalence.gap_prediction import PREDICTORS, Prediction, predict_gaps, student_geometry
 from layerangles.results.angle_result import AngleResult
 
-ANGLES = "angles"
 
+def predict_from(judged: Sequence[Judged]) -> Prediction | None:
+    """Predict the gaps of these cells from their studies' stored angles; None if no student was measured.
 
-def stored_angles(folder: Path) -> list[AngleResult]:
-    """The results that lie in a study's ``angles/``, by name."""
-    return [AngleResult.load(path) for path in sorted((folder / ANGLES).glob("*.nc"))]
-
-
-def predict_from(judged: Sequence[Judged], angles: Mapping[Path, Sequence[AngleResult]]) -> Prediction | None:
-    """Whether geometry predicts the gaps of these cells; None where no student of theirs was measured.
-
-    A cell's geometry is that of its students without matching at their last step, the mean over seeds: what matching
-    would have to work with, not what it has made. In cells without such students it is that of the matched ones. The
-    gap is the spread between best and worst strategy; where cells have different metrics, the spread ÷ gain.
-
-    Args:
-        judged: the cells of studies.
-        angles: by study directory, what was measured of its students.
+    A cell's geometry is that of its students without matching at their last step, the mean over seeds: the state that
+    matching starts from, not the one that it leads to. In cells without such students it is that of the matched ones.
+    The gap is the spread between best and worst strategy; if cells have different metrics, the spread ÷ gain.
     """
-    geometry = {source: _geometry(results) for source, results in angles.items() if results}
+    studies = {id(one.source): one.source for one in judged if isinstance(one.source, OpenedStudy)}
+    measured_of = {key: study.angles() for key, study in studies.items()}
+    geometry = {key: _geometry(results) for key, results in measured_of.items() if results}
     one_metric = len({one.verdict.cell.metric for one in judged}) == 1
     cells: dict[str, dict[str, float]] = {}
     strategies: dict[tuple[str, str], dict[str, float]] = {}
     for one in judged:
-        if one.source not in geometry:
+        if id(one.source) not in geometry:
             continue
-        cell, of_students = one.verdict.cell, geometry[one.source]
-        arms = [arm for arm in arms_of(read_study(one.source)) if arm.cell == cell.name]
+        cell, of_students = one.verdict.cell, geometry[id(one.source)]
+        arms = [arm for arm in arms_of(studies[id(one.source)].study) if arm.cell == cell.name]
         measured = {
             strategy: _mean(of_students, [arm for arm in arms if arm.strategy == strategy], cell.seeds)
             for strategy in (*cell.matched, *([cell.none] if cell.none else []))
@@ -62,7 +52,7 @@ def predict_from(judged: Sequence[Judged], angles: Mapping[Path, Sequence[AngleR
 
 
 def _geometry(results: Sequence[AngleResult]) -> pd.DataFrame:
-    """One row a student, at its last step; of several results the first that knows a value."""
+    """One row per student, at its last step; of several results the first that has a value."""
     whole = pd.DataFrame(columns=list(PREDICTORS), dtype=float)
     for result in results:
         frame = student_geometry(result)

@@ -1,13 +1,14 @@
-"""What is scored in a study, on disk as it is made, and safe to resume.
+"""The logs of a study's scores, written as scores are made, and safe to resume.
 
-``metrics.jsonl`` has a line for every student, step, split and metric; ``examples.jsonl`` has what a finished student
-got on every single example.
+``metrics.jsonl`` has a line for every student, step, split and metric; ``examples.jsonl`` has a finished student's
+scores on all examples of a split.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +20,7 @@ EXAMPLES_FILE = "examples.jsonl"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number: a metric of a student (or ``teacher``) on a split, after so many steps."""
+    """The value of one metric of a student (or of ``teacher``) on a split, after ``step`` optimizer steps."""
 
     student: str
     step: int
@@ -29,13 +30,13 @@ class Measurement:
 
 
 class MetricsLog:
-    """The measurements of a study, on disk as they are made.
+    """The log of a study's measurements.
 
-    Several jobs may write to one file: lines are appended whole, and what a job drops are its own students' lines.
+    Several jobs may write to one file: lines are appended whole, and a job drops only lines of its own students.
 
     Args:
-        folder: the study's.
-        writes: whether this process writes; of several that train together, one does.
+        folder: the study's directory.
+        writes: whether this process writes; among processes that train together, one does.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -44,7 +45,7 @@ class MetricsLog:
         self._known: list[Measurement] = self.read()
 
     def append(self, measurements: Iterable[Measurement]) -> None:
-        """Add lines at the end."""
+        """Append measurements."""
         new = list(measurements)
         self._known += new
         if self._writes:
@@ -52,14 +53,11 @@ class MetricsLog:
                 file.write("".join(json.dumps(asdict(m)) + "\n" for m in new))
 
     def read(self) -> list[Measurement]:
-        """All measurements in the file; a last line that was cut off by a kill is left out."""
-        if not self._file.exists():
-            return []
-        lines = self._file.read_text(encoding="utf-8").split("\n")[:-1]
-        return [Measurement(**json.loads(line)) for line in lines]
+        """All measurements in the file; see :func:`read_metrics`."""
+        return read_metrics(self._file)
 
     def forget_after(self, step: int, students: Iterable[str], *, splits: Iterable[str] | None = None) -> None:
-        """Drop what these students measured after ``step`` (on these splits): a resumed run measures it again."""
+        """Drop these students' measurements after ``step`` (on these splits): a resumed run repeats them."""
         named, on = set(students), None if splits is None else set(splits)
 
         def kept(m: Measurement) -> bool:
@@ -73,19 +71,19 @@ class MetricsLog:
                     beside.write_text("".join(lines), encoding="utf-8")
 
     def dev(self, student: str, metric: str) -> list[Measurement]:
-        """What a student reached on the dev split, by step. NaN is left out."""
-        mine = [m for m in self._known if (m.student, m.split, m.metric) == (student, "dev", metric)]
-        return sorted((m for m in mine if m.value == m.value), key=lambda m: m.step)
+        """A student's values of a metric on the dev split, by step; NaN are left out."""
+        found = [m for m in self._known if (m.student, m.split, m.metric) == (student, "dev", metric)]
+        return sorted((m for m in found if m.value == m.value), key=lambda m: m.step)
 
     def best(self, student: str, metric: str, *, higher_is_better: bool = True) -> Measurement | None:
-        """The best value of a metric on the dev split, the earliest where several are equal."""
+        """The best value of a metric on the dev split, the earliest of equal ones; None if there is none."""
         sign = 1 if higher_is_better else -1
         return max(self.dev(student, metric), key=lambda m: (sign * m.value, -m.step), default=None)
 
 
 @dataclass(frozen=True)
 class ExampleScores:
-    """What a finished student got on every example of a split, in the split's order; the metric is their mean."""
+    """A finished student's scores on all examples of a split, in the split's order; the metric is their mean."""
 
     student: str
     step: int
@@ -95,10 +93,10 @@ class ExampleScores:
 
 
 class ExamplesLog:
-    """The example scores of a study; several jobs may write to one file.
+    """The log of a study's example scores; several jobs may write to one file.
 
     Args:
-        folder: the study's.
+        folder: the study's directory.
         writes: whether this process writes.
     """
 
@@ -107,7 +105,7 @@ class ExamplesLog:
         self._lock = FileLock(folder / f".{EXAMPLES_FILE}.lock")
 
     def append(self, scores: Iterable[ExampleScores]) -> None:
-        """Add lines at the end. Whole numbers are written without a point."""
+        """Append scores; whole numbers are written without a decimal point."""
         lines = [
             json.dumps(asdict(s) | {"values": [int(v) if v == int(v) else v for v in s.values]}) + "\n" for s in scores
         ]
@@ -116,12 +114,24 @@ class ExamplesLog:
                 file.write("".join(lines))
 
     def read(self) -> dict[tuple[str, str, str], ExampleScores]:
-        """By student, split and metric, the last that was written: a resumed run may score a student again."""
-        if not self._file.exists():
-            return {}
-        found = {}
-        for line in self._file.read_text(encoding="utf-8").split("\n")[:-1]:
-            content = json.loads(line)
-            scores = ExampleScores(**content | {"values": tuple(map(float, content["values"]))})
-            found[scores.student, scores.split, scores.metric] = scores
-        return found
+        """All example scores in the file; see :func:`read_examples`."""
+        return read_examples(self._file)
+
+
+def read_metrics(file: Path) -> list[Measurement]:
+    """All measurements in ``metrics.jsonl``, except a last line cut off by a kill; empty if there is no such file."""
+    return [Measurement(**content) for content in _whole_lines(file)]
+
+
+def read_examples(file: Path) -> dict[tuple[str, str, str], ExampleScores]:
+    """The scores in ``examples.jsonl`` by student, split and metric; of several the last, from a resumed run."""
+    found = {}
+    for content in _whole_lines(file):
+        scores = ExampleScores(**content | {"values": tuple(map(float, content["values"]))})
+        found[scores.student, scores.split, scores.metric] = scores
+    return found
+
+
+def _whole_lines(file: Path) -> Iterator[dict[str, Any]]:
+    if file.exists():
+        yield from map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1])

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from kd_train.data import embedded
 from kd_train.randomness import seeded
 from kd_train.students.lora import add_adapters
+from kd_train.study.folder_names import TEACHER
 from kd_train.study.study_file import FinetuneSpec, Study
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
@@ -20,8 +21,6 @@ from layerangles.files import atomic_write
 from layerangles.models.checkpoints import quiet_transformers
 from layerangles.models.matching_file import TeacherReference
 from layerangles.models.weights import weights_sha256
-
-TEACHER = "teacher"
 
 
 def load_teacher(path: Path, study: Study) -> PreTrainedModel:

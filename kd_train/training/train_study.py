@@ -24,6 +24,7 @@ from kd_train.students.learned_maps import (
     stored_maps,
 )
 from kd_train.students.lora import add_adapters, merged
+from kd_train.study.folder_names import ENVIRONMENT_FILE, TEACHER
 from kd_train.study.plan import MemberPlan, plan_study, teacher_path
 from kd_train.study.score_logs import ExamplesLog, Measurement, MetricsLog
 from kd_train.study.study_file import RESOLVED_FILE, Study, read_study, write_resolved
@@ -31,7 +32,7 @@ from kd_train.tasks.base import Task
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
 from kd_train.training.run import STOPPED_FILE, Run, TrainingContext, forget_states, mark_stopped
-from kd_train.training.teachers import TEACHER, load_teacher, random_teacher, score_as_it_is, tuned_teacher
+from kd_train.training.teachers import load_teacher, random_teacher, score_as_it_is, tuned_teacher
 from layerangles.errors import InputError
 from layerangles.extras import require_extra
 from layerangles.files import atomic_write, full_disk_reported
@@ -41,7 +42,6 @@ from layerangles.models.matching_file import MATCHING_FILE, Matching, TeacherRef
 from layerangles.models.weights import check_weights
 from layerangles.versions import versions
 
-ENVIRONMENT_FILE = "environment.json"
 # From how many texts the directions of pca maps are taken.
 _PRINCIPAL_EXAMPLES = 512
 

@@ -140,7 +140,7 @@ class Catalogue:
 
 def _read(sources: Sequence[Source]) -> tuple[dict[str, StudentEntry], pd.DataFrame]:
     found = [(source, student) for source in sources for student in source.students()]
-    tables = [(source, source.scores()) for source in sources]
+    tables = [(source, _scores(source)) for source in sources]
     here = {(id(source), student.name) for source, student in found}
     # Scores may be known of students of whom nothing else is here.
     scored = [
@@ -161,6 +161,13 @@ def _read(sources: Sequence[Source]) -> tuple[dict[str, StudentEntry], pd.DataFr
         frames.append(frame.assign(strategy=frame["student"].map(strategy_of)))
     there = [frame for frame in frames if len(frame)]
     return entries, pd.concat(there, ignore_index=True) if there else no_scores()
+
+
+def _scores(source: Source) -> pd.DataFrame:
+    try:
+        return source.scores()
+    except InputError:  # no student is finished yet
+        return no_scores()
 
 
 def _unique(names: Sequence[tuple[Source, str]]) -> list[str]:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from layerangles.app.sources import InMemory, ResultFile, Source, StudentDirectories
 from layerangles.app.widget import widget
@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from layerangles.app.measuring import MeasuringPlan
 
 
-@runtime_checkable
-class HasSource(Protocol):
-    """A study that was opened: ``kd_train.open_study``."""
-
-    def source(self) -> Source:
-        """Its students, as the comparison reads them."""
-        ...
-
-
-Comparable = AngleResult | str | os.PathLike[str] | HasSource
+Comparable = AngleResult | str | os.PathLike[str] | Source
 
 
 @dataclass(frozen=True)
@@ -115,8 +106,8 @@ def _results(sources: Sequence[Source]) -> list[AngleResult]:
 def _source(one: Comparable) -> Source:
     if isinstance(one, AngleResult):
         return InMemory(one)
-    if isinstance(one, HasSource):
-        return one.source()
+    if isinstance(one, Source):
+        return one
     if not isinstance(one, str | os.PathLike):
         raise InputError(
             f"a {type(one).__name__} cannot be compared. Give results, result files, student directories, or studies "

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import pandas as pd
 
 from layerangles.errors import InputError
+from layerangles.files import FileCache, version_of
 from layerangles.models.matching_file import MATCHING_FILE
 from layerangles.models.texts import Text
 from layerangles.results.angle_result import AngleResult
@@ -85,7 +86,11 @@ class Source(Protocol):
         ...
 
     def scores(self) -> pd.DataFrame:
-        """One row a finished student, with the columns :data:`SCORE_COLUMNS`; empty where nothing is known."""
+        """One row a finished student, with the columns :data:`SCORE_COLUMNS`.
+
+        Raises:
+            InputError: nothing is scored yet.
+        """
         ...
 
     def texts(self) -> Sequence[Text]:
@@ -135,14 +140,11 @@ class ResultFiles:
     """Reads result files, and reads one again only where it changed."""
 
     def __init__(self) -> None:
-        self._read: dict[Path, tuple[Hashable, AngleResult]] = {}
+        self._files = FileCache()
 
     def load(self, path: Path) -> AngleResult:
         """See :meth:`AngleResult.load`."""
-        version = version_of(path)
-        if path not in self._read or self._read[path][0] != version:
-            self._read[path] = version, AngleResult.load(path)
-        return self._read[path][1]
+        return self._files.read(path, AngleResult.load)
 
     def load_if_whole(self, path: Path) -> AngleResult | None:
         """None where there is no result, or one that this version does not read."""
@@ -250,15 +252,6 @@ def steps_in(directory: Path) -> set[int]:
         final = None
     # As `StudentCheckpoint.checkpoints` has it: what lies behind the final state is left over from a longer training.
     return {*(step for step in along if step < final), final} if along and isinstance(final, int) else along
-
-
-def version_of(path: Path) -> Hashable:
-    """Differs after a file was written, or went away."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
 
 
 def version_of_student(path: Path) -> Hashable:

@@ -18,7 +18,7 @@ from toys.models import toy_texts, write_student
 from toys.studies import ToyStudy
 from toys.training import toy_study
 
-from kd_train.outcome.comparison_source import StudySource
+from kd_train.outcome.opened_study import open_study
 from layerangles import AngleResult, InputError, measure_angles
 from layerangles.app.catalogue import Catalogue, StudentEntry, way_of
 from layerangles.app.sources import InMemory, ResultFile, Student, StudentDirectories
@@ -346,7 +346,7 @@ def log(folder: Path, *students: str) -> None:
 
 
 def test_a_study_that_is_being_written(young: Path, study: ToyStudy) -> None:
-    source = StudySource(young)
+    source = open_study(young)
     with pytest.raises(InputError, match=r"there is no student to compare in toy\. Give student directories, a study"):
         Catalogue([source])
     catalogue = Catalogue([source, Stub(found=named("other"))])
@@ -386,7 +386,7 @@ def test_a_study_that_is_being_written(young: Path, study: ToyStudy) -> None:
 
 def test_a_student_of_several_cells_is_one_student(young: Path) -> None:
     log(young, *(f"{name}-seed{seed}" for name in ("none", "forward", "strong") for seed in (0, 1)))
-    source = StudySource(young)
+    source = open_study(young)
     assert source.scores()["student"].tolist().count("none-seed0") == 2
     standings = Catalogue([source, Stub(found=named("other"))]).read().standings()
     assert standings["n_seeds"].tolist() == [2, 2, 2]

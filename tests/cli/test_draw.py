@@ -9,9 +9,10 @@ import pytest
 from layerangles_cli.draw import TAKES
 from toys.command_line import Cli, Outcome, script
 
+import kd_train.outcome.judging
 import kd_train.outcome.opened_study
-import kd_train.outcome.scores
-import kd_train.outcome.study_geometry
+from kd_train.outcome.judging import Judged, judge_all
+from kd_train.outcome.opened_study import OpenedStudy, open_study
 from layerangles import AngleResult, figures
 from layerangles.figures.drawing.export import find_chrome
 
@@ -27,23 +28,19 @@ FUNCTIONS = set(figures.__all__) - {"Sight", "Theme", "caption", "theme", "write
 
 
 @pytest.fixture(scope="module")
-def read_once() -> tuple[list[Any], list[AngleResult]]:
-    """The study's verdicts and angles, which take seconds, once for all tests."""
-    return kd_train.outcome.scores.judge_paths([STUDY]), kd_train.outcome.study_geometry.stored_angles(STUDY)
+def read_once() -> tuple[OpenedStudy, list[Judged]]:
+    """The study and its verdicts, which take seconds, once for all tests."""
+    study = open_study(STUDY)
+    return study, judge_all([study])
 
 
 @pytest.fixture
-def in_memory(read_once: tuple[list[Any], list[AngleResult]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The study's directory is read from memory."""
-    verdicts, angles = read_once
-
-    def judge_paths(paths: list[Path], **_options: Any) -> list[Any]:
-        return [one._replace(source=paths[0]) for one in verdicts]
-
-    for module in (kd_train.outcome.scores, kd_train.outcome.opened_study):
-        monkeypatch.setattr(module, "judge_paths", judge_paths)
-    for module in (kd_train.outcome.study_geometry, kd_train.outcome.opened_study):
-        monkeypatch.setattr(module, "stored_angles", lambda _folder: angles)
+def in_memory(read_once: tuple[OpenedStudy, list[Judged]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study is open already, and judged."""
+    study, judged = read_once
+    for name in ("open_study", "open_scores"):
+        monkeypatch.setattr(kd_train.outcome.opened_study, name, lambda _path: study)
+    monkeypatch.setattr(kd_train.outcome.judging, "judge_all", lambda _sources, **_options: judged)
 
 
 @pytest.fixture(scope="module")

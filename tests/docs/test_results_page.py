@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kd_train.outcome.scores import Judged, judge_paths
-from kd_train.outcome.study_geometry import predict_from, stored_angles
+from kd_train.outcome.judging import Judged, judge_all
+from kd_train.outcome.opened_study import open_study
+from kd_train.outcome.study_geometry import predict_from
 from layerangles import AngleResult
 from layerangles.equivalence.intervals import Estimate
 from layerangles.report.verdict_wording import reason_for
@@ -17,7 +18,7 @@ PAGE = ROOT / "docs" / "results.md"
 
 @pytest.fixture(scope="module")
 def judged() -> list[Judged]:
-    return judge_paths([STUDY])
+    return judge_all([open_study(STUDY)])
 
 
 def _minus(text: str) -> str:
@@ -103,7 +104,7 @@ def test_geometry(judged: list[Judged]) -> None:
     rows = geometry_rows(course)
     assert len(rows) == 18
     assert [row for row in rows if row not in page] == []
-    prediction = predict_from(judged, {STUDY: stored_angles(STUDY)})
+    prediction = predict_from(judged)
     assert prediction is not None
     for sentence in prediction.sentences():
         assert sentence in page.replace("\n", " ")

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import kd_train
-from kd_train.outcome.scores import SCORE_COLUMNS, study_cells
+from kd_train.outcome.scores import SCORE_COLUMNS
 from layerangles.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +87,9 @@ def test_what_was_not_kept_example_by_example_has_no_interval() -> None:
 
 
 def test_cells_are_made_of_the_same_rows() -> None:
-    scores = kd_train.open_study(RESULTS).scores()
-    for cell in study_cells(RESULTS):
+    folder = kd_train.open_study(RESULTS)
+    scores = folder.scores()
+    for cell in folder.cells():
         mine = scores[scores["cell"] == cell.name]
         assert int(cell.scores.notnull().sum()) == len(mine)
         for row in mine.itertuples():
@@ -98,7 +99,7 @@ def test_cells_are_made_of_the_same_rows() -> None:
 def test_verdicts_and_angles_of_the_committed_study() -> None:
     folder = kd_train.open_study(RESULTS)
     assert folder.name == "movie-reviews-verdict"
-    assert folder.students() == []  # the weights are not kept
+    assert folder.directories() == []  # the weights are not kept
     assert [verdict.outcome for verdict in folder.verdicts()] == ["undecided", "undecided"]
     assert {verdict.outcome for verdict in folder.verdicts(margin=0.5)} == {"equivalent"}
     assert [len(result.students) for result in folder.angles()] == [18, 18, 18]
@@ -126,7 +127,7 @@ def test_in_a_notebook_the_best_strategy_comes_first_and_the_verdict_is_said() -
 
 def test_a_study_that_has_just_begun(young: Path) -> None:
     folder = kd_train.open_study(young)
-    assert (folder.students(), folder.angles()) == ([], [])
+    assert (folder.directories(), folder.students(), folder.angles()) == ([], [], [])
     with pytest.raises(InputError, match="has no score on the split dev"):
         folder.scores()
     assert "has no score on the split dev" in folder._repr_html_()
@@ -134,7 +135,7 @@ def test_a_study_that_has_just_begun(young: Path) -> None:
 
 def test_a_study_that_is_being_written(growing: Path) -> None:
     folder = kd_train.open_study(growing)
-    assert [path.name for path in folder.students()] == ["forward-seed0", "none-seed0"]
+    assert [path.name for path in folder.directories()] == ["forward-seed0", "none-seed0"]
     scores = folder.scores()
     assert scores["student"].tolist() == ["none-seed0", "forward-seed0"]
     assert scores["ci_low"].notna().tolist() == [True, False]

@@ -13,8 +13,9 @@ from toys.models import toy_bert, write_model
 from toys.training import toy_study, write_task
 
 from kd_train.outcome import study_geometry as predictors
-from kd_train.outcome.scores import judge_paths, study_cells
-from kd_train.outcome.study_geometry import predict_from, stored_angles
+from kd_train.outcome.judging import judge_all
+from kd_train.outcome.opened_study import OpenedStudy, open_study
+from kd_train.outcome.study_geometry import predict_from
 from kd_train.study.score_logs import Measurement, MetricsLog
 from kd_train.study.study_file import write_resolved
 from kd_train.training.train_study import train_study
@@ -61,10 +62,11 @@ def _measured(folder: Path) -> list[Path]:
 
 def test_geometry_is_averaged_as_the_scores_are(folder: Path) -> None:
     _measured(folder)
-    judged = judge_paths([folder], margin=Margin(0.1))
-    found = predict_from(judged, {folder: stored_angles(folder)})
+    study = open_study(folder)
+    judged = judge_all([study], margin=Margin(0.1))
+    found = predict_from(judged)
     assert found is not None
-    of = {name: row for r in stored_angles(folder) for name, row in student_geometry(r).iterrows()}
+    of = {name: row for r in study.angles() for name, row in student_geometry(r).iterrows()}
     assert list(found.cells.index) == ["toy (init copied)", "toy (init random)"]
     for one, suffix in zip(judged, ("", "-scratch"), strict=True):
         row = found.cells.loc[one.verdict.cell.name]
@@ -81,7 +83,7 @@ def test_geometry_is_averaged_as_the_scores_are(folder: Path) -> None:
 
 def test_every_cell_has_its_own_example_scores(folder: Path) -> None:
     """Two students of one strategy and seed, in two cells, are not taken for each other."""
-    cells = study_cells(folder)
+    cells = open_study(folder).cells()
     assert len(cells) == 2
     for cell in cells:
         assert cell.examples is not None
@@ -99,7 +101,7 @@ def test_where_less_is_better_the_verdict_and_the_ranks_turn(tmp_path: Path, mon
         for name, value in perplexity.items()
         for seed in (0, 1)
     )
-    (judged,) = judge_paths([tmp_path], margin=Margin(1))
+    (judged,) = judge_all([open_study(tmp_path)], margin=Margin(1))
     assert not judged.verdict.cell.higher_is_better
     assert judged.verdict.gain.value == pytest.approx(15)
     assert reason_for(judged.verdict).startswith("forward is better than reverse by 10")
@@ -108,13 +110,14 @@ def test_where_less_is_better_the_verdict_and_the_ranks_turn(tmp_path: Path, mon
         index=pd.Index([f"{name}-seed{seed}" for name in perplexity for seed in (0, 1)], name="student"),
     )
     monkeypatch.setattr(predictors, "student_geometry", lambda _result: geometry)
-    found = predict_from([judged], {tmp_path: [AngleResult(xr.Dataset())]})
+    monkeypatch.setattr(OpenedStudy, "angles", lambda _study: [AngleResult(xr.Dataset())])
+    found = predict_from([judged])
     assert found is not None
     assert found.strategies["score_rank"].to_dict() == {("toy", "forward"): 1, ("toy", "reverse"): 2}
 
 
 def test_without_angles_nothing_is_predicted(folder: Path) -> None:
-    assert predict_from(judge_paths([folder]), {folder: stored_angles(folder)}) is None
+    assert predict_from(judge_all([open_study(folder)])) is None
 
 
 def test_the_report_measures_what_is_missing(folder: Path, cli: Cli) -> None:
@@ -123,7 +126,7 @@ def test_the_report_measures_what_is_missing(folder: Path, cli: Cli) -> None:
     content = json.loads(done.out)
     assert content["verdicts"].keys() == {"toy (init copied)", "toy (init random)"}
     assert content["wrote"] == [str(folder / "angles" / "angles.nc"), str(folder / "report.html")]
-    (angles,) = stored_angles(folder)
+    (angles,) = open_study(folder).angles()
     assert sorted(angles.students) == sorted(p.name for p in (folder / "students").iterdir() if "seed0" in p.name)
     assert angles.nulls == ["N0", "N1", "N5"]
     page = (folder / "report.html").read_text(encoding="utf-8")
