@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kd_train.outcome.judging import Judged
     from layerangles import AngleResult
     from layerangles.equivalence import Verdict
-    from layerangles.figures import Sight, Theme
+    from layerangles.figures import LayerView, Theme
 
 _SUFFIXES = (".html", ".png", ".svg", ".pdf")
 
@@ -25,9 +25,9 @@ _OF_SCORES = ("margin", "margin_of_gain", "metric", "split")
 TAKES: dict[str, tuple[str, ...]] = {
     "heatmap": ("student", "step", "tower", "null"),
     "comparison": ("student", "step", "tower", "null"),
-    "versus": ("student", "step", "tower", "layer", "null"),
+    "compare-pair": ("student", "step", "tower", "layer", "null"),
     "histogram": ("student", "step", "tower", "layer", "teacher_layer"),
-    "spread": ("student", "step", "tower", "layer", "teacher_layer"),
+    "histogram-pair": ("student", "step", "tower", "layer", "teacher_layer"),
     "trajectory": ("student", "tower", "null"),
     "distances": ("student", "step", "tower"),
     "forest": ("cell", *_OF_SCORES),
@@ -59,8 +59,8 @@ def draw(
         str,
         typer.Argument(
             metavar="FIGURE",
-            help="heatmap, comparison, versus (two students), histogram, spread (two students), trajectory, distances; "
-            "of scores forest, gains, prediction.",
+            help="heatmap, comparison, compare-pair (two students), histogram, histogram-pair (two students), "
+            "trajectory, distances; of scores forest, gains, prediction.",
         ),
     ],
     sources: Annotated[
@@ -73,10 +73,11 @@ def draw(
     columns: Annotated[int | None, typer.Option(help="Columns of the paper, 1 (219 pt) or 2 (455 pt).")] = None,
     student: Annotated[
         list[str] | None,
-        typer.Option(help="A student's name; twice for versus and spread, any number in a comparison."),
+        typer.Option(help="A student's name; twice for compare-pair and histogram-pair, any number in a comparison."),
     ] = None,
     step: Annotated[
-        list[int] | None, typer.Option(help="The training step, the last by default; versus and spread take one each.")
+        list[int] | None,
+        typer.Option(help="The training step, the last by default; compare-pair and histogram-pair take one each."),
     ] = None,
     tower: Annotated[str | None, typer.Option(help="encoder or decoder, where there are both.")] = None,
     layer: Annotated[
@@ -98,7 +99,7 @@ def draw(
 
     Example: layerangles draw heatmap runs/movie-reviews --student forward-seed0 --theme paper -o heatmap.pdf
 
-    Example: layerangles draw versus angles.nc --student forward-seed0 --student none-seed0 --layer 2 -o versus.html
+    Example: layerangles draw compare-pair angles.nc --student forward-seed0 --student none-seed0 -o pair.html
     """
     chosen = Chosen(
         student=tuple(student or ()),
@@ -150,7 +151,7 @@ def _check(figure: str, chosen: Chosen, theme: str, columns: int | None, output:
         takes = ", ".join(map(_option, TAKES[figure]))
         wrong.append(f"{figure} does not take {', '.join(useless)}; it takes {takes}. Leave the others out.")
     most = {"student": 1, "step": 1, "teacher_layer": 2}
-    most |= {"student": 2, "step": 2} if figure in ("versus", "spread") else {}
+    most |= {"student": 2, "step": 2} if figure in ("compare-pair", "histogram-pair") else {}
     most |= {"student": 10**6} if figure in ("comparison", "trajectory") else {}
     for name, number in most.items():
         if (n := len(getattr(chosen, name))) > number:
@@ -277,26 +278,28 @@ def _distances(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme")
     return figures.distances(result, student, step=_step(chosen), tower=chosen.tower, theme=theme)
 
 
-def _versus(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
+def _compare_pair(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
     from layerangles import figures
 
-    first, second = _sights(results, chosen)
+    first, second = _views(results, chosen)
     whose = "two students" if len(chosen.student) == 2 else f"{chosen.student[0]} at two steps"
     title = f"Angles between teacher layers, from {whose}"
-    return figures.versus(first, second, null=chosen.null, title=title, theme=theme)
+    return figures.compare_pair(first, second, null=chosen.null, title=title, theme=theme)
 
 
-def _spread(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
+def _histogram_pair(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
     from layerangles import figures
     from layerangles.errors import InputError
 
     if len(chosen.teacher_layer) != 2:
-        raise InputError("spread is of one pair of teacher layers; give --teacher-layer twice, such as 1 and 3.")
-    first, second = _sights(results, chosen)
-    return figures.spread(first, second, *chosen.teacher_layer, theme=theme)
+        raise InputError(
+            "histogram-pair is of one pair of teacher layers; give --teacher-layer twice, such as 1 and 3."
+        )
+    first, second = _views(results, chosen)
+    return figures.histogram_pair(first, second, *chosen.teacher_layer, theme=theme)
 
 
-def _sights(results: "Sequence[AngleResult]", chosen: Chosen) -> "tuple[Sight, Sight]":
+def _views(results: "Sequence[AngleResult]", chosen: Chosen) -> "tuple[LayerView, LayerView]":
     """Two students at a step, or one at two steps."""
     from layerangles import figures
     from layerangles.errors import InputError
@@ -310,7 +313,7 @@ def _sights(results: "Sequence[AngleResult]", chosen: Chosen) -> "tuple[Sight, S
     both = [_of_student(results, students[way % len(students)], steps[way % len(steps)]) for way in (0, 1)]
     layer = 1 if chosen.layer is None else chosen.layer
     first, second = (
-        figures.Sight.of(
+        figures.LayerView.of(
             result,
             student,
             student_layer=layer,
@@ -325,9 +328,9 @@ def _sights(results: "Sequence[AngleResult]", chosen: Chosen) -> "tuple[Sight, S
 _DRAW: "dict[str, Callable[[Sequence[AngleResult], Chosen, Theme], Figure]]" = {
     "heatmap": _heatmap,
     "comparison": _comparison,
-    "versus": _versus,
+    "compare-pair": _compare_pair,
     "histogram": _histogram,
-    "spread": _spread,
+    "histogram-pair": _histogram_pair,
     "trajectory": _trajectory,
     "distances": _distances,
 }

@@ -9,8 +9,7 @@ from dash import dcc, html
 from layerangles.app.catalogue import Snapshot
 from layerangles.app.measuring import Progress
 from layerangles.app.views import ResolvedView
-from layerangles.figures import spread, theme, versus
-from layerangles.figures.compare_pair import Sight
+from layerangles.figures import LayerView, compare_pair, histogram_pair, theme
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import CONFIG
 from layerangles.figures.drawing.rows import Ends, interval, number
@@ -27,7 +26,7 @@ _AGGREGATIONS = {
     "acute": "share of acute tokens",
 }
 _GRAPH = CONFIG | {"responsive": False, "displayModeBar": False}  # the page has buttons of its own
-_WAITING = Sight("", None, "…")  # until the first answer
+_WAITING = LayerView("", None, "…")  # until the first answer
 
 
 def layout(title: str) -> html.Div:
@@ -54,7 +53,7 @@ def layout(title: str) -> html.Div:
                         [
                             _offer(),
                             html.P(id="caption"),
-                            _graph("maps", versus(_WAITING, _WAITING, theme=theme("paper"))),
+                            _graph("maps", compare_pair(_WAITING, _WAITING, theme=theme("paper"))),
                         ],
                         **_label("angles"),
                     ),
@@ -153,7 +152,7 @@ def _pair() -> html.Section:
                 [_field("layer", _dropdown("low"), "low"), _field("and layer", _dropdown("high"), "high")],
                 className="pair",
             ),
-            _graph("spread", spread(_WAITING, _WAITING, 0, 1, theme=theme("paper"))),
+            _graph("spread", histogram_pair(_WAITING, _WAITING, 0, 1, theme=theme("paper"))),
         ],
         id="pair",
         **_label("one pair of teacher layers"),
@@ -235,7 +234,7 @@ def standings(snapshot: Snapshot, page: ResolvedView) -> list[Any]:
     return parts
 
 
-def sentences(sight: Sight, smallest: Sequence[Sentence], largest: Sequence[Sentence]) -> html.Div:
+def sentences(sight: LayerView, smallest: Sequence[Sentence], largest: Sequence[Sentence]) -> html.Div:
     """The texts of the extreme tokens of one checkpoint, every token on the colour of its angle."""
 
     def listed(title: str, some: Sequence[Sentence]) -> list[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from layerangles.app.views import ResolvedView
-from layerangles.figures import spread, theme, versus, write_html, write_image
+from layerangles.figures import compare_pair, histogram_pair, theme, write_html, write_image
 from layerangles.figures.drawing.theme import SCREEN, Theme
 from layerangles.results.variables import Aggregation
 
@@ -29,13 +29,13 @@ def maps_of(page: ResolvedView, of: Theme = SCREEN) -> go.Figure:
     view = page.view
     aggregation: Aggregation = view.aggregation or "mean"  # type: ignore[assignment]  # the page has chosen one
     first, second = (side.sight for side in page.sides)
-    return versus(first, second, aggregation=aggregation, null=view.null, notes=page.notes, theme=of)
+    return compare_pair(first, second, aggregation=aggregation, null=view.null, notes=page.notes, theme=of)
 
 
 def spread_of(page: ResolvedView, of: Theme = SCREEN) -> go.Figure:
     """The histograms of a page's pair of teacher layers."""
     low, high = page.view.low, page.view.high
-    return spread(
+    return histogram_pair(
         page.first.sight, page.second.sight, -1 if low is None else low, -1 if high is None else high, theme=of
     )
 

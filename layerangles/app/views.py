@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 import pandas as pd
 
 from layerangles.app.catalogue import WAYS, Snapshot, StudentEntry, steps_of
-from layerangles.figures.compare_pair import Sight
+from layerangles.figures import LayerView
 from layerangles.figures.drawing.selection import reasons_for_absence
 from layerangles.results.angle_result import AngleResult
 from layerangles.results.variables import AGGREGATIONS, NULL_MEANINGS, pair_values
@@ -107,7 +107,7 @@ class Side:
     entry: StudentEntry | None
     result: AngleResult | None
     step: int | None
-    sight: Sight
+    sight: LayerView
     can_be_measured: bool = False
 
 
@@ -245,14 +245,16 @@ def _side(
     steps: list[int],
 ) -> Side:
     if entry is None:
-        return Side(None, None, step, Sight(str(key), None, f"there is no student {key!r} here"))
+        return Side(None, None, step, LayerView(str(key), None, f"there is no student {key!r} here"))
     if entry.steps and step is not None and step not in entry.steps:
         listed = ", ".join(map(str, entry.steps))
-        return Side(entry, None, step, Sight(_label(entry, step), None, f"no checkpoint at step {step}; {listed} are"))
+        return Side(
+            entry, None, step, LayerView(_label(entry, step), None, f"no checkpoint at step {step}; {listed} are")
+        )
     # A student without checkpoints has one state, which is the last of any course.
     if not entry.steps and step is not None and steps and step != steps[-1]:
         absence = f"no checkpoint at step {step}: the final state alone is here"
-        return Side(entry, None, step, Sight(_label(entry, step), None, absence))
+        return Side(entry, None, step, LayerView(_label(entry, step), None, absence))
     step = step if entry.steps else None
     label = _label(entry, step)
     for result in results:
@@ -263,21 +265,21 @@ def _side(
             return Side(entry, result, step, _sight(shown, entry, label, view))
     possible = entry.student.directory is not None and view.way in WAYS
     measured = "not measured" + (f" in {view.way} space" if view.way in WAYS else f" in this way ({view.way})")
-    return Side(entry, None, step, Sight(label, None, measured), can_be_measured=possible)
+    return Side(entry, None, step, LayerView(label, None, measured), can_be_measured=possible)
 
 
 def _label(entry: StudentEntry, step: int | None) -> str:
     return f"{entry.key}, final state" if step is None else f"{entry.key}, step {step:,}"
 
 
-def _sight(result: AngleResult, entry: StudentEntry, label: str, view: ViewRequest) -> Sight:
+def _sight(result: AngleResult, entry: StudentEntry, label: str, view: ViewRequest) -> LayerView:
     data = result.dataset.sel(student=entry.student.name)
     if view.tower not in data["tower"].values:
-        return Sight(label, None, f"no {view.tower} here")
+        return LayerView(label, None, f"no {view.tower} here")
     data = data.sel(tower=view.tower)
     if view.layer not in data["student_layer"].values:
-        return Sight(label, None, f"no student layer {view.layer} here")
+        return LayerView(label, None, f"no student layer {view.layer} here")
     absence = reasons_for_absence(result, data).get(int(view.layer or 0), "")
     if view.null is not None and view.null not in result.nulls:
-        return Sight(label, None, f"{view.null} was not measured here")
-    return Sight(label, data.sel(student_layer=view.layer), absence)
+        return LayerView(label, None, f"{view.null} was not measured here")
+    return LayerView(label, data.sel(student_layer=view.layer), absence)

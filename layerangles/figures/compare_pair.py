@@ -1,13 +1,13 @@
 """Two states of students, from one layer each, beside each other and beside their difference."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-import xarray as xr
 from jaxtyping import Float
 
-from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing import style
+from layerangles.figures.drawing.layer_view import LayerView
 from layerangles.figures.drawing.marks import (
     ABOVE_90,
     MATCHED_MARK,
@@ -29,9 +29,6 @@ from layerangles.figures.drawing.panel import (
 from layerangles.figures.drawing.theme import SCREEN, Theme
 from layerangles.results.variables import QUANTITIES, Aggregation, pair_values
 
-if TYPE_CHECKING:
-    from layerangles.results.angle_result import AngleResult
-
 _SIZE = 280
 _BAR = 136  # beside a map: a colour bar with its labels
 _PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: between columns, and right of them
@@ -40,53 +37,9 @@ _NO_COMMON_LAYERS = "the teachers have different numbers of layers: no differenc
 Values = Float[np.ndarray, "_layer_a _layer_b"]  # two teachers may differ in depth
 
 
-class Sight(NamedTuple):
-    """What is seen from one layer of a student at one step.
-
-    Attributes:
-        label: whose state it is.
-        data: the student's part of a result, at one step, tower and student layer; None where there is none.
-        absence: why it shows no angle.
-    """
-
-    label: str
-    data: xr.Dataset | None
-    absence: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        result: "AngleResult",
-        student: str | None = None,
-        *,
-        student_layer: int = 1,
-        step: int | None = None,
-        tower: str | None = None,
-    ) -> "Sight":
-        """What is seen from one layer of a student of a result.
-
-        Args:
-            result: what :func:`layerangles.measure_angles` returned.
-            student: its name; may be left out where there is only one.
-            student_layer: 0 is the embedding output.
-            step: the training step; the last by default.
-            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
-
-        Raises:
-            InputError: no such student, layer, step or tower.
-        """
-        student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
-        result = selection.at_step(result, step)
-        data = result.dataset.sel(student=student, tower=tower)
-        selection.one_layer("student_layer", student_layer, [int(at) for at in data["student_layer"].values])
-        absence = selection.reasons_for_absence(result, data).get(student_layer, "")
-        label = f"{student}, layer {student_layer}{selection.when_and_where(result, data, tower)}".replace(" · ", ", ")
-        return cls(label, data.sel(student_layer=student_layer), absence)
-
-
-def versus(
-    first: Sight,
-    second: Sight,
+def compare_pair(
+    first: LayerView,
+    second: LayerView,
     *,
     aggregation: Aggregation = "mean",
     null: str | None = None,
@@ -114,8 +67,8 @@ def versus(
     Raises:
         InputError: see :func:`layerangles.results.variables.pair_values`.
     """
-    values = [_values(sight, aggregation, null) for sight in (first, second)]
-    layers = max((_layers(sight) for sight in (first, second)), key=len) or [0]  # without any, one blank cell says why
+    values = [_values(view, aggregation, null) for view in (first, second)]
+    layers = max((_layers(view) for view in (first, second)), key=len) or [0]  # without any, one blank cell says why
     blank = np.full((len(layers), len(layers)), np.nan)
     same = all(value is None or value.shape == blank.shape for value in values)
     drawn = [blank if value is None else value for value in values]
@@ -124,8 +77,8 @@ def versus(
     unit = QUANTITIES[aggregation].unit
     what = f"excess over {null}" if null else QUANTITIES[aggregation].title
     maps = [
-        _Map(sight.label, _layers(sight) or layers, of, _hover(sight, of, what, unit), sight.absence, _matched(sight))
-        for sight, of in zip((first, second), drawn, strict=True)
+        _Map(view.label, _layers(view) or layers, of, _hover(view, of, what, unit), view.absence, _matched(view))
+        for view, of in zip((first, second), drawn, strict=True)
     ]
     hover = _hover_of_difference(drawn, difference, unit)
     maps.append(
@@ -211,26 +164,26 @@ def _laid_out(labels: list[str], theme: Theme) -> tuple[Grid, float]:
     return Grid(-(-3 // n_columns), n_columns, size, _PAPER_GAP, above + 16), above
 
 
-def _values(sight: Sight, aggregation: Aggregation, null: str | None) -> Values | None:
-    if sight.data is None:
+def _values(view: LayerView, aggregation: Aggregation, null: str | None) -> Values | None:
+    if view.data is None:
         return None
-    values = pair_values(sight.data, aggregation, null)
+    values = pair_values(view.data, aggregation, null)
     return values.transpose("layer_a", "layer_b").values.astype(np.float64)
 
 
-def _layers(sight: Sight) -> list[int]:
-    return [] if sight.data is None else [int(layer) for layer in sight.data["layer_a"].values]
+def _layers(view: LayerView) -> list[int]:
+    return [] if view.data is None else [int(layer) for layer in view.data["layer_a"].values]
 
 
-def _matched(sight: Sight) -> list[int]:
-    if sight.data is None:
+def _matched(view: LayerView) -> list[int]:
+    if view.data is None:
         return []
-    return [layer for layer, yes in zip(_layers(sight), sight.data["matched"].values > 0, strict=True) if yes]
+    return [layer for layer, yes in zip(_layers(view), view.data["matched"].values > 0, strict=True) if yes]
 
 
-def _hover(sight: Sight, values: Values, what: str, unit: str) -> list[list[str]]:
+def _hover(view: LayerView, values: Values, what: str, unit: str) -> list[list[str]]:
     """What hovering says, ``[layer_a][layer_b]``."""
-    data, name = sight.data, style.literal(sight.label)
+    data, name = view.data, style.literal(view.label)
     if data is None:
         return [[name for _ in row] for row in values]
     low, high = (data[end].transpose("layer_a", "layer_b").values for end in ("ci_low", "ci_high"))

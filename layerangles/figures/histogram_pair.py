@@ -3,9 +3,9 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from layerangles.figures.compare_pair import Sight
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.key import Entry
+from layerangles.figures.drawing.layer_view import LayerView
 from layerangles.figures.drawing.theme import SCREEN, Theme
 from layerangles.figures.histogram import PAPER_NOTES, cosine_axes, frame_cosines, mark_peaks
 
@@ -13,7 +13,9 @@ _DASHES = ("solid", "dash")
 _WIDTH = 560  # of the plot on a screen
 
 
-def spread(first: Sight, second: Sight, layer_a: int, layer_b: int, *, theme: Theme = SCREEN) -> go.Figure:
+def histogram_pair(
+    first: LayerView, second: LayerView, layer_a: int, layer_b: int, *, theme: Theme = SCREEN
+) -> go.Figure:
     """Draw the share of tokens per bin of cosines between two teacher layers, a curve a student.
 
     Args:
@@ -28,21 +30,21 @@ def spread(first: Sight, second: Sight, layer_a: int, layer_b: int, *, theme: Th
     """
     figure = go.Figure()
     bin_width, labels = 0.01, []
-    for number, sight in enumerate((first, second)):
+    for number, view in enumerate((first, second)):
         # In gradient space there are no tokens, and so no cosines of theirs.
         if (
-            sight.data is None
-            or "histogram" not in sight.data
-            or not {layer_a, layer_b} <= set(sight.data["layer_a"].values.tolist())
+            view.data is None
+            or "histogram" not in view.data
+            or not {layer_a, layer_b} <= set(view.data["layer_a"].values.tolist())
         ):
             continue
-        counts = sight.data["histogram"].sel(layer_a=layer_a, layer_b=layer_b)
+        counts = view.data["histogram"].sel(layer_a=layer_a, layer_b=layer_b)
         bin_width = 2 / counts.sizes["bin"]
         total = float(counts.sum())
         if not total > 0:
             continue
         share = 100 * counts.values / total
-        labels.append(sight.label)
+        labels.append(view.label)
         figure.add_trace(
             go.Scatter(
                 x=np.append(counts["bin"].values, 1.0),
@@ -54,7 +56,7 @@ def spread(first: Sight, second: Sight, layer_a: int, layer_b: int, *, theme: Th
                     "color": style.COLOURS[number],
                     "dash": _DASHES[number],
                 },
-                name="<br>".join(style.wrapped(sight.label, 200, 11, at_hyphens=True)),
+                name="<br>".join(style.wrapped(view.label, 200, 11, at_hyphens=True)),
                 hovertemplate=f"cosine from %{{x:.2f}}: %{{y:.2f}} % of {int(total):,} tokens<extra></extra>",
                 showlegend=True,
             )

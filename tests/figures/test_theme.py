@@ -18,7 +18,7 @@ from toys.results import NAME, make_result, with_steps
 from toys.verdicts import make_verdict
 
 from layerangles import AngleResult, InputError, figures
-from layerangles.figures import Sight, Theme, write_image
+from layerangles.figures import LayerView, Theme, write_image
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import _of_exact_size, find_chrome
 from layerangles.figures.drawing.theme import SCREEN
@@ -37,8 +37,8 @@ def course() -> AngleResult:
     return AngleResult.load(COURSE)
 
 
-def _two(result: AngleResult, student_layer: int) -> list[Sight]:
-    return [Sight.of(result, name, student_layer=student_layer) for name in result.students[:2]]
+def _two(result: AngleResult, student_layer: int) -> list[LayerView]:
+    return [LayerView.of(result, name, student_layer=student_layer) for name in result.students[:2]]
 
 
 def _part(result: AngleResult, n: int) -> AngleResult:
@@ -62,7 +62,7 @@ DRAW: dict[str, Draw] = {
     "comparison-18-excess": lambda r, t: figures.comparison(r, null="N1", theme=t),
     "comparison-25": lambda r, t: figures.comparison(of_layers(25, THREE), theme=t),
     "histogram": lambda r, t: figures.histogram(r, "forward-seed0", layer_a=3, theme=t),
-    "histogram-pair": lambda r, t: figures.histogram(r, "forward-seed0", layer_b=5, theme=t),
+    "histogram-one": lambda r, t: figures.histogram(r, "forward-seed0", layer_b=5, theme=t),
     "histogram-25": lambda r, t: figures.histogram(of_layers(25), layer_a=12, theme=t),
     "histogram-none": lambda r, t: figures.histogram(make_result(blank=[np.s_[:, :, 1]]), theme=t),
     "trajectory": lambda r, t: figures.trajectory(r, theme=t),
@@ -73,11 +73,13 @@ DRAW: dict[str, Draw] = {
     "gains": lambda r, t: figures.gains(make_verdict(LONG), theme=t),
     "prediction": lambda r, t: figures.prediction(demo(5), theme=t),
     "prediction-2": lambda r, t: figures.prediction(demo(2), theme=t),
-    "versus": lambda r, t: figures.versus(*_two(r, 1), theme=t),
-    "versus-25": lambda r, t: figures.versus(*_two(of_layers(25, THREE), 1), theme=t),
-    "versus-absent": lambda r, t: figures.versus(_two(r, 1)[0], Sight("late", None, "no checkpoint here"), theme=t),
-    "spread": lambda r, t: figures.spread(*_two(r, 1), 1, 3, theme=t),
-    "spread-none": lambda r, t: figures.spread(*_two(r, 1), 1, 1, theme=t),
+    "compare_pair": lambda r, t: figures.compare_pair(*_two(r, 1), theme=t),
+    "compare_pair-25": lambda r, t: figures.compare_pair(*_two(of_layers(25, THREE), 1), theme=t),
+    "compare_pair-absent": lambda r, t: figures.compare_pair(
+        _two(r, 1)[0], LayerView("late", None, "no checkpoint here"), theme=t
+    ),
+    "histogram_pair": lambda r, t: figures.histogram_pair(*_two(r, 1), 1, 3, theme=t),
+    "histogram_pair-none": lambda r, t: figures.histogram_pair(*_two(r, 1), 1, 1, theme=t),
 }
 SLOW = ("comparison-25", "comparison-18-excess")  # to draw; in one column alone, which is the harder of both
 EVERY = [
@@ -204,7 +206,7 @@ def test_panels_lie_apart_and_hold_their_traces(drawn: Any, name: str, columns: 
 
 
 def test_every_figure_function_takes_a_theme() -> None:
-    functions = set(figures.__all__) - {"Sight", "Theme", "caption", "theme", "write_html", "write_image"}
+    functions = set(figures.__all__) - {"LayerView", "Theme", "caption", "theme", "write_html", "write_image"}
     assert {name.split("-")[0] for name in DRAW} == functions
 
 
@@ -245,7 +247,7 @@ def grey_of(axis: Any, values: list[float]) -> list[float]:
     return [luminance(colour) for colour in sample_colorscale([list(stop) for stop in axis.colorscale], shares)]
 
 
-MAPS = [p for p in EVERY if str(p.values[0]).startswith(("heatmap", "comparison", "versus"))]
+MAPS = [p for p in EVERY if str(p.values[0]).startswith(("heatmap", "comparison", "compare_pair"))]
 
 
 @pytest.mark.parametrize(("name", "columns"), MAPS)

@@ -1,0 +1,54 @@
+"""A teacher's layers as seen from one layer of a student: what figures of two students compare."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import xarray as xr
+
+from layerangles.figures.drawing import selection
+
+if TYPE_CHECKING:
+    from layerangles.results.angle_result import AngleResult
+
+
+class LayerView(NamedTuple):
+    """What is seen from one layer of a student at one step.
+
+    Attributes:
+        label: whose state it is.
+        data: the student's part of a result, at one step, tower and student layer; None where there is none.
+        absence: why it shows no angle.
+    """
+
+    label: str
+    data: xr.Dataset | None
+    absence: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        result: "AngleResult",
+        student: str | None = None,
+        *,
+        student_layer: int = 1,
+        step: int | None = None,
+        tower: str | None = None,
+    ) -> "LayerView":
+        """What is seen from one layer of a student of a result.
+
+        Args:
+            result: what :func:`layerangles.measure_angles` returned.
+            student: its name; may be left out where there is only one.
+            student_layer: 0 is the embedding output.
+            step: the training step; the last by default.
+            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
+
+        Raises:
+            InputError: no such student, layer, step or tower.
+        """
+        student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
+        result = selection.at_step(result, step)
+        data = result.dataset.sel(student=student, tower=tower)
+        selection.one_layer("student_layer", student_layer, [int(at) for at in data["student_layer"].values])
+        absence = selection.reasons_for_absence(result, data).get(student_layer, "")
+        label = f"{student}, layer {student_layer}{selection.when_and_where(result, data, tower)}".replace(" · ", ", ")
+        return cls(label, data.sel(student_layer=student_layer), absence)
