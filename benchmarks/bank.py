@@ -24,7 +24,9 @@ from kd_train.batches.order import DataOrder, cut_by_length
 from kd_train.matching.assignments import Fixed
 from kd_train.matching.strategies import Strategy, layer_pairs
 from kd_train.optimizers import OptimizerSpec
-from kd_train.students.construction import StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
+from kd_train.students.student_plan import plan_student
+from kd_train.students.student_spec import StudentSpec
 from kd_train.tasks.classification import Classification
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member

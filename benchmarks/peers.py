@@ -30,7 +30,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from kd_train.data import embedded
 from kd_train.matching.strategies import Strategy, layer_pairs
-from kd_train.students.construction import StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
+from kd_train.students.student_plan import plan_student
+from kd_train.students.student_spec import StudentSpec
 from layerangles.models.checkpoints import load_tokenizer
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from .output import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kd_train.students.construction import StudentPlan
+    from kd_train.students.student_plan import StudentPlan
     from kd_train.study.costs import ModelCost
     from kd_train.study.plan import MemberPlan, StudyPlan
     from layerangles.layers import Tower
@@ -73,7 +73,7 @@ def _content(plan: "StudyPlan") -> dict[str, Any]:
             label: {
                 "student": member.student.model_dump(mode="json"),
                 "targets": member.strategy.targets,
-                "changes": member.strategy.changes,
+                "changes": bool(member.strategy.change),
                 "learning_rate": member.learning_rate,
                 "loss": member.loss.model_dump(mode="json"),
                 "estimate": costs.students[label]._asdict(),
@@ -151,13 +151,8 @@ def _origin(student: "StudentPlan") -> str:
 
 def _remark(member: "MemberPlan") -> str:
     strategy = member.strategy
-    remarks = [f"targets: {strategy.targets}"] if strategy.targets != "teacher" else []
-    if strategy.redraw is not None:
-        every = "epoch" if strategy.redraw == "epoch" else f"{strategy.redraw} steps"
-        remarks.append(f"drawn anew every {every}")
-    elif strategy.changes:
-        remarks.append("weighed token by token" if strategy.kind == "attention" else "chosen anew every step")
-    return "; ".join(remarks)
+    targets = f"targets: {strategy.targets}" if strategy.is_control else ""
+    return "; ".join(remark for remark in (targets, strategy.change) if remark)
 
 
 def _targets(pairs: tuple[tuple[int, int], ...], student_layer: int) -> str:

@@ -7,8 +7,14 @@ their strategy and whoever is trained beside them, and a resumed run draws what 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kd_train.batches.packing import Packing, attending_packed
-from kd_train.matching.losses import Tokens
+from kd_train.batches.token_choice import Tokens, chosen_tokens
 from kd_train.tasks.base import IGNORED, MicroBatch
 from layerangles.layers import Tower
 from layerangles.models.states import counted_states, forward_with_states, known_inputs
@@ -50,24 +50,14 @@ class ModelInputs:
         """The states of some layers, from :meth:`run`, at the matched tokens."""
         states = [state for layer in layers if (state := by_tower[tower][layer]) is not None]
         if self.packing is None:
-            return counted_states(states, chosen_tokens(self.micro_batch, tower, tokens)).float()
+            return counted_states(states, chosen_tokens(self.micro_batch.valid[tower], tokens)).float()
         flat = torch.cat(states).float()
         return flat if tokens == "valid" else flat[:, self.first_of_valid(tower)]
 
     def first_of_valid(self, tower: Tower) -> Bool[Tensor, " token"]:
         """Which of the valid tokens begin a text."""
         valid = self.micro_batch.valid[tower]
-        return chosen_tokens(self.micro_batch, tower, "first")[valid]
-
-
-def chosen_tokens(micro_batch: MicroBatch, tower: Tower, tokens: Tokens) -> Bool[Tensor, "example position"]:
-    """Where the matched tokens of a micro-batch are: all that are no PAD, the first of each example, or PAD as well."""
-    valid = micro_batch.valid[tower]
-    if tokens == "all":
-        return torch.ones_like(valid)
-    if tokens == "first":
-        return valid & (valid.cumsum(dim=1) == 1)
-    return valid
+        return chosen_tokens(valid, "first")[valid]
 
 
 def labelled(

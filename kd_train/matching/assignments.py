@@ -1,34 +1,36 @@
-"""Which target a student layer has at a step of training: always the same, drawn anew, weighed, or nearest.
+"""Assignments: the targets of each student layer at a training step, whether fixed, redrawn, mixed or nearest.
 
-One assignment belongs to one student and one tower. What it learns of a batch it adds up in ``observed``; the bank sums
-that over micro-batches and processes and hands it back at the end of the step.
+An assignment belongs to one student and one tower. What it observes of a batch it adds up in ``observed``; the bank
+sums that over micro-batches and processes and hands it back at the end of the step.
 """
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from kd_train.matching.losses import mean_squared_error
-from kd_train.matching.strategies import Strategy, forward_targets, layer_pairs
-from layerangles.layers import LayerPair, Tower
+from layerangles.layers import LayerPair
+from layerangles.lazy import lazy_module
 
-States = Mapping[int, Float[Tensor, "token dim"]]
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 
 class Assignment(ABC):
-    """What the student layers of one tower are matched to.
+    """The targets of the student layers of one tower.
 
     Attributes:
-        observed: what the micro-batches of this step added up so far; None for a map that observes nothing.
+        observed: sums over the micro-batches of this step so far; None for an assignment that observes nothing.
     """
 
-    observed: Float[Tensor, "student_layer teacher_layer"] | None = None
+    observed: Float[torch.Tensor, "student_layer teacher_layer"] | None = None
 
     @abstractmethod
     def pairs(self, step: int) -> tuple[LayerPair, ...]:
@@ -42,27 +44,32 @@ class Assignment(ABC):
         """The teacher layers whose states a step needs, ascending."""
         return tuple(sorted({teacher_layer for _, teacher_layer in self.pairs(step)}))
 
-    def matched(self, step: int, student: States, teacher: States) -> list[tuple[Tensor, Tensor]]:
-        """Student states, in teacher space, and what each is to resemble; both ``[token, dim]``."""
+    def matched(
+        self,
+        step: int,
+        student: Mapping[int, Float[torch.Tensor, "token dim"]],
+        teacher: Mapping[int, Float[torch.Tensor, "token dim"]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Pairs of student states, in teacher space, and their targets; both ``[token, dim]``."""
         return [(student[s], teacher[t]) for s, t in self.pairs(step)]
 
-    def end_step(self, observed: Float[Tensor, "student_layer teacher_layer"]) -> None:  # noqa: B027
-        """Take in what was observed on the whole batch."""
+    def end_step(self, observed: Float[torch.Tensor, "student_layer teacher_layer"]) -> None:  # noqa: B027
+        """Update the assignment with the observations on the whole batch."""
 
     def pairs_before(self, step: int) -> tuple[LayerPair, ...]:
         """The pairs that led to the state after so many steps; those of the first step for 0."""
         return self.pairs(max(step - 1, 0))
 
     def record(self, step: int) -> dict[str, Any] | None:  # noqa: ARG002
-        """For ``matching.json``: what a changing map did in the steps before ``step``; None for a fixed map."""
+        """The changes of the map in the steps before ``step``, for ``matching.json``; None for a fixed map."""
         return None
 
-    def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs."""
+    def state(self) -> dict[str, torch.Tensor]:
+        """The tensors that a resumed run needs."""
         return {}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Take back what :meth:`state` gave."""
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:  # noqa: B027
+        """Restore the tensors of :meth:`state`."""
 
 
 class Fixed(Assignment):
@@ -72,7 +79,7 @@ class Fixed(Assignment):
         self._pairs = tuple(pairs)
 
     def pairs(self, step: int) -> tuple[LayerPair, ...]:  # noqa: ARG002
-        """The pairs, whatever the step."""
+        """The same pairs for every step."""
         return self._pairs
 
 
@@ -100,66 +107,83 @@ class Attention(Assignment):
     """Every student layer is matched to a mixture of all teacher layers (ALP-KD, 2012.14022).
 
     The weight of teacher layer i for student layer j is, token by token, ``softmax_i <W S_j, T_i>``.
+
+    Args:
+        pairs: every student layer with every teacher layer.
     """
 
-    def __init__(self, student_layers: int, teacher_layers: int) -> None:
-        self._student_layers, self._teacher_layers = student_layers, teacher_layers
-        self._sums = torch.zeros(student_layers, teacher_layers, dtype=torch.float64)
+    observed: Float[torch.Tensor, "student_layer teacher_layer"]
+
+    def __init__(self, pairs: tuple[LayerPair, ...]) -> None:
+        self._pairs = pairs
+        self._sums = torch.zeros(len(self.student_layers(0)), len(self.teacher_layers(0)), dtype=torch.float64)
         self.observed = torch.zeros_like(self._sums)
-        self._pairs = layer_pairs(Strategy(kind="attention"), student_layers, teacher_layers)
 
     def pairs(self, step: int) -> tuple[LayerPair, ...]:  # noqa: ARG002
-        """All pairs that are weighed."""
+        """All weighted pairs."""
         return self._pairs
 
-    def matched(self, step: int, student: States, teacher: States) -> list[tuple[Tensor, Tensor]]:  # noqa: ARG002
-        """Every student layer and its mixture."""
-        targets = torch.stack([teacher[i] for i in range(1, self._teacher_layers + 1)])
-        matched, weights_of = [], []
-        for layer in range(1, self._student_layers + 1):
+    def matched(
+        self,
+        step: int,
+        student: Mapping[int, Float[torch.Tensor, "token dim"]],
+        teacher: Mapping[int, Float[torch.Tensor, "token dim"]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The states of every student layer and its mixture."""
+        targets = torch.stack([teacher[layer] for layer in self.teacher_layers(step)])
+        matched, weight_sums = [], []
+        for layer in self.student_layers(step):
             weights = torch.einsum("td,itd->ti", student[layer], targets).softmax(dim=-1)
             matched.append((student[layer], torch.einsum("ti,itd->td", weights, targets)))
-            weights_of.append(weights.detach().sum(dim=0))
-        self.observed = _added(self.observed, torch.stack(weights_of))
+            weight_sums.append(weights.detach().sum(dim=0))
+        self.observed = self.observed + _on_cpu(torch.stack(weight_sums))
         return matched
 
-    def end_step(self, observed: Float[Tensor, "student_layer teacher_layer"]) -> None:
+    def end_step(self, observed: Float[torch.Tensor, "student_layer teacher_layer"]) -> None:
         """Add the weights of the batch's tokens to those of all batches."""
         self._sums += observed
         self.observed = torch.zeros_like(self._sums)
 
     def record(self, step: int) -> dict[str, Any]:  # noqa: ARG002
-        """The mean weights over all tokens so far; rows are student layers, columns teacher layers, both from 1."""
-        tokens = self._sums.sum(dim=1, keepdim=True).clamp_min(1e-300)
-        return {"kind": "attention", "mean_weights": (self._sums / tokens).tolist()}
+        """The mean weights over all tokens so far; rows are student layers, columns teacher layers, both from 1.
 
-    def state(self) -> dict[str, Tensor]:
+        All are 0 before the first token.
+        """
+        # The weights of a token add up to 1.
+        means = self._sums / self._sums.sum(dim=1, keepdim=True) if self._sums.any() else self._sums
+        return {"kind": "attention", "mean_weights": means.tolist()}
+
+    def state(self) -> dict[str, torch.Tensor]:
         """The sums of the weights."""
         return {"weights": self._sums}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from these sums."""
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore the sums of the weights."""
         self._sums = state["weights"].clone()
 
 
 class DynamicAssignment(Assignment):
-    """Each teacher layer of the forward map goes with the student layer nearest to it (CoFi, 2204.00408).
+    """Each teacher layer of the forward map is matched to the student layer nearest to it (CoFi, 2204.00408).
 
     The map is monotone (a higher teacher layer never goes with a lower student layer) and of least total error. It is
-    chosen on the batch of the step before, since the batch at hand is seen micro-batch by
-    micro-batch; the first step is forward's.
+    chosen on the batch of the step before, since the current batch is seen one micro-batch at a time.
+
+    Args:
+        pairs: the forward map, which the first step uses; an embedding pair in it stays in every step.
     """
 
-    def __init__(self, student_layers: int, teacher_layers: int, *, embedding_pair: bool) -> None:
-        self._student_layers = student_layers
-        self._targets = forward_targets(student_layers, teacher_layers)
-        self._embedding: tuple[LayerPair, ...] = ((0, 0),) if embedding_pair else ()
-        self._chosen = self._used = tuple(range(1, student_layers + 1))
-        self._counts = torch.zeros(student_layers, len(self._targets), dtype=torch.float64)
+    observed: Float[torch.Tensor, "student_layer teacher_layer"]
+
+    def __init__(self, pairs: tuple[LayerPair, ...]) -> None:
+        self._embedding = tuple(pair for pair in pairs if pair[0] == 0)
+        blocks = pairs[len(self._embedding) :]
+        self._candidates, self._targets = tuple(s for s, _ in blocks), tuple(t for _, t in blocks)
+        self._chosen = self._used = self._candidates
+        self._counts = torch.zeros(len(self._candidates), len(self._targets), dtype=torch.float64)
         self.observed = torch.zeros_like(self._counts)
 
     def pairs(self, step: int) -> tuple[LayerPair, ...]:  # noqa: ARG002
-        """The map of the step at hand."""
+        """The map of the current step."""
         return (*self._embedding, *zip(self._chosen, self._targets, strict=True))
 
     def pairs_before(self, step: int) -> tuple[LayerPair, ...]:  # noqa: ARG002
@@ -167,22 +191,27 @@ class DynamicAssignment(Assignment):
         return (*self._embedding, *zip(self._used, self._targets, strict=True))
 
     def student_layers(self, step: int) -> tuple[int, ...]:  # noqa: ARG002
-        """All of them: each is a candidate."""
-        return (*(0 for _ in self._embedding), *range(1, self._student_layers + 1))
+        """All student layers: each is a candidate."""
+        return (*(student_layer for student_layer, _ in self._embedding), *self._candidates)
 
-    def matched(self, step: int, student: States, teacher: States) -> list[tuple[Tensor, Tensor]]:
-        """The map's pairs; the errors of all candidates are added to what is observed."""
+    def matched(
+        self,
+        step: int,
+        student: Mapping[int, Float[torch.Tensor, "token dim"]],
+        teacher: Mapping[int, Float[torch.Tensor, "token dim"]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The states of the map's pairs; the errors of all candidates are added to ``observed``."""
         with torch.no_grad():
             errors = torch.stack(
                 [
                     torch.stack([mean_squared_error(student[s], teacher[t]).sum() for t in self._targets])
-                    for s in range(1, self._student_layers + 1)
+                    for s in self._candidates
                 ]
             )
-        self.observed = _added(self.observed, errors)
+        self.observed = self.observed + _on_cpu(errors)
         return super().matched(step, student, teacher)
 
-    def end_step(self, observed: Float[Tensor, "student_layer teacher_layer"]) -> None:
+    def end_step(self, observed: Float[torch.Tensor, "student_layer teacher_layer"]) -> None:
         """Count the map that was used, and choose the next step's."""
         for column, student_layer in enumerate(self._chosen):
             self._counts[student_layer - 1, column] += 1
@@ -193,18 +222,18 @@ class DynamicAssignment(Assignment):
         """In how many steps each student layer (row) was matched to each target (column)."""
         return {"kind": "dynamic", "teacher_layers": list(self._targets), "steps": self._counts.int().tolist()}
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, torch.Tensor]:
         """The maps of the last step and the next one, and the counts."""
         return {"chosen": torch.tensor(self._chosen), "used": torch.tensor(self._used), "counts": self._counts}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore the maps and the counts."""
         self._chosen, self._used = tuple(state["chosen"].tolist()), tuple(state["used"].tolist())
         self._counts = state["counts"].clone()
 
 
-def monotone_assignment(errors: Float[Tensor, "student_layer teacher_layer"]) -> tuple[int, ...]:
-    """For every teacher layer (column) a student layer, from 1, never descending, of least total error.
+def monotone_assignment(errors: Float[torch.Tensor, "student_layer teacher_layer"]) -> tuple[int, ...]:
+    """The student layer, from 1, of every teacher layer (column): never descending, of least total error.
 
     Example:
         >>> monotone_assignment(torch.tensor([[5.0, 1.0], [1.0, 4.0]]))
@@ -224,31 +253,9 @@ def monotone_assignment(errors: Float[Tensor, "student_layer teacher_layer"]) ->
     return tuple(row + 1 for row in reversed(chosen))
 
 
-def assign(
-    strategy: Strategy,
-    student_layers: int,
-    teacher_layers: int,
-    *,
-    tower: Tower,
-    embedding_pair: bool,
-    steps_per_epoch: int,
-) -> Assignment:
-    """The assignment of a strategy in one tower; see :func:`kd_train.matching.strategies.layer_pairs`."""
-    draw = partial(layer_pairs, strategy, student_layers, teacher_layers, tower=tower, embedding_pair=embedding_pair)
-    if strategy.kind == "attention":
-        return Attention(student_layers, teacher_layers)
-    if strategy.kind == "dynamic":
-        return DynamicAssignment(student_layers, teacher_layers, embedding_pair=embedding_pair)
-    if strategy.redraw is not None:
-        every = steps_per_epoch if strategy.redraw == "epoch" else strategy.redraw
-        return Redrawn(lambda number: draw(draw=number), every)
-    return Fixed(draw())
-
-
-def _added(observed: Tensor | None, seen: Tensor) -> Tensor:
-    """On the CPU, since not every device has float64."""
-    seen = seen.cpu().double()
-    return seen if observed is None else observed + seen
+def _on_cpu(sums: torch.Tensor) -> torch.Tensor:
+    """In float64, which not every device has."""
+    return sums.cpu().double()
 
 
 def _lists(pairs: Sequence[LayerPair]) -> list[list[int]]:

@@ -1,28 +1,159 @@
-"""The losses: hidden states, labels, predictions. All are sums of terms over tokens or examples.
+"""Losses on hidden states, labels and predictions. ``HIDDEN_LOSSES`` holds all that is known of each hidden loss.
 
-A batch is computed in micro-batches of like length (see :mod:`kd_train.training.bank`). So that they add up to the
-loss of the batch, every loss here is a sum, and is divided by what the *whole* batch counts.
+A batch is computed in micro-batches of like length (see :mod:`kd_train.training.bank`). So that these add up to the
+loss of the batch, every loss here is a sum of terms over tokens or examples, divided by the count of the *whole* batch.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
-from torch.nn import functional
 
-HiddenLoss = Literal[
-    "mse", "layer_norm", "unit", "cosine", "patient", "paper_bert", "paper_bart", "paper_t5", "paper_qwen"
-]
-Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
-Tokens = Literal["valid", "first", "all"]
+from kd_train.batches.token_choice import Tokens
+from layerangles.lazy import lazy_module
 
-# Which tokens a loss is defined on; every other one is on the valid ones, or what ``tokens`` says.
-_ITS_TOKENS: dict[HiddenLoss, Tokens] = {"patient": "first", "paper_t5": "all", "paper_qwen": "all"}
-_PAIRS_ARE_ADDED: frozenset[HiddenLoss] = frozenset({"patient", "paper_bart", "paper_t5"})
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+else:
+    torch, functional = lazy_module("torch"), lazy_module("torch.nn.functional")
+
+
+@dataclass(frozen=True)
+class HiddenLossKind:
+    """All that is known of one kind of hidden loss.
+
+    Attributes:
+        formula: the error of one token with student state S and target T.
+        per_token: computes the errors from ``[token, dim]`` states, as ``[token]``.
+        meaning: how the errors become the loss, for documentation, as far as it is not the mean over the matched
+            tokens and over the pairs; its source.
+        tokens: the only tokens that it is defined on; None if they can be chosen.
+        averaged_tokens: the tokens that its mean is over, if these are not the matched ones.
+        adds_pairs: whether the losses of a tower's pairs are added, not averaged.
+        per_example: whether the mean is divided once more by the number of examples.
+    """
+
+    formula: str
+    per_token: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    meaning: str = ""
+    tokens: Tokens | None = None
+    averaged_tokens: Tokens | None = None
+    adds_pairs: bool = False
+    per_example: bool = False
+
+
+def squared_error(
+    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
+) -> Float[torch.Tensor, " token"]:
+    """``‖S − T‖²``, summed over dimensions."""
+    return (student - teacher).square().sum(dim=-1)
+
+
+def mean_squared_error(
+    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
+) -> Float[torch.Tensor, " token"]:
+    """``‖S − T‖² / dim``."""
+    return (student - teacher).square().mean(dim=-1)
+
+
+def layer_norm_error(
+    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
+) -> Float[torch.Tensor, " token"]:
+    """``‖LN(S) − LN(T)‖² / dim`` with every token's state normalized over its dimensions: layers of one scale."""
+    return mean_squared_error(_normalized(student), _normalized(teacher))
+
+
+def _normalized(states: Float[torch.Tensor, "token dim"]) -> Float[torch.Tensor, "token dim"]:
+    return functional.layer_norm(states, states.shape[-1:])
+
+
+def unit_squared_error(
+    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
+) -> Float[torch.Tensor, " token"]:
+    """``‖S/‖S‖ − T/‖T‖‖²``, which is ``2 (1 − cos)``; a state of length 0 stays 0."""
+    return squared_error(functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1))
+
+
+def cosine_distance(
+    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
+) -> Float[torch.Tensor, " token"]:
+    """``1 − cos(S, T)``."""
+    return 1 - functional.cosine_similarity(student, teacher, dim=-1)
+
+
+def jointly_normalized_error(
+    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
+) -> Float[torch.Tensor, " token"]:
+    """The mean squared error after one layer norm over tokens and dimensions together (the paper's code for T5)."""
+    return mean_squared_error(
+        functional.layer_norm(student, student.shape), functional.layer_norm(teacher, teacher.shape)
+    )
+
+
+HIDDEN_LOSSES: dict[str, HiddenLossKind] = {
+    "mse": HiddenLossKind("‖S − T‖²/dim", mean_squared_error),
+    "layer_norm": HiddenLossKind("‖LN(S) − LN(T)‖²/dim, LN over the dimensions of each token", layer_norm_error),
+    "unit": HiddenLossKind("‖S/‖S‖ − T/‖T‖‖² = 2 (1 − cos)", unit_squared_error),
+    "cosine": HiddenLossKind("1 − cos(S, T)", cosine_distance),
+    "patient": HiddenLossKind(
+        "‖S/‖S‖ − T/‖T‖‖²",
+        unit_squared_error,
+        "on the first token of every text; pairs are added (Sun et al. 2019, 1908.09355, equation 7)",
+        tokens="first",
+        adds_pairs=True,
+    ),
+    "paper_bert": HiddenLossKind(
+        "‖S − T‖²",
+        squared_error,
+        "the mean is divided once more by the number of examples, so it depends on the batch size",
+        per_example=True,
+    ),
+    "paper_bart": HiddenLossKind("‖S − T‖²/dim", mean_squared_error, "pairs are added", adds_pairs=True),
+    "paper_t5": HiddenLossKind(
+        "‖LN(S) − LN(T)‖²/dim, one LN over batch, position and dimension together, PAD included",
+        jointly_normalized_error,
+        "the mean leaves PAD out; pairs are added",
+        tokens="all",
+        averaged_tokens="valid",
+        adds_pairs=True,
+    ),
+    "paper_qwen": HiddenLossKind("‖S/‖S‖ − T/‖T‖‖²", unit_squared_error, "the mean includes PAD", tokens="all"),
+}
+
+
+def _kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p ‖ q) of log probabilities, summed."""
+    return functional.kl_div(q, p, reduction="sum", log_target=True)
+
+
+def _jensen_shannon(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    mixture = torch.logaddexp(ours, theirs) - math.log(2)
+    return (_kl(ours, mixture) + _kl(theirs, mixture)) / 2
+
+
+class DivergenceKind(NamedTuple):
+    """A divergence between log probabilities of student and teacher, ``[prediction, label]``, summed."""
+
+    meaning: str
+    total: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+DIVERGENCES: dict[str, DivergenceKind] = {
+    "forward_kl": DivergenceKind("KL(teacher ‖ student)", lambda student, teacher: _kl(teacher, student)),
+    "reverse_kl": DivergenceKind("KL(student ‖ teacher)", _kl),
+    "jensen_shannon": DivergenceKind("the mean of both KLs to their mixture", _jensen_shannon),
+}
+
+if TYPE_CHECKING:
+    HiddenLoss, Divergence = str, str
+else:
+    HiddenLoss, Divergence = Literal[tuple(HIDDEN_LOSSES)], Literal[tuple(DIVERGENCES)]
 
 
 class LossSpec(BaseModel):
@@ -51,175 +182,80 @@ class LossSpec(BaseModel):
         return f"{self.ce_weight:g} CE + {self.kl_weight:g} {self.divergence} + {self.hidden_weight:g} {self.hidden}"
 
     @model_validator(mode="after")
-    def _tokens_fit_the_loss(self) -> "LossSpec":
-        if self.tokens is not None and self.hidden in _ITS_TOKENS:
+    def _tokens_fit_the_loss(self) -> LossSpec:
+        if self.tokens is not None and HIDDEN_LOSSES[self.hidden].tokens is not None:
             raise ValueError(f"tokens cannot be chosen for {self.hidden}, which is defined on {self.matched_tokens}")
         return self
 
     @property
     def matched_tokens(self) -> Tokens:
         """The tokens whose states are matched; ``all`` includes PAD."""
-        return _ITS_TOKENS.get(self.hidden) or self.tokens or "valid"
+        return HIDDEN_LOSSES[self.hidden].tokens or self.tokens or "valid"
 
     @property
     def averaged_tokens(self) -> Tokens:
-        """The tokens that the mean is over: the matched ones, but for ``paper_t5``, which leaves PAD out of it."""
-        return "valid" if self.hidden == "paper_t5" else self.matched_tokens
-
-
-class BatchCounts(NamedTuple):
-    """What the means of a batch are divided by.
-
-    Attributes:
-        examples: of the whole batch.
-        predictions: labelled examples, or labelled positions.
-    """
-
-    examples: int
-    predictions: int
-
-
-def squared_error(student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"]) -> Float[Tensor, " token"]:
-    """``‖S − T‖²``, summed over dimensions."""
-    return (student - teacher).square().sum(dim=-1)
-
-
-def mean_squared_error(
-    student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"]
-) -> Float[Tensor, " token"]:
-    """``‖S − T‖² / dim``."""
-    return (student - teacher).square().mean(dim=-1)
-
-
-def layer_norm_error(
-    student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"]
-) -> Float[Tensor, " token"]:
-    """``‖LN(S) − LN(T)‖² / dim`` with every token's state normalized over its dimensions: layers of one scale."""
-    return mean_squared_error(_normalized(student), _normalized(teacher))
-
-
-def _normalized(states: Float[Tensor, "token dim"]) -> Float[Tensor, "token dim"]:
-    return functional.layer_norm(states, states.shape[-1:])
-
-
-def unit_squared_error(
-    student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"]
-) -> Float[Tensor, " token"]:
-    """``‖S/‖S‖ − T/‖T‖‖²``, which is ``2 (1 − cos)``; a state of length 0 stays 0."""
-    return squared_error(functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1))
-
-
-def cosine_distance(
-    student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"]
-) -> Float[Tensor, " token"]:
-    """``1 − cos(S, T)``."""
-    return 1 - functional.cosine_similarity(student, teacher, dim=-1)
-
-
-def jointly_normalized(states: Float[Tensor, "token dim"]) -> Float[Tensor, "token dim"]:
-    """One layer norm over tokens and dimensions together, as in the paper's code for T5."""
-    return functional.layer_norm(states, states.shape)
-
-
-_PER_TOKEN: dict[HiddenLoss, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": mean_squared_error,
-    "layer_norm": layer_norm_error,
-    "unit": unit_squared_error,
-    "cosine": cosine_distance,
-    "patient": unit_squared_error,
-    "paper_bert": squared_error,
-    "paper_bart": mean_squared_error,
-    "paper_t5": lambda s, t: mean_squared_error(jointly_normalized(s), jointly_normalized(t)),
-    "paper_qwen": unit_squared_error,
-}
+        """The tokens that the mean is over: the matched ones, unless the loss leaves PAD out of its mean."""
+        return HIDDEN_LOSSES[self.hidden].averaged_tokens or self.matched_tokens
 
 
 def hidden_loss(
     kind: HiddenLoss,
-    student: Float[Tensor, "token dim"],
-    teacher: Float[Tensor, "token dim"],
+    student: Float[torch.Tensor, "token dim"],
+    teacher: Float[torch.Tensor, "token dim"],
     *,
     n_tokens: int,
     n_examples: int,
-    valid: Bool[Tensor, " token"] | None = None,
-) -> Float[Tensor, ""]:
-    """The loss of one pair of layers: the mean over the batch's matched tokens, of which these are a part.
-
-    ======================= =========================================================================================
-    ``mse``                 ``‖S − T‖²/dim``
-    ``layer_norm``          the same between states that are normalized token by token
-    ``unit``, ``cosine``    ``‖S/‖S‖ − T/‖T‖‖²``; ``1 − cos``
-    ``patient``             ``unit`` on the first token of every text (Sun et al. 2019, 1908.09355, equation 7)
-    ``paper_bert``          ``‖S − T‖²``, divided once more by the number of examples: it depends on the batch size
-    ``paper_bart``          ``mse``; pairs are added, not averaged
-    ``paper_t5``            ``paper_bart`` between states normalized jointly over batch, position and dimension, PAD too
-    ``paper_qwen``          ``unit``, PAD included
-    ======================= =========================================================================================
+    valid: Bool[torch.Tensor, " token"] | None = None,
+) -> Float[torch.Tensor, ""]:
+    """The loss of one pair of layers: the mean over the batch's matched tokens, of which these are some.
 
     Args:
-        kind: which loss; ``paper_…`` are what the code of Yu, Wen and Mou (2025) computes.
+        kind: a key of ``HIDDEN_LOSSES``; ``paper_…`` are the losses in the code of Yu, Wen and Mou (2025).
         student: the matched tokens of a micro-batch (:attr:`LossSpec.matched_tokens`), in teacher space.
-        teacher: the same tokens' targets.
-        n_tokens: what the mean is over: the matched tokens of the whole batch (for ``paper_t5`` the valid ones).
+        teacher: the targets of the same tokens.
+        n_tokens: the tokens of the whole batch that the mean is over (:attr:`LossSpec.averaged_tokens`).
         n_examples: the examples of the whole batch.
-        valid: which of these tokens are not PAD; only ``paper_t5`` needs it.
+        valid: which of the tokens are not PAD; needed where PAD is matched.
     """
-    errors = _PER_TOKEN[kind](student, teacher)
-    if kind == "paper_t5" and valid is not None:
+    loss = HIDDEN_LOSSES[kind]
+    errors = loss.per_token(student, teacher)
+    if loss.averaged_tokens == "valid" and valid is not None:
         errors = errors[valid]
     total = errors.sum() / n_tokens
-    return total / n_examples if kind == "paper_bert" else total
+    return total / n_examples if loss.per_example else total
 
 
-def over_pairs(kind: HiddenLoss, losses: Sequence[Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """The losses of all pairs of a tower in one: their mean, or their sum where the loss is defined so."""
-    together = torch.stack(list(losses))
-    return together.sum() if kind in _PAIRS_ARE_ADDED else together.mean()
+def over_pairs(kind: HiddenLoss, losses: Sequence[Float[torch.Tensor, ""]]) -> Float[torch.Tensor, ""]:
+    """Combine the losses of a tower's pairs: their mean, or their sum where the loss is defined so."""
+    stacked = torch.stack(list(losses))
+    return stacked.sum() if HIDDEN_LOSSES[kind].adds_pairs else stacked.mean()
 
 
 def label_loss(
-    logits: Float[Tensor, "prediction label"],
-    labels: Int[Tensor, " prediction"] | Float[Tensor, " prediction"],
-    batch: BatchCounts,
-) -> Float[Tensor, ""]:
-    """Cross entropy with labels or tokens; squared error where labels are numbers. Mean over the predictions."""
+    logits: Float[torch.Tensor, "prediction label"],
+    labels: Int[torch.Tensor, " prediction"] | Float[torch.Tensor, " prediction"],
+    n_predictions: int,
+) -> Float[torch.Tensor, ""]:
+    """Cross-entropy with classes or tokens, squared error with numbers: the sum, divided by the batch's predictions."""
     if labels.is_floating_point():
         total = (logits.squeeze(-1) - labels).square().sum()
     else:
         total = functional.cross_entropy(logits, labels, reduction="sum")
-    return total / batch.predictions
+    return total / n_predictions
 
 
 def prediction_divergence(
-    student: Float[Tensor, "prediction label"],
-    teacher: Float[Tensor, "prediction label"],
+    student: Float[torch.Tensor, "prediction label"],
+    teacher: Float[torch.Tensor, "prediction label"],
     loss: LossSpec,
-    batch: BatchCounts,
-) -> Float[Tensor, ""]:
-    """``T² · D`` between the softmaxes of ``teacher/T`` and ``student/T``, mean over the predictions (Hinton 2015).
+    n_predictions: int,
+) -> Float[torch.Tensor, ""]:
+    """``T² · D`` between the softmaxes of ``teacher/T`` and ``student/T`` (Hinton 2015), over a batch's predictions.
 
-    ``forward_kl`` is KL(teacher ‖ student), ``reverse_kl`` KL(student ‖ teacher), ``jensen_shannon`` the mean of both
-    KLs to their mixture. With one logit (regression) it is the squared difference, whatever is asked for.
+    With one logit (regression) it is the squared difference, whatever the divergence.
     """
     if student.shape[-1] == 1:
-        return (student - teacher).square().sum() / batch.predictions
+        return (student - teacher).square().sum() / n_predictions
     ours = (student / loss.temperature).log_softmax(dim=-1)
     theirs = (teacher / loss.temperature).log_softmax(dim=-1)
-    return _DIVERGENCES[loss.divergence](ours, theirs) * loss.temperature**2 / batch.predictions
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p ‖ q) of log probabilities, summed."""
-    return functional.kl_div(q, p, reduction="sum", log_target=True)
-
-
-def _jensen_shannon(ours: Tensor, theirs: Tensor) -> Tensor:
-    mixture = torch.logaddexp(ours, theirs) - math.log(2)
-    return (_kl(ours, mixture) + _kl(theirs, mixture)) / 2
-
-
-_DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
-    "forward_kl": lambda ours, theirs: _kl(theirs, ours),
-    "reverse_kl": _kl,
-    "jensen_shannon": _jensen_shannon,
-}
+    return DIVERGENCES[loss.divergence].total(ours, theirs) * loss.temperature**2 / n_predictions

@@ -1,4 +1,4 @@
-"""What the teacher says on a batch: its predictions, and the hidden states that students are matched to."""
+"""The teacher's output on a batch: its predictions, and the hidden states that students are matched to."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,107 +10,116 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kd_train.batches.model_inputs import ModelInputs, labelled
-from kd_train.matching.controls import MADE_OF_STATES, TargetKind, control_targets
-from kd_train.matching.losses import Tokens
+from kd_train.batches.token_choice import Tokens
+from kd_train.matching.controls import TARGETS, TargetKind, control_targets
 from layerangles.layers import Tower
 
 
 class TargetRequest(NamedTuple):
-    """Which states: of which tower, at which tokens, and what they are made of."""
+    """The kind, tower and tokens of requested states."""
 
     kind: TargetKind
     tower: Tower
     tokens: Tokens
 
 
+StatesByRequest = dict[TargetRequest, dict[int, Float[Tensor, "token dim"]]]
+
+
 class Targets(NamedTuple):
-    """What the teacher says on one micro-batch.
+    """The teacher's output on one micro-batch.
 
     Attributes:
-        predictions: its logits wherever something is to be predicted.
-        states: what is wanted, by teacher layer; ``[token, dim]``.
+        predictions: its logits at all labelled positions.
+        states: the requested states, by teacher layer; ``[token, dim]``.
     """
 
     predictions: Float[Tensor, "prediction label"]
-    states: dict[TargetRequest, dict[int, Float[Tensor, "token dim"]]]
+    states: StatesByRequest
 
 
 class TeacherPass:
-    """A teacher, and beside it the same architecture with random weights if a control asks for it."""
+    """A teacher and, if a control needs it, the same architecture with random weights."""
 
     def __init__(
         self, teacher: PreTrainedModel, random_teacher: PreTrainedModel | None, accelerator: Accelerator, seed: int
     ) -> None:
-        self.models: dict[TargetKind, PreTrainedModel] = {"teacher": teacher}
-        if random_teacher is not None:
-            self.models["random_teacher"] = random_teacher
+        self._teacher, self._random_teacher = teacher, random_teacher
+        self.models = [model for model in (teacher, random_teacher) if model is not None]
         self._accelerator, self._seed = accelerator, seed
-        for model in self.models.values():
+        for model in self.models:
             torch.nn.Module.to(model, accelerator.device).train(False)
 
     def targets(
-        self, calls: Sequence[ModelInputs], own: Sequence[int], wanted: Mapping[TargetRequest, Iterable[int]], step: int
+        self,
+        batch: Sequence[ModelInputs],
+        own: Sequence[int],
+        requested: Mapping[TargetRequest, Iterable[int]],
+        step: int,
     ) -> Iterator[Targets]:
         """The targets of some micro-batches of a batch, one after the other.
 
         Args:
-            calls: the whole batch, micro-batch by micro-batch.
-            own: the numbers of the micro-batches that are asked for.
-            wanted: the states, and which teacher layers of each.
-            step: decides what is random in controls.
+            batch: all micro-batches of the batch.
+            own: the numbers of the micro-batches whose targets are yielded.
+            requested: the states, and the teacher layers of each.
+            step: decides all that is random in controls.
         """
-        layers = {key: sorted(set(of)) for key, of in wanted.items()}
-        made = [key for key in layers if key.kind in MADE_OF_STATES]
-        if not made:
+        layers = {request: sorted(set(of)) for request, of in requested.items()}
+        controls = [request for request in layers if TARGETS[request.kind].transform is not None]
+        if not controls:
             for number in own:
-                yield self._on(calls[number], layers)
+                yield self._run(batch[number], layers)
             return
-        # Controls mix the texts of the batch: all of it is needed first.
-        needed = {key: set(of) for key, of in layers.items() if key not in made}
-        for key in made:
-            needed.setdefault(TargetRequest("teacher", key.tower, "valid"), set()).update(layers[key])
-        whole = [self._on(call, {key: sorted(of) for key, of in needed.items()}) for call in calls]
-        for key in made:
-            self._control(key, layers[key], calls, whole, step)
+        # Controls mix the texts of the batch, so all of it is needed first.
+        needed = {request: set(of) for request, of in layers.items() if request not in controls}
+        for request in controls:
+            needed.setdefault(_source(request), set()).update(layers[request])
+        whole = [self._run(inputs, {request: sorted(of) for request, of in needed.items()}) for inputs in batch]
+        for request in controls:
+            self._add_control(request, layers[request], batch, whole, step)
         for number in own:
             yield whole[number]
 
-    def _control(
+    def _add_control(
         self,
-        key: TargetRequest,
+        request: TargetRequest,
         layers: Sequence[int],
-        calls: Sequence[ModelInputs],
+        batch: Sequence[ModelInputs],
         whole: Sequence[Targets],
         step: int,
     ) -> None:
         """Add a control's targets to those of all micro-batches."""
-        source = TargetRequest("teacher", key.tower, "valid")
-        states = [torch.stack([targets.states[source][layer] for layer in layers]) for targets in whole]
+        tower = request.tower
+        states = [torch.stack([targets.states[_source(request)][layer] for layer in layers]) for targets in whole]
         examples, first = [], 0
-        for call in calls:
-            examples.append(call.micro_batch.valid[key.tower].nonzero()[:, 0] + first)
-            first += len(call.micro_batch.labels)
-        made = control_targets(key.kind, states, examples, layers=layers, seed=self._seed, step=step)
-        for call, targets, of_micro_batch in zip(calls, whole, made, strict=True):
-            at_tokens = of_micro_batch if key.tokens == "valid" else of_micro_batch[:, call.first_of_valid(key.tower)]
-            targets.states[key] = dict(zip(layers, at_tokens, strict=True))
+        for inputs in batch:
+            examples.append(inputs.micro_batch.valid[tower].nonzero()[:, 0] + first)
+            first += len(inputs.micro_batch.labels)
+        made = control_targets(request.kind, states, examples, layers=layers, seed=self._seed, step=step)
+        for inputs, targets, at_valid in zip(batch, whole, made, strict=True):
+            at_tokens = at_valid if request.tokens == "valid" else at_valid[:, inputs.first_of_valid(tower)]
+            targets.states[request] = dict(zip(layers, at_tokens, strict=True))
 
-    def _on(self, call: ModelInputs, layers: Mapping[TargetRequest, Sequence[int]]) -> Targets:
-        states: dict[TargetRequest, dict[int, Tensor]] = {}
-        predictions: Tensor | None = None
+    def _run(self, inputs: ModelInputs, layers: Mapping[TargetRequest, Sequence[int]]) -> Targets:
+        random = [request for request in layers if TARGETS[request.kind].random_teacher]
         with torch.no_grad(), self._accelerator.autocast():
-            for kind, model in self.models.items():
-                of_kind = {key: of for key, of in layers.items() if key.kind == kind}
-                if not of_kind and kind != "teacher":
-                    continue
-                output, by_tower = call.run(
-                    model, call.inputs, layers={layer for of in of_kind.values() for layer in of}
-                )
-                if kind == "teacher":
-                    predictions, _ = labelled(output.logits, call.micro_batch.labels)
-                for key, of in of_kind.items():
-                    found = call.states(by_tower, key.tower, of, key.tokens)
-                    states[key] = dict(zip(of, found, strict=True))
-        if predictions is None:
-            raise AssertionError("the teacher is always among the models")
+            logits, states = _states(self._teacher, inputs, {r: of for r, of in layers.items() if r not in random})
+            if random and self._random_teacher is not None:
+                states |= _states(self._random_teacher, inputs, {r: layers[r] for r in random})[1]
+        predictions, _ = labelled(logits, inputs.micro_batch.labels)
         return Targets(predictions, states)
+
+
+def _source(request: TargetRequest) -> TargetRequest:
+    """The teacher's states from which a control's targets are made."""
+    return TargetRequest("teacher", request.tower, "valid")
+
+
+def _states(
+    model: PreTrainedModel, inputs: ModelInputs, layers: Mapping[TargetRequest, Sequence[int]]
+) -> tuple[Tensor, StatesByRequest]:
+    """A model's logits and the requested states."""
+    output, by_tower = inputs.run(model, inputs.inputs, layers={layer for of in layers.values() for layer in of})
+    states = {request: inputs.states(by_tower, request.tower, of, request.tokens) for request, of in layers.items()}
+    return output.logits, {request: dict(zip(layers[request], of, strict=True)) for request, of in states.items()}

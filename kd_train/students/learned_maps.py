@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kd_train.randomness import seeded
-from kd_train.students.construction import StudentPlan
+from kd_train.students.student_plan import StudentPlan
 from kd_train.tasks.base import MicroBatch
 from layerangles.geometry.maps import MatchingMap, MatchingMaps
 from layerangles.layers import Tower

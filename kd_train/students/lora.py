@@ -1,16 +1,24 @@
-"""Low-rank adaptation through peft: what is trained is small; what is saved and analysed is an ordinary model again."""
+"""Low-rank adapters (LoRA) through peft, merged into an ordinary model before it is saved or analysed."""
+
+from __future__ import annotations
 
 import copy
 import warnings
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from kd_train.randomness import seeded
 from layerangles.errors import InputError
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from transformers import pytorch_utils
+else:
+    torch, transformers = lazy_module("torch"), lazy_module("transformers")
+    pytorch_utils = lazy_module("transformers.pytorch_utils")
 
 
 class LoraSpec(BaseModel):
@@ -18,16 +26,17 @@ class LoraSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    rank: int = Field(default=16, ge=1, description="of the adapters' matrices")
+    rank: int = Field(default=16, ge=1, description="rank of the adapters' matrices")
     alpha: float = Field(default=32.0, gt=0, description="the adapters' output is scaled by alpha / rank")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="before the adapters")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapters")
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default="all-linear", description="names of linear layers; all but the head by default"
     )
 
-    def check(self, model: PreTrainedModel, place: str) -> None:
+    def check(self, model: transformers.PreTrainedModel, place: str) -> None:
         """Raise an :class:`InputError` if a target is the name of no linear layer of this model."""
-        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+        kinds = (torch.nn.Linear, pytorch_utils.Conv1D)
+        linear = [name for name, module in model.named_modules() if isinstance(module, kinds)]
         names = {*linear, *(name.rpartition(".")[2] for name in linear)}
         unknown = [target for target in self.targets if target not in names] if self.targets != "all-linear" else []
         if unknown:
@@ -38,8 +47,8 @@ class LoraSpec(BaseModel):
             )
 
 
-def add_adapters(model: PreTrainedModel, spec: LoraSpec, *, classifier: bool, seed: int) -> Any:
-    """Put adapters into a model, in place, and freeze the rest of it but for the head of a classifier.
+def add_adapters(model: transformers.PreTrainedModel, spec: LoraSpec, *, classifier: bool, seed: int) -> Any:
+    """Add adapters to a model in place, and freeze all its other weights except a classifier's head.
 
     Returns:
         peft's wrapper around the model, which :func:`merged` needs.
@@ -54,14 +63,14 @@ def add_adapters(model: PreTrainedModel, spec: LoraSpec, *, classifier: bool, se
         task_type=TaskType.SEQ_CLS if classifier else None,
     )
     with seeded(seed, "adapters"), warnings.catch_warnings():
-        # peft asks transformers for something under its old name.
+        # peft reads an attribute of transformers under its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        # GPT-2 stores its weights transposed; peft sees that, sets what it needs, and says so.
+        # GPT-2 stores its weights transposed; peft detects that, sets fan_in_fan_out, and warns.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         return get_peft_model(model, config)
 
 
-def merged(adapters: Any) -> PreTrainedModel:
-    """A copy of the model with its adapters added into its weights; the original trains on."""
-    model: PreTrainedModel = copy.deepcopy(adapters).merge_and_unload()
+def merged(adapters: Any) -> transformers.PreTrainedModel:
+    """A copy of the model with its adapters merged into its weights; the original can be trained further."""
+    model: transformers.PreTrainedModel = copy.deepcopy(adapters).merge_and_unload()
     return model

@@ -43,7 +43,7 @@ def arms_of(study: Study) -> list[Arm]:
     keys = [_key(study, variant) for variant in study.strategies]
     cells: dict[_Frozen, list[Variant]] = {}
     for variant, key in zip(study.strategies, keys, strict=True):
-        if variant.kind != "none":
+        if variant.matches:
             cells.setdefault(_frozen(key), []).append(variant)
     names = _names(study, [dict(key) for key in cells])
     arms = []
@@ -52,7 +52,7 @@ def arms_of(study: Study) -> list[Arm]:
         baselines = [
             variant
             for variant, own in zip(study.strategies, keys, strict=True)
-            if variant.kind == "none" and _without_hidden(own) == _without_hidden(key)
+            if not variant.matches and _without_hidden(own) == _without_hidden(key)
         ]
         members = [variant for variant in study.strategies if variant in [*baselines, *variants]]
         arms += [_arm(variant, name, members, keeps_names=len(cells) == 1) for variant in members]
@@ -143,9 +143,9 @@ def _arm(variant: Variant, cell: str, members: list[Variant], *, keeps_names: bo
     draw = variant.mapping_seed or 0
     namesakes = [other for other in members if (_plain(other), other.mapping_seed or 0) == (_plain(variant), draw)]
     strategy = _plain(variant)
-    if variant.name and (keeps_names or len(namesakes) > 1 or variant.kind == "explicit"):
+    if variant.name and (keeps_names or len(namesakes) > 1 or variant.pairs is not None):
         strategy = variant.name
-    role: Role = "none" if variant.kind == "none" else "control" if variant.targets != "teacher" else "matched"
+    role: Role = "none" if not variant.matches else "control" if variant.is_control else "matched"
     return Arm(variant.label, cell, strategy, draw, role)
 
 

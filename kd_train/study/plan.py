@@ -10,10 +10,11 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from kd_train.data import embedded
-from kd_train.matching.assignments import Assignment, assign
+from kd_train.matching.assignments import Assignment
 from kd_train.matching.losses import LossSpec
-from kd_train.matching.strategies import layer_pairs
-from kd_train.students.construction import StudentPlan, StudentSpec, plan_student, student_config
+from kd_train.matching.strategies import assign, layer_pairs
+from kd_train.students.student_plan import StudentPlan, plan_student, student_config
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.study_file import Study, TeacherSpec, Variant
 from layerangles.errors import InputError
 from layerangles.layers import LayerPair, Tower
@@ -74,7 +75,7 @@ class StudyPlan:
         notes = []
         for label, member in self.members.items():
             what = repr((member.pairs, member.student, member.loss, member.learning_rate, member.strategy.targets))
-            if member.strategy.changes:
+            if member.strategy.change:
                 what += repr(member.strategy)
             if what in seen:
                 notes.append(f"{label} is the same map as {seen[what]}: their students will be equal to the bit.")
@@ -193,7 +194,7 @@ def _pairs(
         )
         for tower in towers
     }
-    if student.map == "pca" and strategy.changes:
+    if student.map == "pca" and strategy.change:
         raise InputError(
             f"the strategy {strategy.label} changes its map during training, and pca maps are made for one. "
             "Set student.map to learned, frozen or orthogonal."

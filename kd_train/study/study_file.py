@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from kd_train.matching.controls import MADE_OF_STATES, TargetKind
+from kd_train.matching.controls import TARGETS, TargetKind
 from kd_train.matching.losses import LossSpec
 from kd_train.matching.strategies import Strategy
 from kd_train.optimizers import OptimizerSpec
-from kd_train.students.construction import StudentSpec
 from kd_train.students.lora import LoraSpec
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.validation_errors import validation_errors
 from kd_train.tasks.classification import ClassificationTask
 from kd_train.tasks.language_modelling import LanguageModellingTask
@@ -177,14 +177,21 @@ class Variant(Strategy):
 
     @model_validator(mode="after")
     def _controls_are_matched(self) -> "Variant":
-        if self.targets != "teacher" and self.kind == "none":
-            raise ValueError(f"targets is {self.targets}, but the kind none matches no states. Choose another kind")
+        if self.is_control and not self.matches:
+            raise ValueError(
+                f"targets is {self.targets}, but the kind {self.kind} matches no states. Choose another kind"
+            )
         return self
+
+    @property
+    def is_control(self) -> bool:
+        """Whether its students are matched to something else than the teacher's states."""
+        return TARGETS[self.targets].is_control
 
     @property
     def label(self) -> str:
         """What students of this strategy are called: its name, or its kind, its draw and its targets."""
-        return super().label if self.name or self.targets == "teacher" else f"{super().label}-{self.targets}"
+        return super().label if self.name or not self.is_control else f"{super().label}-{self.targets}"
 
 
 def _kind_of(task: Any) -> str:
@@ -280,22 +287,23 @@ class Study(BaseModel):
     def _losses_fit_the_batches(self) -> "Study":
         for number, strategy in enumerate(self.strategies):
             loss, place = strategy.loss or self.loss, f"strategies.{number}"
-            if loss.matched_tokens == "all" and strategy.kind != "none":
+            targets = TARGETS[strategy.targets]
+            if loss.matched_tokens == "all" and strategy.matches:
                 if self.training.micro_batches != 1:
                     raise ValueError(
                         f"{place}: loss.hidden is {loss.hidden}, which counts PAD, so a batch cannot be cut into "
                         f"micro-batches of like length: set training.micro_batches to 1 (it is "
                         f"{self.training.micro_batches})"
                     )
-                if strategy.targets in MADE_OF_STATES:
+                if targets.transform is not None:
                     raise ValueError(
                         f"{place}.targets: {strategy.targets} are made for valid tokens, and loss.hidden {loss.hidden} "
                         "counts PAD: choose another loss, such as mse or unit"
                     )
-            if strategy.targets == "other_text" and self.training.batch_size < 2:
+            if targets.needs_other_text and self.training.batch_size < 2:
                 raise ValueError(
-                    f"{place}.targets: other_text needs another text in the batch: set training.batch_size to 2 or "
-                    f"more (it is {self.training.batch_size})"
+                    f"{place}.targets: {strategy.targets} needs another text in the batch: set training.batch_size to "
+                    f"2 or more (it is {self.training.batch_size})"
                 )
         return self
 

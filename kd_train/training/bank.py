@@ -8,98 +8,43 @@ micro-batches of a batch.
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kd_train.batches.model_inputs import ModelInputs, chosen_tokens, labelled
+from kd_train.batches.model_inputs import ModelInputs
 from kd_train.batches.order import shared_out
 from kd_train.batches.packing import can_be_packed
-from kd_train.matching.losses import (
-    BatchCounts,
-    Tokens,
-    hidden_loss,
-    label_loss,
-    over_pairs,
-    prediction_divergence,
-)
 from kd_train.matching.targets import TargetRequest, Targets, TeacherPass
 from kd_train.optimizers import OptimizerSpec, build_optimizer, load_optimizer, optimizer_tensors, rate_factor
 from kd_train.randomness import seeded
-from kd_train.students.learned_maps import name_of
-from kd_train.tasks.base import IGNORED, MicroBatch
+from kd_train.tasks.base import MicroBatch
 from kd_train.training.member import Member, Stop, load_member, save_member
-from layerangles.layers import Tower
+from kd_train.training.student_loss import BatchTotals, loss_terms
+from kd_train.training.word_embeddings import WordEmbeddings
 from layerangles.models.states import blocks, first_position, towers_of
 
 # On a GPU, work is queued: to know whose time it was, the queue must be emptied. Done in every so many steps only.
 _TIMED_EVERY = 16
 
 
-@dataclass(frozen=True)
-class _Words:
-    """The word embeddings of one batch for one student, looked up once for all micro-batches.
+@dataclass
+class _StepTally:
+    """The loss terms of one member in this process, summed over the micro-batches of a step, and its computing time."""
 
-    The gradient of an embedding matrix is as large as the matrix, whatever the batch. Looked up once a micro-batch it
-    would be filled with zeros and added up as often, which costs more than a tenth of a whole step. (With a head tied
-    to the embeddings it is filled by every micro-batch anyway; so this is for encoders.)
-    """
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
-    vocabulary: Int[Tensor, " word"]
-    looked_up: Float[Tensor, "word dim"]
-    leaf: Float[Tensor, "word dim"]
-
-    @classmethod
-    def look_up(cls, model: PreTrainedModel, calls: Sequence[ModelInputs]) -> "_Words | None":
-        if towers_of(model.config) != ("encoder",) or not calls:
-            return None
-        tokens = torch.cat([call.inputs["input_ids"].flatten() for call in calls])
-        vocabulary: Tensor = tokens.unique()  # type: ignore[no-untyped-call]
-        looked_up = model.get_input_embeddings()(vocabulary)
-        return cls(vocabulary, looked_up, looked_up.detach().requires_grad_(looked_up.requires_grad))
-
-    def embedded(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs of a micro-batch with vectors in place of token ids."""
-        rows = torch.searchsorted(self.vocabulary, inputs["input_ids"])
-        others = {name: value for name, value in inputs.items() if name != "input_ids"}
-        return others | {"inputs_embeds": torch.nn.functional.embedding(rows, self.leaf)}
-
-    def backward(self) -> None:
-        """Pass what all micro-batches left at the words on to the embedding matrix."""
-        if self.leaf.grad is not None:
-            torch.autograd.backward(self.looked_up, self.leaf.grad)
-
-
-class _Batch:
-    """A batch in micro-batches, and what its means are divided by."""
-
-    def __init__(self, micro_batches: Sequence[MicroBatch]) -> None:
-        self.micro_batches = micro_batches
-        self.counts = BatchCounts(
-            examples=sum(len(micro_batch.labels) for micro_batch in micro_batches),
-            predictions=sum(
-                len(micro_batch.labels) if micro_batch.labels.ndim == 1 else int((micro_batch.labels != IGNORED).sum())
-                for micro_batch in micro_batches
-            ),
-        )
-        self._tokens: dict[tuple[Tower, Tokens], int] = {}
-
-    def n_tokens(self, tower: Tower, tokens: Tokens) -> int:
-        """The matched tokens of the whole batch."""
-        key = (tower, tokens)
-        if key not in self._tokens:
-            self._tokens[key] = sum(
-                int(chosen_tokens(micro_batch, tower, tokens).sum()) for micro_batch in self.micro_batches
-            )
-        return self._tokens[key]
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            self.terms[name] = self.terms[name] + value.detach() if name in self.terms else value.detach()
 
 
 class Bank:
@@ -139,7 +84,7 @@ class Bank:
             for member in members
         }
         self._rate_factor = rate_factor(optimizer, total_steps)
-        models = [member.model for member in members] + (list(self._teacher.models.values()) if self._teacher else [])
+        models = [member.model for member in members] + (self._teacher.models if self._teacher else [])
         # A compiled block would be compiled anew for every packing.
         self.packs = not compiled and all(can_be_packed(model) for model in models)
         self._first_position = first_position(members[0].model.config)
@@ -161,21 +106,20 @@ class Bank:
         Returns:
             The loss terms of each member, unweighted, and their weighted sum ``total``.
         """
-        batch, members = _Batch(micro_batches), self.active
-        totals: dict[str, dict[str, Tensor]] = {member.name: {} for member in members}
-        seconds = dict.fromkeys(totals, 0.0)
+        members = self.active
+        tallies = {member.name: _StepTally() for member in members}
         for pack in (True, False):
             alike = [member for member in members if self._is_packed(member) is pack]
             if alike:
-                self._backward(alike, batch, step, pack, totals, seconds)
+                self._backward(alike, micro_batches, step, pack, tallies)
         losses = {}
         for member in members:
-            start = self._clock(step)
-            losses[member.name] = self._everywhere(self._terms_of(member), totals[member.name])
+            start, tally = self._clock(step), tallies[member.name]
+            losses[member.name] = self._over_processes(member, tally)
             self._update(member, step, losses[member.name]["total"])
             if step % _TIMED_EVERY == 0 or self.accelerator.device.type == "cpu":
                 before, steps = member.seconds
-                member.seconds = (before + seconds[member.name] + self._clock(step) - start, steps + 1)
+                member.seconds = (before + tally.seconds + self._clock(step) - start, steps + 1)
         return losses
 
     def _is_packed(self, member: Member) -> bool:
@@ -184,43 +128,33 @@ class Bank:
     def _backward(
         self,
         members: Sequence[Member],
-        batch: _Batch,
+        micro_batches: Sequence[MicroBatch],
         step: int,
         pack: bool,
-        totals: dict[str, dict[str, Tensor]],
-        seconds: dict[str, float],
+        tallies: Mapping[str, _StepTally],
     ) -> None:
-        """Add this process's share of a batch to the gradients of some members, to their terms and to their time."""
-        device, micro_batches = self.accelerator.device, batch.micro_batches
+        """Add the gradients of some members on this process's share of a batch."""
+        device, totals = self.accelerator.device, BatchTotals(micro_batches)
         own = shared_out(micro_batches, self.accelerator.num_processes)[self.accelerator.process_index]
-        calls = [
+        batch = [
             ModelInputs(micro_batch, device, pack=pack, first_position=self._first_position)
             for micro_batch in micro_batches
         ]
-        words = {member.name: _Words.look_up(member.model, [calls[i] for i in own]) for member in members}
-        for number, targets in zip(own, self._targets(calls, own, members, step), strict=True):
-            call = calls[number]
+        words = {member.name: WordEmbeddings.look_up(member.model, [batch[i] for i in own]) for member in members}
+        for number, targets in zip(own, self._targets(batch, own, members, step), strict=True):
+            inputs = batch[number]
             # One student after the other, so that the activations of only one are in memory.
             for member in members:
-                start = self._clock(step)
+                start, tally = self._clock(step), tallies[member.name]
                 member.model.train()
-                looked_up = words[member.name]
-                inputs = looked_up.embedded(call.inputs) if looked_up else call.inputs
                 with seeded(self.seed, "dropout", step, number):
-                    terms = self._terms(member, inputs, call, targets, batch, step)
+                    terms = self._loss_terms(member, inputs, words[member.name], targets, totals, step)
                 self.accelerator.backward(terms["total"])
-                so_far = totals[member.name]
-                for name, value in terms.items():
-                    so_far[name] = so_far[name] + value.detach() if name in so_far else value.detach()
-                seconds[member.name] += self._clock(step) - start
+                tally.add(terms)
+                tally.seconds += self._clock(step) - start
         for looked_up in words.values():
             if looked_up is not None:
                 looked_up.backward()
-
-    def _terms_of(self, member: Member) -> list[str]:
-        if self._teacher is None:
-            return ["ce", "total"]
-        return ["ce", "kl", *(["hidden"] if member.matched else []), "total"]
 
     def _clock(self, step: int) -> float:
         device = self.accelerator.device
@@ -228,79 +162,41 @@ class Bank:
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    def _targets(self, calls: Sequence[ModelInputs], own: Sequence[int], members: Sequence[Member], step: int) -> Any:
+    def _targets(
+        self, batch: Sequence[ModelInputs], own: Sequence[int], members: Sequence[Member], step: int
+    ) -> Iterable[Targets | None]:
         if self._teacher is None:
             return [None for _ in own]
-        wanted: dict[TargetRequest, set[int]] = {}
+        requested: dict[TargetRequest, set[int]] = {}
         for member in members:
-            for key, layers in member.wanted(step).items():
-                wanted.setdefault(key, set()).update(layers)
-        return self._teacher.targets(calls, own, wanted, step)
+            for request, layers in member.target_requests(step).items():
+                requested.setdefault(request, set()).update(layers)
+        return self._teacher.targets(batch, own, requested, step)
 
-    def _terms(
+    def _loss_terms(
         self,
         member: Member,
-        inputs: Mapping[str, Tensor],
-        call: ModelInputs,
+        inputs: ModelInputs,
+        words: WordEmbeddings | None,
         targets: Targets | None,
-        batch: _Batch,
+        totals: BatchTotals,
         step: int,
     ) -> dict[str, Float[Tensor, ""]]:
-        loss = member.loss
-        # Nothing is matched without a teacher.
-        wanted = member.wanted(step) if targets is not None else {}
-        layers = {layer for key in wanted for layer in member.assignments[key.tower].student_layers(step)}
+        """Run a member on a micro-batch. Without a teacher nothing is matched."""
+        layers = member.student_layers(step) if targets is not None else set()
+        embedded = inputs.inputs if words is None else words.embedded(inputs.inputs)
         with self.accelerator.autocast():
-            output, states = call.run(member.model, inputs, layers=layers)
-        predictions, labels = labelled(output.logits, call.micro_batch.labels)
-        terms = {"ce": label_loss(predictions, labels, batch.counts)}
-        total = loss.ce_weight * terms["ce"]
-        if targets is not None:
-            terms["kl"] = prediction_divergence(predictions, targets.predictions, loss, batch.counts)
-            total = total + loss.kl_weight * terms["kl"]
-        if targets is not None and wanted:
-            terms["hidden"] = self._hidden(member, states, call, targets, batch, step)
-            total = total + loss.hidden_weight * terms["hidden"]
-        return terms | {"total": total}
+            output, states = inputs.run(member.model, embedded, layers=layers)
+        return loss_terms(member, output.logits, states, inputs, targets, totals, step)
 
-    def _hidden(
-        self,
-        member: Member,
-        states: Mapping[str, Sequence[Tensor | None]],
-        call: ModelInputs,
-        targets: Targets,
-        batch: _Batch,
-        step: int,
-    ) -> Float[Tensor, ""]:
-        """The losses of all towers, added."""
-        loss, by_tower = member.loss, []
-        for key in member.wanted(step):
-            assignment = member.assignments[key.tower]
-            layers = assignment.student_layers(step)
-            chosen = call.states(states, key.tower, layers, key.tokens)
-            mapped = {
-                layer: member.maps[name](state) if (name := name_of(key.tower, layer)) in member.maps else state
-                for layer, state in zip(layers, chosen, strict=True)
-            }
-            losses = [
-                hidden_loss(
-                    loss.hidden,
-                    student,
-                    teacher,
-                    n_tokens=batch.n_tokens(key.tower, loss.averaged_tokens),
-                    n_examples=batch.counts.examples,
-                    valid=call.micro_batch.valid[key.tower].flatten() if key.tokens == "all" else None,
-                )
-                for student, teacher in assignment.matched(step, mapped, targets.states[key])
-            ]
-            by_tower.append(over_pairs(loss.hidden, losses))
-        return torch.stack(by_tower).sum()
-
-    def _everywhere(self, terms: Sequence[str], own: Mapping[str, Tensor]) -> dict[str, float]:
-        """The terms of a member, over the micro-batches of all processes."""
+    def _over_processes(self, member: Member, tally: _StepTally) -> dict[str, float]:
+        """The loss terms of a member, summed over the micro-batches of all processes."""
+        names = ["ce", "total"]
+        if self._teacher is not None:
+            names = ["ce", "kl", *(["hidden"] if member.matched else []), "total"]
         zero = torch.zeros((), device=self.accelerator.device)
-        values = self._summed(torch.stack([own.get(name, zero).float() for name in terms]))
-        return dict(zip(terms, values.tolist(), strict=True))
+        values = self._summed(torch.stack([tally.terms.get(name, zero).float() for name in names]))
+        return dict(zip(names, values.tolist(), strict=True))
 
     def _summed(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

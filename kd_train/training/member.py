@@ -59,13 +59,18 @@ class Member:
         """The assignments that are part of its loss."""
         return self.assignments if self.loss.hidden_weight else {}
 
-    def wanted(self, step: int) -> dict[TargetRequest, tuple[int, ...]]:
-        """The states that a step needs of the teacher, and at which layers."""
-        wanted = {
+    def target_requests(self, step: int) -> dict[TargetRequest, tuple[int, ...]]:
+        """The states of the teacher that a step needs, and their layers."""
+        requests = {
             TargetRequest(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
             for tower, assignment in self.matched.items()
         }
-        return {key: layers for key, layers in wanted.items() if layers}
+        return {request: layers for request, layers in requests.items() if layers}
+
+    def student_layers(self, step: int) -> set[int]:
+        """The layers of its own that a step needs, in any tower."""
+        towers = [request.tower for request in self.target_requests(step)]
+        return {layer for tower in towers for layer in self.assignments[tower].student_layers(step)}
 
     def memory_bytes(self, optimizer: torch.optim.Optimizer) -> int:
         """The memory of its weights, their gradients and its optimizer; not of its activations."""

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel
 
 from kd_train.batches.order import DataOrder, cut_by_length
+from kd_train.matching.controls import TARGETS
 from kd_train.matching.strategies import Strategy, forward_targets
 from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import (
@@ -206,7 +207,7 @@ def _train_seed(context: TrainingContext, teacher: PreTrainedModel, reference: T
     total_steps = spec.total_steps(len(context.features["train"]))
     members = [_member(context, teacher, name, plan, seed) for name, plan in plans.items()]
     _set_principal_maps(context, teacher, list(zip(members, plans.values(), strict=True)))
-    needs_random = any(member.targets == "random_teacher" for member in members)
+    needs_random = any(TARGETS[member.targets].random_teacher for member in members)
     bank = Bank(
         members,
         teacher,
@@ -341,7 +342,7 @@ def _matching(
         teacher=reference,
         strategy=strategy.model_dump(mode="json", exclude_none=True, include=set(Strategy.model_fields)),
         seed=seed,
-        mapping_seed=(strategy.mapping_seed or 0) if strategy.kind in ("random", "in_order_random") else None,
+        mapping_seed=strategy.drawn_from,
         step=step,
         best=None if best is None else {"step": best.step, "metric": best.metric, "value": best.value},
         towers={

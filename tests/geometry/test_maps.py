@@ -8,8 +8,9 @@ from torch import Tensor
 from toys.training import toy_parts, toy_plan, toy_teacher
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from kd_train.students.construction import StudentPlan, build_student
+from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import build_maps, principal_directions, second_moments, set_principal, stored_maps
+from kd_train.students.student_plan import StudentPlan
 from layerangles.models.states import forward_with_states
 
 

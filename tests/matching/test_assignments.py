@@ -15,10 +15,9 @@ from kd_train.matching.assignments import (
     DynamicAssignment,
     Fixed,
     Redrawn,
-    assign,
     monotone_assignment,
 )
-from kd_train.matching.strategies import Strategy, layer_pairs
+from kd_train.matching.strategies import Strategy, assign, layer_pairs
 from layerangles.layers import LayerPair
 
 PAIRS = ((0, 0), (1, 2), (2, 4))
@@ -109,14 +108,14 @@ def test_attention_mixes_all_teacher_layers_token_by_token() -> None:
 def test_attention_passes_its_gradient_on_to_the_weights() -> None:
     student, teacher = _states(2, 5, seed=0), _states(4, 5, seed=1)
     student[1].requires_grad_()
-    (_, mixture), _ = Attention(2, 4).matched(0, student, teacher)
+    (_, mixture), _ = _assigned(Strategy(kind="attention")).matched(0, student, teacher)
     mixture.sum().backward()
     assert student[1].grad is not None
     assert student[1].grad.abs().sum() > 0
 
 
 def test_attention_reports_the_mean_weights_over_all_tokens_so_far() -> None:
-    attention = Attention(2, 4)
+    attention = _assigned(Strategy(kind="attention"))
     assert attention.record(0) == {"kind": "attention", "mean_weights": [[0.0] * 4] * 2}  # nothing seen
     whole = {kind: _states(n, 9, seed=n) for kind, n in (("student", 2), ("teacher", 4))}
     for tokens in (slice(0, 4), slice(4, 6)):  # a batch of two micro-batches
@@ -125,12 +124,12 @@ def test_attention_reports_the_mean_weights_over_all_tokens_so_far() -> None:
     assert attention.observed.abs().sum() == 0  # a new step, a new sum
     attention.matched(1, *({k: v[6:] for k, v in whole[kind].items()} for kind in ("student", "teacher")))
     attention.end_step(attention.observed)
-    at_once = Attention(2, 4)
+    at_once = _assigned(Strategy(kind="attention"))
     at_once.matched(0, whole["student"], whole["teacher"])
     weights = at_once.observed / 9
     torch.testing.assert_close(torch.tensor(attention.record(2)["mean_weights"]).double(), weights)
     assert torch.allclose(weights.sum(dim=1), torch.ones(2).double())
-    other = Attention(2, 4)
+    other = _assigned(Strategy(kind="attention"))
     other.load_state({name: tensor.clone() for name, tensor in attention.state().items()})
     assert other.record(2) == attention.record(2)
 
@@ -171,7 +170,7 @@ def test_the_nearest_map_is_chosen_on_the_batch_of_the_step_before(embedding_pai
 
 
 def test_candidates_that_are_not_chosen_are_not_trained() -> None:
-    nearest = DynamicAssignment(2, 4, embedding_pair=False)
+    nearest = _assigned(Strategy(kind="dynamic"), embedding_pair=False)
     student = {layer: state.requires_grad_() for layer, state in _states(2, 6, seed=0).items()}
     matched = nearest.matched(0, student, _states(4, 6, seed=1))
     assert not nearest.observed.requires_grad

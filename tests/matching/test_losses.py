@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from kd_train.batches.model_inputs import chosen_tokens
+from kd_train.batches.token_choice import chosen_tokens
 from kd_train.matching.losses import (
-    BatchCounts,
+    DIVERGENCES,
+    HIDDEN_LOSSES,
     Divergence,
     HiddenLoss,
     LossSpec,
@@ -19,15 +19,12 @@ from kd_train.matching.losses import (
     over_pairs,
     prediction_divergence,
 )
-from kd_train.tasks.base import MicroBatch
 
 LENGTHS = (3, 1, 5, 2)
 LONGEST = max(LENGTHS)
 DIM = 6
-KINDS: tuple[HiddenLoss, ...] = get_args(HiddenLoss)
-# Kinds that do not see PAD, and whose micro-batches add up to the batch.
-BLIND_TO_PAD = tuple(kind for kind in KINDS if kind not in ("paper_t5", "paper_qwen"))
-COUNTS = BatchCounts(examples=7, predictions=7)
+# Kinds that do not see PAD, and whose micro_batches add up to the batch.
+BLIND_TO_PAD = tuple(kind for kind in HIDDEN_LOSSES if kind not in ("paper_t5", "paper_qwen"))
 
 
 def _padded_states(seed: int, *, filler: float = 1e6) -> Tensor:
@@ -46,14 +43,12 @@ def _loss(kind: HiddenLoss, student: Tensor, teacher: Tensor, rows: slice = slic
     """The loss as the bank computes it, of some examples of the batch."""
     spec = LossSpec(hidden=kind)
     mask = _mask()
-    micro_batch = MicroBatch({}, torch.zeros(len(mask[rows]), dtype=torch.long), {"encoder": mask[rows]})
-    whole = MicroBatch({}, torch.zeros(len(mask), dtype=torch.long), {"encoder": mask})
-    at = chosen_tokens(micro_batch, "encoder", spec.matched_tokens)
+    at = chosen_tokens(mask[rows], spec.matched_tokens)
     return hidden_loss(
         kind,
         student[rows][at],
         teacher[rows][at],
-        n_tokens=int(chosen_tokens(whole, "encoder", spec.averaged_tokens).sum()),
+        n_tokens=int(chosen_tokens(mask, spec.averaged_tokens).sum()),
         n_examples=len(LENGTHS),
         valid=mask[rows].flatten() if spec.matched_tokens == "all" else None,
     )
@@ -99,7 +94,7 @@ def _naive_hidden_loss(kind: HiddenLoss, student: Tensor, teacher: Tensor) -> fl
     return sum((all_s[i] - all_t[i]) ** 2 for i in at_valid) / len(at_valid)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_hidden_losses_are_their_definitions(kind: HiddenLoss) -> None:
     # What stands at PAD is small where it counts, or it would be all that counts.
     filler = 1e6 if kind in BLIND_TO_PAD else 0.5
@@ -109,7 +104,7 @@ def test_hidden_losses_are_their_definitions(kind: HiddenLoss) -> None:
     assert expected > 0.01
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_what_stands_at_pad_enters_only_where_the_papers_code_has_it(kind: HiddenLoss) -> None:
     losses = []
     for filler in (0.5, 7.0):
@@ -127,13 +122,13 @@ def test_micro_batches_add_up_to_the_batch(kind: HiddenLoss) -> None:
     assert all(float(micro_batch) > 0 for micro_batch in micro_batches)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_a_student_in_its_target_has_no_loss(kind: HiddenLoss) -> None:
     states = _padded_states(0)
     assert float(_loss(kind, states, states.clone())) == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_which_losses_are_blind_to_length(kind: HiddenLoss) -> None:
     student, teacher = _padded_states(0, filler=0.5), _padded_states(1, filler=-0.5)
     is_same = torch.allclose(_loss(kind, 3 * student, teacher), _loss(kind, student, teacher), rtol=1e-3)
@@ -151,14 +146,14 @@ def test_a_state_of_length_zero_stays_zero(kind: HiddenLoss) -> None:
     assert student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_pairs_are_averaged_or_added(kind: HiddenLoss) -> None:
     losses = [torch.tensor(value) for value in (1.0, 2.0, 6.0)]
     added = kind in ("patient", "paper_bart", "paper_t5")
     assert float(over_pairs(kind, losses)) == (9.0 if added else 3.0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_every_loss_says_which_tokens_it_is_about(kind: HiddenLoss) -> None:
     spec = LossSpec(hidden=kind)
     matched = {"patient": "first", "paper_t5": "all", "paper_qwen": "all"}.get(kind, "valid")
@@ -172,15 +167,14 @@ def test_every_loss_says_which_tokens_it_is_about(kind: HiddenLoss) -> None:
 
 
 @pytest.mark.parametrize("padding_side", ["right", "left"])
-def test_tokens_are_chosen_from_what_counts(padding_side: str) -> None:
-    counted = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]).bool()
+def test_tokens_are_chosen_among_the_valid_ones(padding_side: str) -> None:
+    valid = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]).bool()
     if padding_side == "left":
-        counted = counted.flip(1)
-    micro_batch = MicroBatch({}, torch.zeros(2, dtype=torch.long), {"decoder": counted})
-    assert torch.equal(chosen_tokens(micro_batch, "decoder", "valid"), counted)
-    assert chosen_tokens(micro_batch, "decoder", "all").all()
+        valid = valid.flip(1)
+    assert torch.equal(chosen_tokens(valid, "valid"), valid)
+    assert chosen_tokens(valid, "all").all()
     first = [[0, 0], [1, 0]] if padding_side == "right" else [[0, 1], [1, 3]]
-    assert chosen_tokens(micro_batch, "decoder", "first").nonzero().tolist() == first
+    assert chosen_tokens(valid, "first").nonzero().tolist() == first
 
 
 def _softmax(logits: Sequence[float], temperature: float = 1.0) -> list[float]:
@@ -195,14 +189,14 @@ def _logits(seed: int, n_predictions: int = 7, n_labels: int = 3) -> Tensor:
 def test_cross_entropy_is_its_definition() -> None:
     logits, labels = _logits(0), [0, 2, 1, 1, 0, 2, 2]
     expected = -sum(math.log(_softmax(row)[y]) for row, y in zip(logits.tolist(), labels, strict=True)) / 9
-    got = label_loss(logits, torch.tensor(labels), BatchCounts(examples=4, predictions=9))
+    got = label_loss(logits, torch.tensor(labels), 9)
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
 def test_numbers_are_compared_by_their_squares() -> None:
     logits, labels = _logits(0, n_labels=1), [0.5, -1.0, 2.0, 3.0, 0.0, 1.0, 1.5]
     expected = sum((row[0] - y) ** 2 for row, y in zip(logits.tolist(), labels, strict=True)) / 7
-    got = label_loss(logits, torch.tensor(labels).double(), COUNTS)
+    got = label_loss(logits, torch.tensor(labels).double(), 7)
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
@@ -223,29 +217,29 @@ def _naive_divergence(kind: Divergence, student: Tensor, teacher: Tensor, temper
     return temperature**2 * total / len(student)
 
 
-@pytest.mark.parametrize("kind", get_args(Divergence))
+@pytest.mark.parametrize("kind", DIVERGENCES)
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_divergences_are_their_definitions(kind: Divergence, temperature: float) -> None:
     student, teacher = _logits(0), _logits(1)
     spec = LossSpec(divergence=kind, temperature=temperature)
-    got = float(prediction_divergence(student, teacher, spec, COUNTS))
+    got = float(prediction_divergence(student, teacher, spec, 7))
     assert got == pytest.approx(_naive_divergence(kind, student, teacher, temperature), rel=1e-12)
-    swapped = float(prediction_divergence(teacher, student, spec, COUNTS))
+    swapped = float(prediction_divergence(teacher, student, spec, 7))
     assert (got == pytest.approx(swapped, rel=1e-3)) == (kind == "jensen_shannon")
-    assert float(prediction_divergence(student, student, spec, COUNTS)) == pytest.approx(0, abs=1e-15)
+    assert float(prediction_divergence(student, student, spec, 7)) == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("kind", get_args(Divergence))
+@pytest.mark.parametrize("kind", DIVERGENCES)
 def test_a_divergence_of_predictions_that_are_sure_is_finite(kind: Divergence) -> None:
     student, teacher = torch.tensor([[200.0, 0.0]]), torch.tensor([[0.0, 200.0]])
-    loss = prediction_divergence(student, teacher, LossSpec(divergence=kind), BatchCounts(1, 1))
+    loss = prediction_divergence(student, teacher, LossSpec(divergence=kind), 1)
     assert float(loss) == pytest.approx(math.log(2) if kind == "jensen_shannon" else 200, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", get_args(Divergence))
+@pytest.mark.parametrize("kind", DIVERGENCES)
 def test_numbers_diverge_by_their_squares_at_any_temperature(kind: Divergence) -> None:
     student, teacher = _logits(0, n_labels=1), _logits(1, n_labels=1)
-    got = prediction_divergence(student, teacher, LossSpec(divergence=kind, temperature=3.0), COUNTS)
+    got = prediction_divergence(student, teacher, LossSpec(divergence=kind, temperature=3.0), 7)
     expected = sum((s[0] - t[0]) ** 2 for s, t in zip(student.tolist(), teacher.tolist(), strict=True)) / 7
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
@@ -254,12 +248,12 @@ def test_predictions_in_micro_batches_add_up_to_the_batch() -> None:
     student, teacher, labels = _logits(0), _logits(1), torch.tensor([0, 2, 1, 1, 0, 2, 2])
     spec = LossSpec(temperature=2.0)
     micro_batches = (slice(0, 2), slice(2, 7))
-    assert float(sum(label_loss(student[p], labels[p], COUNTS) for p in micro_batches)) == pytest.approx(
-        float(label_loss(student, labels, COUNTS)), rel=1e-12
+    assert float(sum(label_loss(student[p], labels[p], 7) for p in micro_batches)) == pytest.approx(
+        float(label_loss(student, labels, 7)), rel=1e-12
     )
-    assert float(
-        sum(prediction_divergence(student[p], teacher[p], spec, COUNTS) for p in micro_batches)
-    ) == pytest.approx(float(prediction_divergence(student, teacher, spec, COUNTS)), rel=1e-12)
+    assert float(sum(prediction_divergence(student[p], teacher[p], spec, 7) for p in micro_batches)) == pytest.approx(
+        float(prediction_divergence(student, teacher, spec, 7)), rel=1e-12
+    )
 
 
 def test_the_weights_are_those_of_the_paper() -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from kd_train.matching.strategies import KINDS, Strategy, forward_targets, layer_pairs
+from kd_train.matching.strategies import STRATEGIES, Strategy, forward_targets, layer_pairs
 from layerangles import InputError
 
 
@@ -176,7 +176,7 @@ def test_an_explicit_pair_written_twice() -> None:
         layer_pairs(Strategy(kind="explicit", pairs=((1, 4), (1, 4))), 3, 12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STRATEGIES)
 @pytest.mark.parametrize(("student", "teacher"), [(5, 4), (0, 4)])
 def test_impossible_depths_are_named(kind: str, student: int, teacher: int) -> None:
     parameters = {"explicit": {"pairs": ((1, 1),)}, "one_to_one": {"student_layer": 1, "teacher_layer": 1}}
@@ -227,8 +227,8 @@ def test_labels(content: object, label: str) -> None:
 
 
 def test_which_maps_change() -> None:
-    fixed = {kind for kind in KINDS if kind not in ("explicit", "one_to_one") and not Strategy(kind=kind).changes}
-    assert set(KINDS) - fixed == {"attention", "dynamic", "explicit", "one_to_one"}
-    assert not Strategy(kind="explicit", pairs=((1, 1),)).changes
-    assert Strategy(kind="random", redraw="epoch").changes
-    assert Strategy(kind="in_order_random", redraw=3).changes
+    fixed = {kind for kind in STRATEGIES if kind not in ("explicit", "one_to_one") and not Strategy(kind=kind).change}
+    assert set(STRATEGIES) - fixed == {"attention", "dynamic", "explicit", "one_to_one"}
+    assert not Strategy(kind="explicit", pairs=((1, 1),)).change
+    assert Strategy(kind="random", redraw="epoch").change == "drawn anew every epoch"
+    assert Strategy(kind="in_order_random", redraw=3).change == "drawn anew every 3 steps"

@@ -8,7 +8,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from kd_train.data import embedded
 from kd_train.matching.strategies import Strategy, layer_pairs
-from kd_train.students.construction import StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
+from kd_train.students.student_plan import plan_student
+from kd_train.students.student_spec import StudentSpec
 from layerangles import measure_angles
 from layerangles.geometry.maps import MatchingMaps
 from layerangles.models.checkpoints import load_tokenizer, weights_sha256, write_student

@@ -9,8 +9,10 @@ from toys.training import FAMILIES, differing, toy_family, toy_plan, toy_teacher
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from kd_train.matching.losses import LossSpec
-from kd_train.students.construction import StudentPlan, StudentSpec, build_student, plan_student, student_config
+from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import build_maps
+from kd_train.students.student_plan import StudentPlan, plan_student, student_config
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.costs import estimate
 from kd_train.study.plan import plan_study
 from kd_train.study.study_file import parse_study

@@ -9,8 +9,10 @@ from toys.language_models import CONFIGS, FAMILIES, LLAMA, PAIRED, T5, auto_mode
 from toys.training import differing
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
-from kd_train.students.construction import StudentPlan, StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import build_maps
+from kd_train.students.student_plan import StudentPlan, plan_student
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.costs import estimate
 from kd_train.study.plan import plan_study
 from kd_train.study.study_file import parse_study

@@ -13,10 +13,10 @@ import yaml
 from toys.command_line import Cli
 from transformers import BartConfig, BertConfig, LlamaConfig, PretrainedConfig, Qwen3Config, T5Config
 
-from kd_train.matching.controls import TargetKind
-from kd_train.matching.losses import Divergence, HiddenLoss
-from kd_train.matching.strategies import KINDS
-from kd_train.students.construction import student_config
+from kd_train.matching.controls import TARGETS
+from kd_train.matching.losses import DIVERGENCES, HIDDEN_LOSSES
+from kd_train.matching.strategies import STRATEGIES
+from kd_train.students.student_plan import student_config
 from kd_train.study.costs import estimate
 from kd_train.study.plan import StudyPlan, plan_study, without_weights
 from kd_train.study.study_file import Study, parse_study, read_study
@@ -291,7 +291,7 @@ def test_bert_and_bart_copy_the_blocks_that_forward_is_matched_to(name: str) -> 
 def test_the_related_work_has_every_strategy_but_what_others_show() -> None:
     plan = _planned("related-work")
     shown_elsewhere = {"reverse", "all_to_one", "random", "explicit"}
-    assert {member.strategy.kind for member in plan.members.values()} == set(KINDS) - shown_elsewhere
+    assert {member.strategy.kind for member in plan.members.values()} == set(STRATEGIES) - shown_elsewhere
     pairs = {label: member.pairs["encoder"] for label, member in plan.members.items()}
     assert pairs["patient_skip"] == ((1, 2), (2, 4))
     assert pairs["patient_last"] == ((1, 4), (2, 5))
@@ -303,7 +303,7 @@ def test_the_related_work_has_every_strategy_but_what_others_show() -> None:
     assert loss["alp-kd"] == ("mse", "first")
     assert (plan.members["tinybert"].student.map, plan.members["tinybert"].student.share_map) == ("learned", True)
     assert plan.members["rail-kd"].strategy.redraw == "epoch"
-    changing = {label for label, member in plan.members.items() if member.strategy.changes}
+    changing = {label for label, member in plan.members.items() if member.strategy.change}
     assert changing == {"rail-kd", "alp-kd", "cofi"}
 
 
@@ -312,7 +312,7 @@ def test_the_controls_differ_from_forward_in_their_targets_alone() -> None:
     assert len(plan.study.seeds) >= 3
     forward = plan.members["forward"]
     controls = [member for label, member in plan.members.items() if label not in ("none", "forward")]
-    assert {member.strategy.targets for member in controls} | {"teacher"} == set(get_args(TargetKind))
+    assert {member.strategy.targets for member in controls} | {"teacher"} == set(TARGETS)
     for member in controls:
         assert (member.pairs, member.student, member.loss) == (forward.pairs, forward.student, forward.loss)
 
@@ -424,9 +424,9 @@ WRITTEN = re.findall(r"`(\{kind: .*?\}+)`", PAPER)
 
 
 def test_the_reference_names_every_strategy_loss_map_and_control() -> None:
-    choices = (*KINDS, *get_args(HiddenLoss), *get_args(MapKind), *get_args(TargetKind), *get_args(Divergence))
+    choices = (*STRATEGIES, *HIDDEN_LOSSES, *get_args(MapKind), *TARGETS, *DIVERGENCES)
     assert [choice for choice in choices if not re.search(rf"`[^`\n]*\b{choice}\b[^`\n]*`", PAPER)] == []
-    assert {yaml.safe_load(text)["kind"] for text in WRITTEN} | {"none"} == set(KINDS)
+    assert {yaml.safe_load(text)["kind"] for text in WRITTEN} | {"none"} == set(STRATEGIES)
 
 
 @pytest.mark.parametrize("written", sorted(set(WRITTEN)))

@@ -23,10 +23,13 @@ from transformers import (
 from kd_train.batches.order import DataOrder, cut_by_length
 from kd_train.matching.assignments import Assignment, Fixed, Redrawn
 from kd_train.matching.losses import LossSpec
+from kd_train.matching.strategies import Strategy, assign
 from kd_train.optimizers import OptimizerSpec
-from kd_train.students.construction import StudentPlan, StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import build_maps
 from kd_train.students.lora import LoraSpec, add_adapters
+from kd_train.students.student_plan import StudentPlan, plan_student
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.study_file import Study, parse_study
 from kd_train.tasks.base import Feature, MicroBatch
 from kd_train.tasks.classification import Classification, Split
@@ -141,6 +144,11 @@ def toy_random_teacher() -> PreTrainedModel:
 def toy_redrawn() -> Redrawn:
     """A map that is drawn anew every second step."""
     return Redrawn(lambda number: DRAWS[number % len(DRAWS)], 2)
+
+
+def toy_assignment(kind: str) -> Assignment:
+    """The assignment of a strategy between 2 student and 4 teacher layers."""
+    return assign(Strategy(kind=kind), 2, 4, tower="encoder", embedding_pair=True, steps_per_epoch=1)
 
 
 def toy_plan(teacher: PreTrainedModel, **spec: Any) -> StudentPlan:

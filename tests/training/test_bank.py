@@ -16,6 +16,7 @@ from toys.training import (
     differing,
     parameters_of,
     toy_adapted,
+    toy_assignment,
     toy_bank,
     toy_family,
     toy_member,
@@ -27,7 +28,6 @@ from toys.training import (
 )
 from transformers import PreTrainedModel, get_scheduler
 
-from kd_train.matching.assignments import Attention, DynamicAssignment
 from kd_train.matching.losses import HiddenLoss, LossSpec
 from kd_train.training.member import Member
 
@@ -44,8 +44,8 @@ _COMPANY: dict[str, Callable[[PreTrainedModel], Member]] = {
     "first-token": lambda t: toy_member(t, "first-token", FORWARD, loss=LossSpec(hidden="patient")),
     "faster": lambda t: replace(toy_member(t, "faster", FORWARD), learning_rate=3e-3),
     "frozen-embeddings": lambda t: toy_member(t, "frozen-embeddings", FORWARD, freeze_embeddings=True),
-    "attention": lambda t: toy_member(t, "attention", Attention(2, 4)),
-    "dynamic": lambda t: toy_member(t, "dynamic", DynamicAssignment(2, 4, embedding_pair=True)),
+    "attention": lambda t: toy_member(t, "attention", toy_assignment("attention")),
+    "dynamic": lambda t: toy_member(t, "dynamic", toy_assignment("dynamic")),
     "redrawn": lambda t: toy_member(t, "redrawn", toy_redrawn()),
     "adapters": lambda t: toy_adapted(toy_member(t, "adapters", FORWARD), dropout=0.1),
     "random_teacher": lambda t: toy_member(t, "random_teacher", ((1, 2), (2, 4)), targets="random_teacher"),

@@ -12,6 +12,7 @@ from toys.training import (
     DRAWS,
     FORWARD,
     parameters_of,
+    toy_assignment,
     toy_bank,
     toy_member,
     toy_micro_batches,
@@ -23,7 +24,6 @@ from toys.training import (
 from transformers import PreTrainedModel
 from transformers.optimization import Adafactor
 
-from kd_train.matching.assignments import Attention, DynamicAssignment
 from kd_train.matching.losses import HiddenLoss, LossSpec
 from kd_train.optimizers import OptimizerSpec
 from kd_train.randomness import seeded
@@ -237,8 +237,8 @@ _DEFINITIONS: dict[str, dict[str, Any]] = {
 
 def _toy_assignment(strategy: str) -> Any:
     made = {
-        "attention": Attention(2, 4),
-        "dynamic": DynamicAssignment(2, 4, embedding_pair=True),
+        "attention": toy_assignment("attention"),
+        "dynamic": toy_assignment("dynamic"),
         "redrawn": toy_redrawn(),
     }
     return made.get(strategy, FORWARD)

@@ -19,8 +19,10 @@ from transformers import PreTrainedModel
 from kd_train.matching.assignments import Fixed
 from kd_train.matching.controls import TargetKind
 from kd_train.matching.losses import LossSpec
-from kd_train.students.construction import StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import build_maps, name_of
+from kd_train.students.student_plan import plan_student
+from kd_train.students.student_spec import StudentSpec
 from kd_train.tasks.base import IGNORED, Feature
 from kd_train.training.member import Member
 from layerangles.layers import Tower

@@ -15,8 +15,10 @@ from toys.families import study_of_family, write_base
 from toys.training import toy_bank, toy_micro_batches, toy_teacher
 
 from kd_train.batches.order import DataOrder, cut_by_length
-from kd_train.students.construction import StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
 from kd_train.students.learned_maps import build_maps
+from kd_train.students.student_plan import plan_student
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.plan import plan_study
 from kd_train.training.member import Member
 from layerangles.models.checkpoints import load_tokenizer, quiet_transformers

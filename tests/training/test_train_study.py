@@ -20,7 +20,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import kd_train.training.teachers
 import kd_train.training.train_study
-from kd_train.students.construction import StudentSpec, build_student, plan_student
+from kd_train.students.construction import build_student
+from kd_train.students.student_plan import plan_student
+from kd_train.students.student_spec import StudentSpec
 from kd_train.study.score_logs import METRICS_FILE, MetricsLog
 from kd_train.study.study_file import RESOLVED_FILE, Study, read_study, study_of
 from kd_train.training.bank import Bank
