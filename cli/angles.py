@@ -195,6 +195,8 @@ def have_checkpoints(students: "Sequence[Path]") -> bool:
 
 def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[str, object]]:
     """One row a student (and step) and student layer, for people to read."""
+    from layerangles.notation import interval, with_interval
+
     rows = []
     towers = result.dataset.sizes["tower"] > 1
     keys = ("student", "step", *(["tower"] if towers else []), "student_layer")
@@ -203,13 +205,14 @@ def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[st
         of_null: dict[str, object] = {}
         if null is not None:
             of_null[f"{null} °"] = row["null_angle_deg"]
-            of_null["excess °"] = f"{row['excess_deg']:+.1f} [{row['excess_low']:+.1f}, {row['excess_high']:+.1f}]"
-        interval = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]" if row["ci_low"] == row["ci_low"] else "–"
+            of_null["excess °"] = with_interval(
+                row["excess_deg"], row["excess_low"], row["excess_high"], 1, signed=True
+            )
         rows.append(
             named
             | {
                 "mean angle °": row["angle_deg"],
-                "95 % interval": interval,
+                "95 % interval": interval(row["ci_low"], row["ci_high"], 1),
                 **of_null,
                 "smallest °": row["min_angle_deg"],
                 "largest °": row["max_angle_deg"],
@@ -281,16 +284,19 @@ def _whole_students(result: "AngleResult") -> list[dict[str, object]]:
 
 def _top_dimensions(result: "AngleResult") -> list[dict[str, object]]:
     """One row a tower and teacher layer: its five dimensions that weigh most in the dot product of two tokens."""
+    from layerangles.notation import percent
+
     data = result.dataset
     rows = []
     for tower in data["tower"].values:
         for layer in data["layer_a"].values:
             cell = data[["top_dimension", "top_dimension_share"]].sel(tower=tower, layer_a=layer)
             pairs = zip(cell["top_dimension"].values, cell["top_dimension_share"].values, strict=True)
-            shares = [f"{int(dimension)} ({100 * share:.1f} %)" for dimension, share in pairs if not math.isnan(share)]
-            rows.append(
-                {"tower": str(tower), "teacher layer": int(layer)} | {str(i): s for i, s in enumerate(shares, 1)}
-            )
+            known = [
+                (int(dimension), percent(share, 1, space=" ")) for dimension, share in pairs if not math.isnan(share)
+            ]
+            shares = {str(rank): f"{dimension} ({share})" for rank, (dimension, share) in enumerate(known, 1)}
+            rows.append({"tower": str(tower), "teacher layer": int(layer)} | shares)
     return rows
 
 

@@ -41,17 +41,9 @@ def print_written(*paths: Path) -> None:
 
 
 def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return "–"
-        case float() if math.isnan(value):
-            return "–"
-        case float():
-            return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
-        case int():
-            return f"{value:,}"
-        case _:
-            return str(value)
+    from layerangles.notation import number, table_cell
+
+    return table_cell(value, lambda x: number(x, 3 if abs(x) <= 1 else 1))
 
 
 def _finite(content: Any) -> Any:

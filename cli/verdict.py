@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kd_train.outcome.judging import Judged
-    from layerangles.equivalence import Estimate, Verdict
+    from layerangles.equivalence import Verdict
 
 
 def verdict(
@@ -43,6 +43,7 @@ def verdict(
     from kd_train.outcome.judging import chosen_margin, judge_all
     from kd_train.outcome.opened_study import open_scores
     from layerangles.files import check_absent
+    from layerangles.notation import percent
     from layerangles.report.verdict_wording import reason_for
 
     for path in (latex, csv):
@@ -55,7 +56,8 @@ def verdict(
     if as_json:
         print_json({"cells": [_content(one) for one in judged], "wrote": written})
         return
-    print_table([_row(one) for one in judged], title=f"Intervals in brackets: {100 * (1 - alpha):g} %, over seeds")
+    level = percent(1 - alpha, space=" ")
+    print_table([_row(one) for one in judged], title=f"Intervals in brackets: {level}, over seeds")
     _print_grouped([(f"{one.verdict.outcome}. {reason_for(one.verdict)}", one.verdict.cell.name) for one in judged])
     _print_grouped([(f"note: {note}", one.verdict.cell.name) for one in judged for note in one.notes])
     if pairs:
@@ -90,17 +92,18 @@ def _print_grouped(said: list[tuple[str, str]]) -> None:
 
 
 def _row(one: "Judged") -> dict[str, Any]:
-    from layerangles.report.verdict_wording import number, verdict_table
+    from layerangles.notation import number, with_interval
+    from layerangles.report.verdict_wording import verdict_table
 
     verdict = one.verdict
     (row,) = verdict_table([verdict]).to_dict("records")
     shown: dict[str, Any] = {"cell": verdict.cell.name, "metric": row["metric"], "seeds": row["seeds"]}
     scores = {"teacher": one.teacher} | {name: row[name] for name in ("none", "worst", "best")}
-    shown |= {name: number(value, 4) for name, value in scores.items()}
+    shown |= {name: number(value, digits=4) for name, value in scores.items()}
     shown |= {
-        "spread": _interval(verdict.spread),
-        "gain": _interval(verdict.gain),
-        "spread ÷ gain": _interval(verdict.spread_of_gain),
+        "spread": with_interval(*verdict.spread),
+        "gain": with_interval(*verdict.gain),
+        "spread ÷ gain": with_interval(*verdict.spread_of_gain),
         "margin": row["margin"],
         "verdict": row["verdict"],
         "seeds to decide": _seeds_needed(verdict),
@@ -114,13 +117,6 @@ def _seeds_needed(verdict: "Verdict") -> str:
     if verdict.outcome != "undecided" or verdict.margin is None or verdict.n_seeds < 2:
         return "–"
     return "> 1,000" if verdict.seeds_needed is None else str(verdict.seeds_needed)
-
-
-def _interval(estimate: "Estimate") -> str:
-    from layerangles.report.verdict_wording import number
-
-    ends = "" if estimate.low != estimate.low else f" [{number(estimate.low)}, {number(estimate.high)}]"
-    return number(estimate.value) + ends
 
 
 def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:

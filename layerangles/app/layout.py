@@ -12,8 +12,8 @@ from layerangles.app.views import ResolvedView
 from layerangles.figures import LayerView, compare_pair, histogram_pair, theme
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import CONFIG
-from layerangles.figures.drawing.rows import Ends, interval, number
 from layerangles.measurement.token_angles import Sentence
+from layerangles.notation import count, degrees, interval, number, percent
 from layerangles.results.variables import NULL_MEANINGS, QUANTITIES
 
 FORMATS = ("html", "png", "svg", "pdf", "csv")
@@ -178,7 +178,7 @@ def aggregations() -> list[dict[str, Any]]:
 def marks(values: Sequence[int]) -> dict[str, str]:
     """The marks of a slider that counts through these values; with many only some have a number."""
     every = max(1, -(-len(values) // 8))
-    return {str(i): f"{v:,}" if i % every == 0 or i == len(values) - 1 else "" for i, v in enumerate(values)}
+    return {str(i): count(v) if i % every == 0 or i == len(values) - 1 else "" for i, v in enumerate(values)}
 
 
 def under_way(progress: Sequence[Progress]) -> list[html.P]:
@@ -189,7 +189,7 @@ def under_way(progress: Sequence[Progress]) -> list[html.P]:
             parts.append(html.P(one.words, className="failed"))
         else:
             bar = html.Progress(value=str(round(one.share, 3)), max="1", **_label(one.words))
-            parts.append(html.P([bar, f" {one.words} {100 * one.share:.0f} %"]))
+            parts.append(html.P([bar, f" {one.words} {percent(one.share, 0)}"]))
     return parts
 
 
@@ -221,7 +221,7 @@ def standings(snapshot: Snapshot, page: ResolvedView) -> list[Any]:
                     html.Td(marked[row["strategy"]]),
                     html.Th(row["strategy"], scope="row"),
                     html.Td(number(row["score"], 4)),
-                    html.Td(interval(Ends(row["ci_low"], row["ci_high"]), 4)),
+                    html.Td(interval(row["ci_low"], row["ci_high"], 4)),
                     html.Td(str(row["n_seeds"])),
                 ],
                 className="chosen" if marked[row["strategy"]] else "",
@@ -246,12 +246,12 @@ def sentences(sight: LayerView, smallest: Sequence[Sentence], largest: Sequence[
 
 def _sentence(sentence: Sentence) -> list[Any]:
     extreme = sentence.pieces[sentence.extreme]
-    parts: list[Any] = [html.B(f"{extreme.angle_deg:.1f}° ")]
+    parts: list[Any] = [html.B(f"{degrees(extreme.angle_deg)} ")]
     for place, piece in enumerate(sentence.pieces):
         if piece.angle_deg != piece.angle_deg:
             parts.append(html.Span(piece.text, className="token", title="no angle"))
             continue
         look = {"backgroundColor": style.colour_at(piece.angle_deg), "color": style.ink_on(piece.angle_deg)}
         name = "token extreme" if place == sentence.extreme else "token"
-        parts.append(html.Span(piece.text, className=name, style=look, title=f"{piece.angle_deg:.1f}°"))
+        parts.append(html.Span(piece.text, className=name, style=look, title=degrees(piece.angle_deg)))
     return parts

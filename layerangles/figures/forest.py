@@ -9,20 +9,9 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing import style
-from layerangles.figures.drawing.rows import (
-    NO_INTERVAL,
-    Ends,
-    Look,
-    Row,
-    Words,
-    decimals,
-    draw_rows,
-    interval,
-    number,
-    percent,
-    with_interval,
-)
+from layerangles.figures.drawing.rows import NO_INTERVAL, Ends, Look, Row, Words, draw_rows
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import decimals, interval, number, percent, with_interval
 
 if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
@@ -173,10 +162,10 @@ def _pair(row: Mapping[Hashable, Any], places: int, alpha: float) -> Row:
     extra = _ends(row, "examples_low", "examples_high")
     lines = [
         f"{style.literal(' '.join(label))}: <b>{number(value, places, signed=True)}</b>, {row['outcome']}",
-        f"{percent(1 - 2 * alpha)} interval {interval(thick, places, signed=True)}",
-        f"{percent(1 - alpha)} interval {interval(thin, places, signed=True)}",
+        f"{percent(1 - 2 * alpha)} interval {interval(*thick, places, signed=True)}",
+        f"{percent(1 - alpha)} interval {interval(*thin, places, signed=True)}",
     ]
-    lines += [f"{what} {_float(row, name):.3g}" for name, what in _PROBABILITIES.items() if not pd.isna(row[name])]
+    lines += [f"{what} {number(_float(row, name))}" for name, what in _PROBABILITIES.items() if not pd.isna(row[name])]
     return Row(
         label=label,
         kind=str(row["outcome"]),
@@ -184,7 +173,7 @@ def _pair(row: Mapping[Hashable, Any], places: int, alpha: float) -> Row:
         thick=thick,
         thin=thin,
         extra=extra,
-        text=with_interval(value, thick, places, signed=True),
+        text=with_interval(value, *thick, places, signed=True),
         brief=number(value, places, signed=True),
         hover="<br>".join(lines),
     )
@@ -192,7 +181,7 @@ def _pair(row: Mapping[Hashable, Any], places: int, alpha: float) -> Row:
 
 def _gain(row: Mapping[Hashable, Any], places: int) -> Row:
     value, thin = _float(row, "gain"), _ends(row, "gain_low", "gain_high")
-    text = with_interval(value, thin, places, signed=True)
+    text = with_interval(value, *thin, places, signed=True)
     return Row(
         label=[str(row["strategy"])],
         kind=str(row["role"]),
@@ -202,7 +191,7 @@ def _gain(row: Mapping[Hashable, Any], places: int) -> Row:
         extra=NO_INTERVAL,
         text=text,
         brief=number(value, places, signed=True),
-        hover=f"{style.literal(str(row['strategy']))}: <b>{text}</b><br>score {_float(row, 'score'):.5g}",
+        hover=f"{style.literal(str(row['strategy']))}: <b>{text}</b><br>score {number(_float(row, 'score'), digits=5)}",
     )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from layerangles import figures
-from layerangles.figures.drawing.rows import Ends, with_interval
+from layerangles.notation import count, with_interval
 from layerangles.report.html_page import Part, Section, Subheading
 from layerangles.results.angle_result import AngleResult
 from layerangles.results.variables import NULL_MEANINGS
@@ -59,7 +59,7 @@ def _section(result: AngleResult, tower: str, which: str) -> Section:
     more: list[Part] = []
     if means:
         level = f"{100 * float(result.dataset.attrs.get('confidence', 0.95)):g} %"
-        step = f" at step {result.steps[-1]:,}" if result.steps else ""
+        step = f" at step {count(result.steps[-1])}" if result.steps else ""
         more.append(Subheading(f"Every student{step}"))
         more.append(
             f"Means over tokens, pairs of teacher layers and student layers, with {level} intervals clustered by "
@@ -119,7 +119,7 @@ def _table(result: AngleResult, tower: str, null: str | None, means: Sequence[st
         row: dict[str, object] = {"student": student}
         for name in means:
             title, low, high = _MEANS[name]
-            ends = Ends(float(of[low]), float(of[high]))
-            row[title.format(null=null)] = with_interval(float(of[name]), ends, 2, signed="excess" in name)
+            value, *ends = (float(of[key]) for key in (name, low, high))
+            row[title.format(null=null)] = with_interval(value, ends[0], ends[1], 2, signed="excess" in name)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -1,11 +1,9 @@
 """One self-contained HTML page out of sections of text, tables and figures."""
 
 import html
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +13,7 @@ import plotly.graph_objects as go
 from layerangles.errors import InputError
 from layerangles.figures.drawing.export import document, fragment, plain_title
 from layerangles.files import atomic_write, check_absent
+from layerangles.notation import MISSING, number, table_cell
 
 _CSS = """
 :root { color-scheme: light dark; }
@@ -198,16 +197,11 @@ def _cell(value: object) -> str:
     """A value as text: whole numbers with separators, others to two decimals, below 1 to three digits.
 
     >>> [_cell(value) for value in (12345, 52.345, -0.98765, 0.00012, float("nan"), "a < b", True)]
-    ['12,345', '52.34', '-0.988', '0.00012', '–', 'a &lt; b', 'True']
+    ['12,345', '52.34', '−0.988', '0.00012', '–', 'a &lt; b', 'True']
     """
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, Real) and math.isnan(value)):
-        return "–"
+    if value is pd.NA or value is pd.NaT:
+        return MISSING
     if isinstance(value, Tag):
         sign = f'<i aria-hidden="true">{html.escape(value.sign)}</i>'
         return f'<span class="tag" style="--tag: {html.escape(value.colour)}">{sign}{html.escape(value.text)}</span>'
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return html.escape(str(value))
-    if isinstance(value, Integral):
-        return f"{int(value):,}"
-    number = float(value)
-    return f"{number:,.2f}" if abs(number) >= 1 else f"{number:.3g}"
+    return html.escape(table_cell(value, lambda x: number(x, 2 if abs(x) >= 1 else None)))

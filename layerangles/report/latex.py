@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from layerangles.equivalence.verdict import Verdict
-from layerangles.report.verdict_wording import half_width
+from layerangles.notation import percent, siunitx_interval, siunitx_uncertainty
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -25,10 +25,10 @@ def latex_table(verdicts: Sequence[Verdict], *, teachers: Sequence[float] | None
         teachers: the teacher's score of each cell; NaN where there is none.
     """
     known = list(teachers) if teachers is not None else [math.nan] * len(verdicts)
-    alpha = verdicts[0].alpha
+    level = percent(1 - verdicts[0].alpha, space=" ")
     lines = [
         "% \\usepackage{booktabs, siunitx}",
-        f"% mean over seeds, with half of the {100 * (1 - alpha):g} % interval of the mean",
+        f"% mean over seeds, with half of the {level} interval of the mean",
         "\\sisetup{separate-uncertainty = true}",
         "\\begin{tabular}{l S[table-format=2.4(4)] S[table-format=+2.4(4)] r}",
         "\\toprule",
@@ -44,46 +44,18 @@ def _block(verdict: Verdict, teacher: float) -> list[str]:
     better = "" if cell.higher_is_better else ", less is better"
     lines = [f"\\multicolumn{{4}}{{l}}{{\\emph{{{escaped(cell.name)}}} ({escaped(cell.metric)}{better})}} \\\\"]
     if not math.isnan(teacher):
-        lines.append(f"teacher & {teacher:.4g} & {{--}} & {{--}} \\\\")
+        lines.append(f"teacher & {siunitx_uncertainty(teacher, math.nan)} & {{--}} & {{--}} \\\\")
     for name, row in verdict.strategies.iterrows():
         role = " (control)" if row["role"] == "control" else ""
-        score = plus_minus(row["score"], half_width(row["low"], row["high"]))
-        gain = plus_minus(row["gain"], half_width(row["gain_low"], row["gain_high"]), sign=True)
+        score = siunitx_uncertainty(row["score"], (row["high"] - row["low"]) / 2)
+        gain = siunitx_uncertainty(row["gain"], (row["gain_high"] - row["gain_low"]) / 2, signed=True)
         lines.append(f"{escaped(str(name))}{role} & {score} & {gain} & {verdict.n_seeds} \\\\")
     spread, margin = verdict.spread, "no margin" if verdict.margin is None else f"margin {verdict.margin}"
     lines.append(
-        f"\\multicolumn{{4}}{{l}}{{{verdict.outcome.capitalize()} ({margin}); spread {_interval(*spread)}, "
-        f"spread/gain {_interval(*verdict.spread_of_gain)}}} \\\\"
+        f"\\multicolumn{{4}}{{l}}{{{verdict.outcome.capitalize()} ({margin}); spread {siunitx_interval(*spread)}, "
+        f"spread/gain {siunitx_interval(*verdict.spread_of_gain)}}} \\\\"
     )
     return lines
-
-
-def plus_minus(value: float, half: float, *, sign: bool = False) -> str:
-    r"""A number and its uncertainty, as siunitx reads them, to two digits of the uncertainty; ``{--}`` for NaN.
-
-    >>> plus_minus(0.78125, 0.01234), plus_minus(12.3456, math.nan), plus_minus(math.nan, math.nan)
-    ('0.781 \\pm 0.012', '12.35', '{--}')
-    >>> plus_minus(0.78125, 0.0, sign=True)
-    '+0.7812 \\pm 0.0000'
-    """
-    if math.isnan(value):
-        return "{--}"
-    plus = "+" if sign else ""
-    if math.isnan(half):
-        return f"{value:{plus}.4g}"
-    digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 4
-    return f"{value:{plus}.{digits}f} \\pm {half:.{digits}f}"
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    def in_math(number: float) -> str:
-        if math.isinf(number):
-            return "$\\infty$" if number > 0 else "$-\\infty$"
-        return f"\\num{{{number:.3g}}}"
-
-    if math.isnan(value):
-        return "unknown"
-    return in_math(value) + ("" if math.isnan(low) else f" [{in_math(low)}, {in_math(high)}]")
 
 
 def escaped(text: str) -> str:

@@ -14,9 +14,9 @@ from layerangles import figures
 from layerangles.equivalence.gap_prediction import Prediction
 from layerangles.equivalence.verdict import Estimate, Outcome, Verdict
 from layerangles.errors import InputError
-from layerangles.figures.drawing.rows import Ends, interval, number, percent, with_interval
 from layerangles.figures.forest import OUTCOMES, half_band, largest_first, margin_text, places_of
 from layerangles.figures.prediction import prediction as prediction_figure
+from layerangles.notation import interval, number, percent, probability, with_interval
 from layerangles.report.angle_sections import angle_sections
 from layerangles.report.citation import PAPER, SOFTWARE
 from layerangles.report.html_page import Part, Preformatted, Section, Subheading, Tag, write_page
@@ -118,7 +118,7 @@ def _verdict_row(verdict: Verdict, teacher: Mapping[str, float]) -> dict[str, ob
     score_of_teacher = teacher.get(cell.name, math.nan)
 
     def below_each_other(estimate: Estimate, places: int, *, signed: bool = False) -> str:
-        text = with_interval(estimate.value, Ends(estimate.low, estimate.high), places, signed=signed)
+        text = with_interval(*estimate, places, signed=signed)
         return text.replace(" ", "\n", 1)
 
     row: dict[str, object] = {
@@ -220,13 +220,13 @@ def _score_parts(verdict: Verdict, teacher: Mapping[str, float]) -> list[Part]:
     if cell.name in teacher:
         rows.append({"strategy": "teacher", "role": "teacher", f"score [{wide}]": number(teacher[cell.name], places)})
     for strategy, row in table.iterrows():
-        gain = with_interval(row["gain"], Ends(row["gain_low"], row["gain_high"]), places, signed=True)
+        gain = with_interval(row["gain"], row["gain_low"], row["gain_high"], places, signed=True)
         rows.append(
             {
                 "strategy": strategy,
                 "role": row["role"],
                 "draws": str(row["n_draws"]),
-                f"score [{wide}]": with_interval(row["score"], Ends(row["low"], row["high"]), places),
+                f"score [{wide}]": with_interval(row["score"], row["low"], row["high"], places),
                 "sd over seeds": number(row["sd"], places),
                 f"gain over none [{wide}]": gain,
             }
@@ -252,18 +252,19 @@ def _pair_parts(verdict: Verdict) -> list[Part]:
     decisive, wide = percent(1 - 2 * verdict.alpha), percent(1 - verdict.alpha)
     rows = []
     for _, row in largest_first(verdict).iterrows():
-        decides = with_interval(row["difference"], Ends(row["low"], row["high"]), places, signed=True)
+        decides = with_interval(row["difference"], row["low"], row["high"], places, signed=True)
         of_one: dict[str, object] = {
             "first": row["first"],
             "second": row["second"],
             f"difference [{decisive}]": decides,
-            f"{wide} interval": interval(Ends(row["wide_low"], row["wide_high"]), places, signed=True),
+            f"{wide} interval": interval(row["wide_low"], row["wide_high"], places, signed=True),
             "sd over seeds": number(row["sd"], places),
             "outcome": _tag(row["outcome"]),
         }
         if "examples_low" in row:
-            resampled = Ends(row["examples_low"], row["examples_high"])
-            of_one[f"{decisive} interval, new examples"] = interval(resampled, places, signed=True)
+            of_one[f"{decisive} interval, new examples"] = interval(
+                row["examples_low"], row["examples_high"], places, signed=True
+            )
         rows.append(of_one)
     said = "First minus second strategy within each seed; positive where the first is better. "
     if verdict.margin is None:
@@ -288,10 +289,7 @@ def _pair_parts(verdict: Verdict) -> list[Part]:
 
 def _ratios(verdict: Verdict) -> str:
     wide = percent(1 - verdict.alpha)
-    of_spread, of_extremes = (
-        with_interval(ratio.value, Ends(ratio.low, ratio.high), 2)
-        for ratio in (verdict.spread_of_gain, verdict.extremes_of_gain)
-    )
+    of_spread, of_extremes = (with_interval(*ratio, 2) for ratio in (verdict.spread_of_gain, verdict.extremes_of_gain))
     meaning = "how much of what matching brings hangs on the choice of layers"
     if verdict.n_seeds < 2:
         return f"Spread over gain: {of_spread}. It says {meaning}."
@@ -329,33 +327,20 @@ def _test_parts(verdict: Verdict) -> list[Part]:
     if not known:
         return []
     pairs = largest_first(verdict)
-    table = pairs[["first", "second"]].assign(**{_TESTS[name][0]: pairs[name].map(_probability) for name in known})
+    table = pairs[["first", "second"]].assign(**{_TESTS[name][0]: pairs[name].map(probability) for name in known})
     parts: list[Part] = [Subheading("Tests and probabilities"), dict(_TESTS[name] for name in known), table]
     if not math.isnan(verdict.inside):
         parts.append(
-            f"All pairs together are within the margin with a posterior probability of {_probability(verdict.inside)}."
+            f"All pairs together are within the margin with a posterior probability of {probability(verdict.inside)}."
         )
     return parts
-
-
-def _probability(value: float) -> str:
-    """A probability to three decimals, never as 0 or 1.
-
-    >>> _probability(0.04567), _probability(1e-9), _probability(0.99999), _probability(1.0)
-    ('0.046', '< 0.001', '> 0.999', '1.000')
-    """
-    if math.isnan(value):
-        return "–"
-    if value < 0.0005:
-        return "< 0.001"
-    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
 
 
 def _component_parts(verdict: Verdict) -> list[Part]:
     known = verdict.components.dropna(subset=["variance"])
     if known.empty:
         return []
-    shares = ["–" if math.isnan(share) else percent(round(share, 3)) for share in known["share"]]
+    shares = [percent(round(share, 3)) for share in known["share"]]
     return [
         Subheading("Where the variance of scores comes from"),
         "Of the matched strategies. Strategy is what the choice of layers does on average; draw, what the draw of a "
@@ -367,10 +352,7 @@ def _component_parts(verdict: Verdict) -> list[Part]:
 
 def _prediction_section(prediction: Prediction) -> Section:
     fits = prediction.fits
-    slopes = [
-        f"{row['slope']:.3g} [{row['slope_low']:.3g}, {row['slope_high']:.3g}]".replace("-", "−").replace("nan", "–")
-        for _, row in fits.iterrows()
-    ]
+    slopes = [with_interval(row["slope"], row["slope_low"], row["slope_high"]) for _, row in fits.iterrows()]
     columns = {"n_cells": "cells", "error": "error", "error_of_mean": "error of the mean", "spearman": "Spearman"}
     table = fits[[*columns, "p"]].rename(columns=columns)
     table.insert(1, "slope [95 %]", slopes)

@@ -7,26 +7,9 @@ import pandas as pd
 
 from layerangles.equivalence.power import MOST_SEEDS, largest_sd
 from layerangles.equivalence.verdict import Verdict
+from layerangles.notation import count, number, percent, with_interval
 
 _FOR_EXAMPLE = 5  # seeds, where there is only one
-
-
-def half_width(low: float, high: float) -> float:
-    """Half of an interval; NaN where it has no ends."""
-    return (high - low) / 2
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number to some significant digits.
-
-    >>> [number(value) for value in (0.78125, 0.0123, 12.345, float("inf"), float("nan"))]
-    ['0.781', '0.0123', '12.3', '∞', '–']
-    """
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def reason_for(verdict: Verdict) -> str:
@@ -39,7 +22,7 @@ def reason_for(verdict: Verdict) -> str:
     if verdict.n_seeds == 1:
         return _of_one_seed(verdict)
     pairs, n_pairs = verdict.pairs, len(verdict.pairs)
-    confidence = f"{100 * (1 - 2 * verdict.alpha):g} %"
+    confidence = percent(1 - 2 * verdict.alpha, space=" ")
     if verdict.outcome == "equivalent":
         row = int(pairs[["low", "high"]].abs().max(axis=1).argmax())
         widest, (first, second) = pairs.iloc[row], pairs.index[row]
@@ -56,10 +39,10 @@ def reason_for(verdict: Verdict) -> str:
         row = int(pairs["p_different"].argmin())
         most, (first, second) = pairs.iloc[row], pairs.index[row]
         better, worse = (first, second) if most["difference"] > 0 else (second, first)
-        low, high = sorted(abs(most[end]) for end in ("wide_low", "wide_high"))
+        ends = sorted(abs(most[end]) for end in ("wide_low", "wide_high"))
         return (
-            f"{better} is better than {worse} by {number(abs(most['difference']))} [{number(low)}, {number(high)}], "
-            f"more than {verdict.margin} (adjusted p = {most['p_different']:.2g}); "
+            f"{better} is better than {worse} by {with_interval(abs(most['difference']), *ends)}, "
+            f"more than {verdict.margin} (adjusted p = {number(most['p_different'], digits=2)}); "
             f"{_beyond(pairs)} of {n_pairs} pairs are beyond the margin."
         )
     within = int((pairs["outcome"] == "equivalent").sum())
@@ -72,7 +55,7 @@ def _beyond(pairs: pd.DataFrame) -> int:
 
 
 def _interval(row: "pd.Series[float]") -> str:
-    return f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]"
+    return with_interval(row["difference"], row["low"], row["high"])
 
 
 def _way_on(verdict: Verdict) -> str:
@@ -80,7 +63,7 @@ def _way_on(verdict: Verdict) -> str:
         reasons = ["some pair lies at the margin", "scores scatter too much for it"]
         if verdict.margin is not None and verdict.margin.of_gain:
             reasons.append("there is hardly a gain to take a share of")
-        return f"Not even {MOST_SEEDS:,} seeds would decide if everything is as it seems: {', or '.join(reasons)}."
+        return f"Not even {count(MOST_SEEDS)} seeds would decide if everything is as it seems: {', or '.join(reasons)}."
     return (
         f"If everything is as it seems, {verdict.seeds_needed} seeds (there are {verdict.n_seeds}) would decide with a "
         f"probability of {verdict.power:g}."

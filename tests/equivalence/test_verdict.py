@@ -24,7 +24,8 @@ from layerangles.equivalence.intervals import multi_bootstrap, spread_interval, 
 from layerangles.equivalence.posterior import rope
 from layerangles.equivalence.verdict import Verdict, judge
 from layerangles.errors import InputError
-from layerangles.report.verdict_wording import half_width, number, reason_for, verdict_table
+from layerangles.notation import number
+from layerangles.report.verdict_wording import reason_for, verdict_table
 
 NAMES = ("forward", "reverse", "random", "last")
 EQUAL = (0.8, 0.8, 0.8, 0.8)
@@ -334,10 +335,8 @@ def test_one_seed_without_a_gain_has_no_sd_to_ask_for() -> None:
 
 def test_numbers_in_words() -> None:
     assert number(-0.0123456) == "−0.0123"
-    assert number(12.345, 2) == "12"
+    assert number(12.345, digits=2) == "12"
     assert number(-math.inf) == "−∞"
-    assert half_width(1.0, 4.0) == 1.5
-    assert math.isnan(half_width(math.nan, math.nan))
 
 
 # --- what must not change a verdict -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from toys.command_line import Cli
 
 from kd_train.outcome.judging import judge_all
 from kd_train.outcome.opened_study import open_scores
-from layerangles.report.latex import plus_minus
+from layerangles.notation import siunitx_uncertainty
 from layerangles.report.verdict_wording import reason_for
 
 
@@ -55,7 +55,9 @@ def test_the_latex_rows_hold_each_mean_with_its_own_interval(tmp_path: Path, cli
     for name in ("a", "b"):
         own, gains = np.array(scores[name]), np.array(scores[name]) - np.array(scores["none"])
         half, of_gain = (t * values.std(ddof=1) / math.sqrt(3) for values in (own, gains))
-        assert f"{name} & {plus_minus(own.mean(), half)} & {plus_minus(gains.mean(), of_gain, sign=True)} & 3" in latex
+        score = siunitx_uncertainty(own.mean(), half)
+        gain = siunitx_uncertainty(gains.mean(), of_gain, signed=True)
+        assert f"{name} & {score} & {gain} & 3" in latex
 
 
 @pytest.mark.parametrize(

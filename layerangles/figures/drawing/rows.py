@@ -1,7 +1,7 @@
-"""Scores as rows, a point and its intervals each, with the numbers written beside them; and numbers as text."""
+"""Scores as rows, a point and its intervals each, with the numbers written beside them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -101,62 +101,6 @@ class Words:
     kinds: str
     axis: str
     extra: str = ""
-
-
-def decimals(values: Iterable[float]) -> int:
-    """How many decimals show the largest of these values to three digits: from two up to six.
-
-    >>> decimals([12.3, -0.4]), decimals([0.031, math.nan]), decimals([])
-    (2, 4, 2)
-    """
-    finite = [abs(value) for value in values if math.isfinite(value)]
-    largest = max(finite, default=1.0)
-    return 2 if largest >= 1 or largest == 0 else min(6, 2 - math.floor(math.log10(largest)))
-
-
-def number(value: float, places: int, *, signed: bool = False) -> str:
-    """A number as text, with a true minus sign; "–" where there is none.
-
-    >>> number(-1.234, 2), number(0.5, 3, signed=True), number(-0.001, 2), number(math.inf, 2), number(math.nan, 2)
-    ('−1.23', '+0.500', '0.00', '∞', '–')
-    """
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return ("−" if value < 0 else "+" if signed else "") + "∞"
-    rounded = round(value, places) + 0.0  # no minus before a zero
-    sign = "+" if signed and rounded > 0 else ""
-    return f"{sign}{rounded:,.{places}f}".replace("-", "−")
-
-
-def interval(ends: Ends, places: int, *, signed: bool = False) -> str:
-    """An interval as text; "–" where there is none.
-
-    >>> interval(Ends(-0.5, math.inf), 1), interval(NO_INTERVAL, 1)
-    ('[−0.5, ∞]', '–')
-    """
-    if math.isnan(ends.low) or math.isnan(ends.high):
-        return "–"
-    return f"[{number(ends.low, places, signed=signed)}, {number(ends.high, places, signed=signed)}]"
-
-
-def with_interval(value: float, ends: Ends, places: int, *, signed: bool = False) -> str:
-    """A number and its interval as text; without the latter where there is none.
-
-    >>> with_interval(1.5, Ends(1, 2), 1, signed=True), with_interval(1.5, NO_INTERVAL, 1)
-    ('+1.5 [+1.0, +2.0]', '1.5')
-    """
-    parts = [number(value, places, signed=signed), interval(ends, places, signed=signed)]
-    return " ".join(part for part in parts if part != "–") or "–"
-
-
-def percent(share: float) -> str:
-    r"""A share as a percentage, which no line break tears apart.
-
-    >>> percent(1 - 2 * 0.05), percent(0.975)
-    ('90\xa0%', '97.5\xa0%')
-    """
-    return f"{100 * share:.4g}\N{NO-BREAK SPACE}%"
 
 
 class _Widths(NamedTuple):
