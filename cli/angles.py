@@ -3,18 +3,22 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import is_main_process, print_json, print_table, print_written
+from . import options
+from .output import is_main_process, print_json, print_table, print_written, write_figure
 
 if TYPE_CHECKING:
     from layerangles import AngleResult
-    from layerangles.geometry.nulls import NullName
     from layerangles.models.texts import Text
+    from layerangles.settings import MeasurementSettings
+
+_RESULT = "angles.nc"
 
 
+@options.with_settings
 def angles(
     students: Annotated[
         list[Path] | None, typer.Argument(help="Student directories; they know their teacher and their data.")
@@ -29,55 +33,31 @@ def angles(
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="The column of the text; twice for pairs of texts.")] = None,
     split: Annotated[str, typer.Option(help="Which split of the study's data.")] = "dev",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the result goes (netCDF).")] = Path("angles.nc"),
+    max_examples: Annotated[int, typer.Option(min=2, help="Measure on so many texts, drawn evenly.")] = 1000,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The result (netCDF). By default STUDY/angles/angles.nc, where the other commands read it; angles.nc "
+            "for students of no study or of several, for a shard, a fit, or another space, convention or "
+            "preprocessing.",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Draw the heat maps into an HTML file.")] = None,
-    png: Annotated[Path | None, typer.Option(help="… into a PNG file (needs Chrome).")] = None,
-    svg: Annotated[Path | None, typer.Option(help="… into an SVG file (needs Chrome).")] = None,
-    pdf: Annotated[Path | None, typer.Option(help="… into a PDF file (needs Chrome).")] = None,
+    png: options.Image = None,
+    svg: options.Image = None,
+    pdf: options.Image = None,
     excess: Annotated[
         bool, typer.Option("--excess", help="Draw the excess over the null instead of the angle.")
     ] = False,
     trajectory: Annotated[
         Path | None, typer.Option(help="Draw angle, excess and ρ against the training step; .html, .png, .svg or .pdf.")
     ] = None,
-    steps: Annotated[
-        bool | None,
-        typer.Option("--steps/--no-steps", help="Measure the checkpoints along training too. By default if any."),
-    ] = None,
-    space: Annotated[
-        str, typer.Option(help="teacher (T - W S), pull (Wᵀ(T - W S)), or gradient (of the matching losses).")
-    ] = "teacher",
-    null: Annotated[
-        list[str] | None,
-        typer.Option(help="A null to subtract: N0 to N6, none or all; may be repeated. By default N1."),
-    ] = None,
-    preprocessing: Annotated[str, typer.Option(help="raw, centred, z, unit, or drop-K (rogue dimensions).")] = "raw",
-    alternatives: Annotated[
-        str, typer.Option(help="Alternative measures: none, sums (ρ, distances), all (CKA, recoverability gap too).")
-    ] = "none",
-    fit: Annotated[
-        str | None, typer.Option(help="Fit maps to the data: identity, ridge or orthogonal. For unmatched models.")
-    ] = None,
-    convention: Annotated[str, typer.Option(help="layerangles, or paper: count as the paper's code.")] = "layerangles",
-    until: Annotated[
-        float | None, typer.Option(help="Stop when the widest 95 % interval is narrower than so many degrees.")
-    ] = None,
-    shard: Annotated[str, typer.Option(help="Measure part i of n of the data, as i/n from 0/n; see merge.")] = "0/1",
-    gradient_batches: Annotated[int, typer.Option(min=1, help="Batches to sum gradients over.")] = 8,
-    max_examples: Annotated[int, typer.Option(min=2, help="Measure on so many texts, drawn evenly.")] = 1000,
-    max_length: Annotated[int, typer.Option(min=2, help="Tokens after which a text is cut.")] = 128,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass; changes only the speed.")] = 32,
-    final_norm: Annotated[str, typer.Option(help="Last layer of a pre-norm model: pre or post its norm.")] = "pre",
-    special_tokens: Annotated[
-        bool, typer.Option("--special-tokens/--no-special-tokens", help="Whether special tokens count.")
-    ] = True,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 (faster, off by 0.04° on average).")] = "float32",
-    device: Annotated[str, typer.Option(help="auto (the best present), cpu, cuda, cuda:N, mps.")] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Only if you trust it.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+    **settings: Any,
 ) -> None:
     """Measure the angles between all teacher layers, seen from every layer of the students.
 
@@ -87,7 +67,6 @@ def angles(
     """
     from layerangles import measure_angles
     from layerangles.errors import InputError
-    from layerangles.files import check_absent
     from layerangles.models.texts import evenly
 
     if bool(students) == bool(teacher or student):
@@ -96,63 +75,99 @@ def angles(
         )
     if bool(teacher) != bool(student):
         raise InputError("--teacher and --student belong together; give both.")
-    images = [path for path in (png, svg, pdf) if path is not None]
-    for path in (output, html, trajectory, *images):
-        if path is not None:
-            check_absent(path, overwrite=overwrite)
-    _check_endings({".html": html, ".png": png, ".svg": svg, ".pdf": pdf})
-    if trajectory is not None and trajectory.suffix not in (".html", ".png", ".svg", ".pdf"):
-        raise InputError(f"--trajectory {trajectory}: the file's name must end in .html, .png, .svg or .pdf.")
-    drawn_by_chrome = [path for path in (*images, trajectory) if path is not None and path.suffix != ".html"]
-    if drawn_by_chrome:
-        from layerangles.figures.drawing.export import require_image_export
-
-        require_image_export()
-    texts = evenly(_texts(students, data, text, split), max_examples)
-    chosen = _nulls(null)
-    no_nulls = "--space gradient" if space == "gradient" else "--convention paper" if convention == "paper" else ""
-    if excess and (no_nulls or not chosen):
-        raise InputError(f"--excess needs a null to subtract; leave out {no_nulls or '--null none'}.")
-    if trajectory is not None and no_nulls:
-        raise InputError(f"--trajectory draws means over a whole student, which {no_nulls} does not have.")
-    with_steps = have_checkpoints(students or []) if steps is None else steps
-    if trajectory is not None and not with_steps:
-        raise InputError("--trajectory needs checkpoints along training, and these students have none.")
+    wanted = _settings(settings, students or [])
+    output = output or _usual_place(students or [], wanted)
+    maps = {".html": html, ".png": png, ".svg": svg, ".pdf": pdf}
+    _check_drawings(wanted, maps, trajectory, excess=excess)
+    drawings = [path for path in maps.values() if path is not None]
+    _check_files([output, *drawings, *([trajectory] if trajectory else [])], overwrite=overwrite)
     result = measure_angles(
         students or student or [],
-        texts,
+        evenly(_texts(students, data, text, split), max_examples),
         teacher=teacher,
-        space=space,  # type: ignore[arg-type]  # these are checked in there, with a message
-        nulls=chosen,
-        preprocessing=preprocessing,
-        alternatives=alternatives,  # type: ignore[arg-type]
-        fit=fit,  # type: ignore[arg-type]
-        convention=convention,  # type: ignore[arg-type]
-        steps=with_steps,
-        until=until,
-        shard=_shard(shard),
-        gradient_batches=gradient_batches,
-        final_norm=final_norm,  # type: ignore[arg-type]
-        special_tokens=special_tokens,
-        max_length=max_length,
-        batch_size=batch_size,
-        precision=precision,  # type: ignore[arg-type]
-        device=device,
         trust_remote_code=trust_remote_code,
+        **settings,
     )
     if not is_main_process():
         return
-    shown = result.nulls[0] if result.nulls and "N1" not in result.nulls else "N1" if result.nulls else None
+    null = "N1" if "N1" in result.nulls else next(iter(result.nulls), None)
     written = [result.save(output, overwrite=overwrite)]
-    written += _draw(result, html, images, shown if excess else None, overwrite=overwrite)
+    written += _draw(result, drawings, null if excess else None, overwrite=overwrite)
     if trajectory is not None:
-        written.append(_draw_trajectory(result, trajectory, shown, overwrite=overwrite))
+        from layerangles import figures
+
+        figure = figures.trajectory(result, null=null or "N1")
+        written.append(write_figure(figure, trajectory, overwrite=overwrite))
     if as_json:
-        rows = result.summary(shown).reset_index().to_dict(orient="records")
+        rows = result.summary(null).reset_index().to_dict(orient="records")
         print_json({"summary": rows, "wrote": written, **_plain(result)})
         return
-    _show(result, shown)
+    _show(result, null)
     print_written(*written)
+
+
+def _settings(given: dict[str, Any], students: Sequence[Path]) -> "MeasurementSettings":
+    """The checked settings; turns what the options hold, in place, into what Python takes."""
+    from layerangles.geometry.nulls import NULLS
+    from layerangles.settings import MeasurementSettings
+
+    chosen = given["nulls"] or ["N1"]
+    given["nulls"] = {"all": NULLS, "none": ()}.get(chosen[0], chosen) if len(chosen) == 1 else chosen
+    given["shard"] = _shard(given["shard"])
+    if given["steps"] is None:
+        given["steps"] = have_checkpoints(students)
+    return MeasurementSettings(**given)
+
+
+def _usual_place(students: Sequence[Path], wanted: "MeasurementSettings") -> Path:
+    """The study's ``angles/``, for a plain measurement of students of one study; else the working directory."""
+    from kd_train.outcome.study_geometry import ANGLES
+    from kd_train.study.study_file import study_folder_of
+    from layerangles.settings import DEFAULTS
+
+    plain = ("space", "convention", "preprocessing", "fit", "shard")
+    folders = {study_folder_of(student) for student in students}
+    folder = folders.pop() if len(folders) == 1 else None
+    if folder is None or any(getattr(wanted, name) != DEFAULTS[name] for name in plain):
+        return Path(_RESULT)
+    here = Path.cwd()
+    return (folder.relative_to(here) if folder.is_relative_to(here) else folder) / ANGLES / _RESULT
+
+
+def _check_drawings(
+    wanted: "MeasurementSettings", maps: dict[str, Path | None], trajectory: Path | None, *, excess: bool
+) -> None:
+    from layerangles.errors import InputError
+
+    for ending, path in maps.items():
+        if path is not None and path.suffix != ending:
+            raise InputError(f"--{ending[1:]} {path}: the file's name must end in {ending}.")
+    if excess and not wanted.nulls:
+        raise InputError(
+            "--excess needs a null to subtract; leave out --space gradient, --convention paper and --null none."
+        )
+    if trajectory is None:
+        return
+    if trajectory.suffix not in maps:
+        raise InputError(f"--trajectory {trajectory}: the file's name must end in .html, .png, .svg or .pdf.")
+    if wanted.space == "gradient" or wanted.convention == "paper":
+        raise InputError(
+            "--trajectory draws means over a whole student, which a result of --space gradient or --convention paper "
+            "does not have."
+        )
+    if not wanted.steps:
+        raise InputError("--trajectory needs checkpoints along training, and these students have none.")
+
+
+def _check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
+    from layerangles.files import check_absent
+
+    for path in paths:
+        check_absent(path, overwrite=overwrite)
+    if any(path.suffix in (".png", ".svg", ".pdf") for path in paths):
+        from layerangles.figures.drawing.export import require_image_export
+
+        require_image_export()
 
 
 def _show(result: "AngleResult", null: str | None) -> None:
@@ -169,14 +184,6 @@ def _title(result: "AngleResult") -> str:
     attributes = result.dataset.attrs
     title = f"Angles between teacher layers, over {attributes['n_examples']} texts"
     return title if attributes["stopped"] == "all texts" else f"{title} ({attributes['stopped']})"
-
-
-def _nulls(given: list[str] | None) -> "tuple[NullName, ...]":
-    from layerangles.geometry.nulls import NULLS, check_nulls
-
-    if given == ["all"]:
-        return NULLS
-    return () if given == ["none"] else check_nulls(given or ["N1"])
 
 
 def _shard(given: str) -> tuple[int, int]:
@@ -251,26 +258,15 @@ def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | 
     raise InputError("no texts to measure on: these models belong to no study. Name a file of texts with --data.")
 
 
-def _check_endings(files: dict[str, Path | None]) -> None:
-    from layerangles.errors import InputError
-
-    for ending, path in files.items():
-        if path is not None and path.suffix != ending:
-            raise InputError(f"--{ending[1:]} {path}: the file's name must end in {ending}.")
-
-
-def _draw(
-    result: "AngleResult", html: Path | None, images: list[Path], null: str | None, *, overwrite: bool
-) -> list[Path]:
-    if html is None and not images:
+def _draw(result: "AngleResult", paths: Sequence[Path], null: str | None, *, overwrite: bool) -> list[Path]:
+    if not paths:
         return []
     from layerangles import figures
 
     final = result.at_step()
     one = len(final.students) == 1
     figure = figures.heatmap(final, null=null) if one else figures.comparison(final, null=null)
-    written = [] if html is None else [figures.write_html(figure, html, overwrite=overwrite)]
-    return written + [figures.write_image(figure, path, overwrite=overwrite) for path in images]
+    return [write_figure(figure, path, overwrite=overwrite) for path in paths]
 
 
 def _whole_students(result: "AngleResult") -> list[dict[str, object]]:
@@ -298,15 +294,6 @@ def _top_dimensions(result: "AngleResult") -> list[dict[str, object]]:
             shares = {str(rank): f"{dimension} ({share})" for rank, (dimension, share) in enumerate(known, 1)}
             rows.append({"tower": str(tower), "teacher layer": int(layer)} | shares)
     return rows
-
-
-def _draw_trajectory(result: "AngleResult", path: Path, null: str | None, *, overwrite: bool) -> Path:
-    from layerangles import figures
-
-    figure = figures.trajectory(result, null=null or "N1")
-    if path.suffix == ".html":
-        return figures.write_html(figure, path, overwrite=overwrite)
-    return figures.write_image(figure, path, overwrite=overwrite)
 
 
 def _plain(result: "AngleResult") -> dict[str, object]:

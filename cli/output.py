@@ -5,9 +5,12 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -32,6 +35,14 @@ def print_table(rows: Rows, *, title: str | None = None) -> None:
 def print_json(content: Any) -> None:
     """One JSON document on standard output; NaN as null, and what is infinite as the text "Infinity"."""
     typer.echo(json.dumps(_finite(content), indent=2, default=str))
+
+
+def write_figure(figure: "Figure", path: Path, *, overwrite: bool) -> Path:
+    """Write a figure as an HTML page or a static image, by the suffix."""
+    from layerangles import figures
+
+    write = figures.write_html if path.suffix == ".html" else figures.write_image
+    return write(figure, path, overwrite=overwrite)
 
 
 def print_written(*paths: Path) -> None:

@@ -1,13 +1,16 @@
 """The settings of a measurement: defaults, allowed values, and those in which comparable results agree."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict, get_args
 
 from layerangles.errors import InputError
-from layerangles.geometry.nulls import NULLS, NullName, check_nulls
-from layerangles.geometry.preprocessing import parse_preprocessing
 from layerangles.layers import FinalNorm
+
+if TYPE_CHECKING:
+    from layerangles.geometry.nulls import NullName
 
 Space = Literal["teacher", "pull", "gradient"]
 Alternatives = Literal["none", "sums", "all"]
@@ -54,6 +57,19 @@ def _check_share(name: str, value: float) -> None:
 def _check_width(name: str, value: float | None) -> None:
     if value is not None and not value > 0:
         raise InputError(f"{name} is {value}; allowed is a width in degrees above 0, such as 0.1.")
+
+
+def _checked_nulls(_: str, value: Sequence[str]) -> tuple[NullName, ...]:
+    # Imported here: the command line reads this file at its start, before it may wait for numpy.
+    from layerangles.geometry.nulls import check_nulls
+
+    return check_nulls(value)
+
+
+def _check_preprocessing(_: str, value: str) -> None:
+    from layerangles.geometry.preprocessing import parse_preprocessing
+
+    parse_preprocessing(value)
 
 
 def _check_shard(name: str, value: tuple[int, int]) -> None:
@@ -127,7 +143,7 @@ class MeasurementSettings:
         default="raw",
         metadata=_described(
             "raw, centred, z, unit, or drop-K (rogue dimensions).",
-            check=lambda _, value: parse_preprocessing(value),
+            check=_check_preprocessing,
             attribute="preprocessing",
             must_agree=True,
         ),
@@ -145,8 +161,8 @@ class MeasurementSettings:
     nulls: Sequence[NullName] = field(
         default=("N1",),
         metadata=_described(
-            f"A null to subtract: {', '.join(NULLS)}, none or all; may be repeated. By default N1.",
-            check=lambda _, value: check_nulls(value),
+            "A null to subtract: N0 to N6, none or all; may be repeated. By default N1.",
+            check=_checked_nulls,
         ),
     )
     alternatives: Alternatives = field(
@@ -234,7 +250,7 @@ class MeasurementSettings:
                         f"{name} is {got!r}; with {condition} only {allowed!r} is allowed. Leave one of them out."
                     )
         measures_nulls = self.space != "gradient" and self.convention != "paper"
-        object.__setattr__(self, "nulls", check_nulls(self.nulls) if measures_nulls else ())
+        object.__setattr__(self, "nulls", _checked_nulls("nulls", self.nulls) if measures_nulls else ())
 
     def _exclusions(self) -> dict[str, tuple[str, ...]]:
         """Conditions that hold, each with the settings that it leaves at their defaults."""
