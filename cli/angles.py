@@ -121,7 +121,7 @@ def _settings(given: dict[str, Any], students: Sequence[Path]) -> "MeasurementSe
 
 def _usual_place(students: Sequence[Path], wanted: "MeasurementSettings") -> Path:
     """The study's ``angles/``, for a plain measurement of students of one study; else the working directory."""
-    from kd_train.outcome.study_geometry import ANGLES
+    from kd_train.study.folder_names import ANGLES
     from kd_train.study.study_file import study_folder_of
     from layerangles.settings import DEFAULTS
 
