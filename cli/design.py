@@ -59,6 +59,7 @@ def show(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
     """Print the design, and what follows from a pilot."""
     from kd_train.study.comparisons import comparisons, margin_of
     from layerangles.equivalence import largest_sd
+    from layerangles.notation import number
 
     margin = margin_of(study)
     rows = [
@@ -80,10 +81,10 @@ def show(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
     elif not margin.of_gain and len(study.seeds) > 1 and rows:
         most = max(len(comparison.strategies) for comparison in comparisons(study))
         if most > 1:
-            sd = largest_sd(len(study.seeds), margin.size, most, power=power)
+            sd = number(largest_sd(len(study.seeds), margin.size, most, power=power), digits=2)
             typer.echo(
                 f"With {len(study.seeds)} seeds, {most} strategies that do not differ are found equivalent within "
-                f"{margin} with a probability of {power:g} if their paired differences scatter by {sd:.2g} at most."
+                f"{margin} with a probability of {power:g} if their paired differences scatter by {sd} at most."
             )
     if needed:
         print_table(needed, title=f"Seeds needed for a probability of {power:g}, by the pilot's scatter")

@@ -131,14 +131,16 @@ def _print_run(plan: "StudyPlan") -> None:
 
 
 def _model_row(name: str, model: str, layers: "Mapping[Tower, int]", width: int, cost: "ModelCost") -> dict[str, Any]:
+    from layerangles.notation import number
+
     return {
         "": name,
         "model": model,
         "layers": " + ".join(map(str, layers.values())),
         "width": width,
         "parameters": cost.parameters,
-        "memory": f"{cost.memory_bytes / 2**20:.0f} MiB",
-        "step": f"{cost.seconds_per_step:.2g} s",
+        "memory": f"{number(cost.memory_bytes / 2**20, 0)} MiB",
+        "step": f"{number(cost.seconds_per_step, digits=2)} s",
     }
 
 

@@ -106,6 +106,15 @@ def probability(value: float) -> str:
     return "> 0.999" if 0.9995 <= value < 1 else number(value, 3)
 
 
+def p_value(p: float) -> str:
+    """A p value in a sentence, to two significant digits.
+
+    >>> p_value(0.01234)
+    'p = 0.012'
+    """
+    return f"p = {number(p, digits=2)}"
+
+
 def count(n: int) -> str:
     """A whole number, such as tokens or steps.
 

@@ -19,6 +19,7 @@ from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 from layerangles.files import FileCache, version_of
 from layerangles.models.matching_file import MATCHING_FILE
+from layerangles.notation import number
 from layerangles.report.verdict_wording import reason_for
 from layerangles.results import notebook_html as glance
 from layerangles.results.angle_result import AngleResult
@@ -196,7 +197,7 @@ def _about(opened: OpenedStudy) -> list[dict[str, str]]:
     """One row of facts."""
     study, students = opened.study, opened.directories()
     finetuned = ", fine-tuned" if study.teacher.finetune else ""
-    scores = [f"{metric} {value:.4g}" for metric, value in opened.teacher_scores().items()]
+    scores = [f"{metric} {number(value, digits=4)}" for metric, value in opened.teacher_scores().items()]
     return [
         {
             "task": f"{study.task.kind}, {study.task.dataset or 'files'}",

@@ -20,6 +20,7 @@ from kd_train.tasks.metrics import Predictions
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member, Stop, load_member, save_member
 from layerangles.files import atomic_write
+from layerangles.notation import number
 
 STOPPED_FILE = "stopped.json"
 
@@ -181,7 +182,7 @@ class Run:
                 reason = f"no better {metric} on the dev split in {since} evaluations"
                 member.stopped = Stop(done, reason, failed=False)
         context.accelerator.wait_for_everyone()
-        return f"dev {metric} {sum(values) / max(1, len(values)):.3f}"
+        return f"dev {metric} {number(sum(values) / max(1, len(values)), 3)}"
 
     def _final_steps(self) -> dict[str, int]:
         """Put every member into the state that is kept of it; the steps of these states."""

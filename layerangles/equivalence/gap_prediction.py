@@ -17,6 +17,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from layerangles.errors import InputError
+from layerangles.notation import counted, number, p_value, percent
 from layerangles.results.angle_result import AngleResult
 
 # The measures of geometry, and what sentences and figures call them.
@@ -86,14 +87,14 @@ class Prediction:
     def sentences(self) -> list[str]:
         """What this says, and how little where there are few cells: plain sentences that make up a paragraph."""
         n = int(self.fits["n_cells"].max())
-        said = [f"Gap and geometry are both known for {_counted(n, 'cell')}."]
+        said = [f"Gap and geometry are both known for {counted(n, 'cell')}."]
         if n < FEWEST:
             said.append(f"A line needs at least {FEWEST}, so that nothing is fitted and nothing can be concluded.")
         else:
             if n < FEWEST_TO_CONCLUDE:
                 least = 2 / factorial(n)
                 said.append(
-                    f"From so few nothing can be concluded: even a perfect rank correlation has p = {least:.2g}."
+                    f"From so few nothing can be concluded: even a perfect rank correlation has {p_value(least)}."
                 )
             said += [_of_fit(LABELS[str(name)], fit) for name, fit in self.fits.iterrows()]
             said.append(self._against_the_mean())
@@ -104,8 +105,8 @@ class Prediction:
     def _against_the_mean(self) -> str:
         tested = self.fits.dropna(subset=["error"])
         better = [
-            f"{LABELS[str(name)]} ({100 * (1 - fit['error'] / fit['error_of_mean']):.0f} % less error, "
-            f"{fit['n_cells']:.0f} cells)"
+            f"{LABELS[str(name)]} ({percent(1 - fit['error'] / fit['error_of_mean'], 0, space=' ')} less "
+            f"error, {fit['n_cells']:.0f} cells)"
             for name, fit in tested.iterrows()
             if fit["error"] < fit["error_of_mean"]
         ]
@@ -115,7 +116,7 @@ class Prediction:
             return "No measure predicts the gap of a cell left out better than the mean of the other cells does."
         return (
             f"Better than the mean of the other cells, the gap of a cell left out is predicted by {_listed(better)}, "
-            f"of {_counted(len(tested), 'measure')} tried; one that says nothing does so about one time in five."
+            f"of {counted(len(tested), 'measure')} tried; one that says nothing does so about one time in five."
         )
 
     def _within_cells(self) -> list[str]:
@@ -127,18 +128,18 @@ class Prediction:
         said = []
         for name, of_one in known.groupby("predictor", sort=False):
             rho, p = of_one["spearman"], of_one["p"]
-            numbers = f"{rho.iloc[0]:.2f}, p = {p.iloc[0]:.2g}"
+            numbers = f"{number(rho.iloc[0], 2)}, {p_value(p.iloc[0])}"
             if len(of_one) > 1:
-                numbers = f"{rho.mean():.2f} on average ({rho.min():.2f} to {rho.max():.2f}), with p < 0.05 in "
-                numbers += str(int((p < 0.05).sum()))
+                mean, least, most = (number(value, 2) for value in (rho.mean(), rho.min(), rho.max()))
+                numbers = f"{mean} on average ({least} to {most}), with p < 0.05 in {int((p < 0.05).sum())}"
             said.append(
-                f"Within {_counted(len(of_one), 'cell')}, {LABELS[str(name)]} and the strategies' scores have a "
+                f"Within {counted(len(of_one), 'cell')}, {LABELS[str(name)]} and the strategies' scores have a "
                 f"Spearman correlation of {numbers}."
             )
-        most = int(known["n_strategies"].max())
-        if most < FEWEST_TO_CONCLUDE:
-            least = 2 / factorial(most)
-            said.append(f"With {most} strategies or fewer in a cell, p cannot be below {least:.2g} there.")
+        n = int(known["n_strategies"].max())
+        if n < FEWEST_TO_CONCLUDE:
+            smallest = number(2 / factorial(n), digits=2)
+            said.append(f"With {n} strategies or fewer in a cell, p cannot be below {smallest} there.")
         return said
 
 
@@ -252,7 +253,7 @@ def _checked(frame: pd.DataFrame, what: str, target: str, index: list[str]) -> p
     """The target and the predictors there are, as numbers; what is not finite is NaN."""
     if frame.index.nlevels != len(index):
         raise InputError(
-            f"the index of {what} has {_counted(frame.index.nlevels, 'level')}; wanted is {' and '.join(index)}. "
+            f"the index of {what} has {counted(frame.index.nlevels, 'level')}; wanted is {' and '.join(index)}. "
             f"Set it with set_index({index})."
         )
     present = [name for name in PREDICTORS if name in frame]
@@ -366,21 +367,18 @@ def _rank_correlation(x: Values, y: Values) -> tuple[int, float, float]:
 def _of_fit(label: str, fit: pd.Series) -> str:
     n = int(fit["n_cells"])
     if n < FEWEST:
-        return f"{label.capitalize()}: not fitted, being known with the gap of {_counted(n, 'cell')} only."
+        return f"{label.capitalize()}: not fitted, being known with the gap of {counted(n, 'cell')} only."
     if np.isnan(fit["slope"]):
         return f"{label.capitalize()}: not fitted, since it or the gap is the same in all of {n} cells."
-    error = f"{fit['error']:.3g} against {fit['error_of_mean']:.3g} of the mean of the others"
+    error = f"{number(fit['error'])} against {number(fit['error_of_mean'])} of the mean of the others"
     if np.isnan(fit["error"]):
         error = "not defined, since all cells but one have the same value"
+    spearman = number(fit["spearman"], 2)
+    slope, low, high = (number(fit[name]) for name in ("slope", "slope_low", "slope_high"))
     return (
-        f"{label.capitalize()} ({n} cells): Spearman {fit['spearman']:.2f}, p = {fit['p']:.2g}; slope "
-        f"{fit['slope']:.3g}, 95 % interval {fit['slope_low']:.3g} to {fit['slope_high']:.3g}; error for a cell left "
-        f"out {error}."
+        f"{label.capitalize()} ({n} cells): Spearman {spearman}, {p_value(fit['p'])}; slope {slope}, 95 % interval "
+        f"{low} to {high}; error for a cell left out {error}."
     )
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _listed(names: Sequence[object]) -> str:

@@ -10,6 +10,7 @@ from layerangles.equivalence.cells import Cell
 from layerangles.equivalence.decision import Margin
 from layerangles.equivalence.power import seeds_to_plan
 from layerangles.errors import InputError
+from layerangles.notation import number
 
 _CAUTION = 0.8
 
@@ -73,7 +74,7 @@ def _gain(pilot: Cell, margin: Margin) -> float:
     gain = sign * float(pilot.by_seed(pilot.matched).mean() - none.mean())
     if not gain > 0:
         raise InputError(
-            f"the margin is {margin}, and the pilot {pilot.name} shows no gain ({gain:.3g}). Give a margin in the "
+            f"the margin is {margin}, and the pilot {pilot.name} shows no gain ({number(gain)}). Give a margin in the "
             "metric's own unit."
         )
     return gain

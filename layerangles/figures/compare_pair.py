@@ -27,6 +27,7 @@ from layerangles.figures.drawing.panel import (
     name_axes,
 )
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import count, degrees, layer_name, number, teacher_layers
 from layerangles.results.variables import QUANTITIES, Aggregation, pair_values
 
 _SIZE = 280
@@ -191,15 +192,15 @@ def _hover(view: LayerView, values: Values, what: str, unit: str) -> list[list[s
     mean = data["angle_deg"].transpose("layer_a", "layer_b").values
 
     def of(a: int, b: int) -> str:
-        pair = f"{name}<br>teacher layers {style.layer_name(a)} and {style.layer_name(b)}"
+        pair = f"{name}<br>{teacher_layers(a, b)}"
         if a == b:
-            return f"{name}<br>teacher layer {style.layer_name(a)}: no angle with itself"
+            return f"{name}<br>teacher layer {layer_name(a)}: no angle with itself"
         if np.isnan(values[a, b]):
             return f"{pair}<br>no angle here"
-        interval = f", interval {low[a, b]:.1f}° to {high[a, b]:.1f}°" if np.isfinite(low[a, b]) else ""
+        interval = f", interval {degrees(low[a, b])} to {degrees(high[a, b])}" if np.isfinite(low[a, b]) else ""
         return (
-            f"{pair}<br>{what} <b>{values[a, b]:.1f}{unit}</b><br>mean angle {mean[a, b]:.1f}°{interval}"
-            f"<br>{int(tokens[a, b]):,} tokens"
+            f"{pair}<br>{what} <b>{number(values[a, b], 1)}{unit}</b><br>mean angle {degrees(mean[a, b])}{interval}"
+            f"<br>{count(int(tokens[a, b]))} tokens"
         )
 
     return [[of(a, b) for b in range(len(values))] for a in range(len(values))]
@@ -209,10 +210,9 @@ def _hover_of_difference(values: list[Values], difference: Values, unit: str) ->
     def of(a: int, b: int) -> str:
         if np.isnan(difference[a, b]):
             return "no difference here"
-        return (
-            f"teacher layers {style.layer_name(a)} and {style.layer_name(b)}"
-            f"<br>{values[1][a, b]:.1f} − {values[0][a, b]:.1f} = <b>{difference[a, b]:+.1f}{unit}</b>"
-        )
+        first, second = (number(side[a, b], 1) for side in values)
+        of_difference = f"<b>{number(difference[a, b], 1, signed=True)}{unit}</b>"
+        return f"{teacher_layers(a, b)}<br>{second} − {first} = {of_difference}"
 
     return [[of(a, b) for b in range(len(difference))] for a in range(len(difference))]
 

@@ -20,6 +20,7 @@ from layerangles.figures.drawing.panel import (
     panels_of,
 )
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import layer_name
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -149,7 +150,7 @@ def _name_columns(figure: go.Figure, plan: _Plan, student_layers: list[int], the
     if not theme.on_paper:
         between = " " if grid.size >= 130 else "<br>"
         for column, layer in enumerate(student_layers):
-            text = f"student layer{between}{style.layer_name(layer)}"
+            text = f"student layer{between}{layer_name(layer)}"
             figure.add_annotation(text=text, **domain_of(column), **above)
         return
     line = theme.tick + 2

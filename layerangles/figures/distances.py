@@ -9,6 +9,7 @@ from layerangles.errors import InputError
 from layerangles.figures.drawing import selection, style
 from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import layer_name, number
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -124,7 +125,9 @@ def _hover(values: Any, absent_rows: list[str], absent_columns: list[str]) -> li
     """The text of every cell: the distance, or why there is none (empty where neither layer has a reason)."""
     return [
         [
-            f"mean distance <b>{value:.4g}</b>" if np.isfinite(value) else of_row or of_column or "not measured"
+            f"mean distance <b>{number(value, digits=4)}</b>"
+            if np.isfinite(value)
+            else of_row or of_column or "not measured"
             for value, of_column in zip(row, absent_columns, strict=True)
         ]
         for row, of_row in zip(values.tolist(), absent_rows, strict=True)
@@ -148,4 +151,4 @@ def _axis(title: str, layers: list[int], space: str, size: float, theme: Theme) 
 
 
 def _layer(layer: int, space: str, theme: Theme) -> str:
-    return str(layer) if theme.on_paper else style.layer_name(layer).replace(" ", space)
+    return str(layer) if theme.on_paper else layer_name(layer).replace(" ", space)

@@ -11,6 +11,7 @@ from layerangles.errors import InputError
 from layerangles.figures.drawing import selection, style
 from layerangles.figures.drawing.key import Entry, draw_key, key_of
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import count, layer_name, number, teacher_layers
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -110,8 +111,8 @@ PAPER_NOTES = (
 def mark_peaks(figure: go.Figure, theme: Theme) -> list[dict[str, Any]]:
     """Put a mark of its own on the highest point of each curve; returns each curve's look for a key."""
     looks = []
-    for number, curve in enumerate(list(figure.data)):
-        symbol = style.MARKS[number % len(style.MARKS)] + ("-open" if number >= len(style.MARKS) else "")
+    for index, curve in enumerate(list(figure.data)):
+        symbol = style.MARKS[index % len(style.MARKS)] + ("-open" if index >= len(style.MARKS) else "")
         marker = {"symbol": symbol, "size": 10 * theme.scale, "color": curve.line.color, "line": {"width": 0.75}}
         peak = int(np.argmax(curve.y))
         middle = (curve.x[peak] + curve.x[min(peak + 1, len(curve.x) - 1)]) / 2
@@ -149,10 +150,10 @@ def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int, theme:
             "color": colour,
             "dash": "dash" if other < layer_a else "solid",
         },
-        name=style.layer_name(other),
+        name=layer_name(other),
         hovertemplate=(
-            f"teacher layers {style.layer_name(layer_a)} and {style.layer_name(other)}"
-            f"<br>cosine from %{{x:.2f}}: %{{y:.2f}} % of {int(counts.sum()):,} tokens<extra></extra>"
+            teacher_layers(layer_a, other)
+            + f"<br>cosine from %{{x:.2f}}: %{{y:.2f}} % of {count(int(counts.sum()))} tokens<extra></extra>"
         ),
         showlegend=True,
     )
@@ -173,14 +174,14 @@ def cosine_axes(figure: go.Figure, bin_width: float, theme: Theme = SCREEN) -> N
         range=[-1, 1],
         showline=True,
         tickvals=list(ticks),
-        ticktext=[f"{cosine:g}<br>{degree}°".replace("-", "−") for cosine, degree in ticks.items()],
+        ticktext=[f"{number(cosine)}<br>{degree}°" for cosine, degree in ticks.items()],
         title={"text": "cosine (and angle)", **title},
     )
     figure.update_yaxes(
         **quiet,
         rangemode="tozero",
         ticksuffix=" %",
-        title={"text": f"{share} {bin_width:g}", **title},
+        title={"text": f"{share} {number(bin_width)}", **title},
     )
     for cosine, text in zip((0.0, 0.5), marked, strict=True):
         figure.add_shape(

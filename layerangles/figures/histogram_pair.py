@@ -8,6 +8,7 @@ from layerangles.figures.drawing.key import Entry
 from layerangles.figures.drawing.layer_view import LayerView
 from layerangles.figures.drawing.theme import SCREEN, Theme
 from layerangles.figures.histogram import PAPER_NOTES, cosine_axes, frame_cosines, mark_peaks
+from layerangles.notation import count, layer_name
 
 _DASHES = ("solid", "dash")
 _WIDTH = 560  # of the plot on a screen
@@ -57,7 +58,7 @@ def histogram_pair(
                     "dash": _DASHES[number],
                 },
                 name="<br>".join(style.wrapped(view.label, 200, 11, at_hyphens=True)),
-                hovertemplate=f"cosine from %{{x:.2f}}: %{{y:.2f}} % of {int(total):,} tokens<extra></extra>",
+                hovertemplate=f"cosine from %{{x:.2f}}: %{{y:.2f}} % of {count(int(total))} tokens<extra></extra>",
                 showlegend=True,
             )
         )
@@ -66,7 +67,7 @@ def histogram_pair(
         middle = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
         size = 13 if not theme.on_paper else theme.text
         figure.add_annotation(text="neither has an angle between these layers", **middle, font={"size": size})
-    names = f"{style.layer_name(layer_a)} and {style.layer_name(layer_b)}"
+    names = f"{layer_name(layer_a)} and {layer_name(layer_b)}"
     title, notes = f"Cosines between teacher layers {names}", ["a curve sums to 100 %"]
     if theme.on_paper:
         entries = [Entry(label, look) for label, look in zip(labels, mark_peaks(figure, theme), strict=True)]

@@ -13,6 +13,7 @@ from layerangles.figures.drawing import style
 from layerangles.figures.drawing.key import Entry, draw_key, key_of
 from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import counted, number, p_value
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
 _GAP_X, _GAP_Y = 44, 96  # between panels; in the latter go the ticks and title of one, the numbers above the next
@@ -154,9 +155,9 @@ def _axis_title(predictor: str) -> str:
 
 def _looks(prediction: Prediction) -> dict[Hashable, _Look]:
     looks = {}
-    for number, cell in enumerate(prediction.cells.index):
+    for index, cell in enumerate(prediction.cells.index):
         name = "<br>".join(style.wrapped(str(cell), _LEGEND_WIDTH - 60, 12, at_hyphens=True))
-        looks[cell] = _Look(name, style.COLOURS[number % len(style.COLOURS)], style.MARKS[number % len(style.MARKS)])
+        looks[cell] = _Look(name, style.COLOURS[index % len(style.COLOURS)], style.MARKS[index % len(style.MARKS)])
     return looks
 
 
@@ -205,10 +206,11 @@ def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
     table = prediction.cells[["gap", predictor]].assign(foretold=prediction.left_out[predictor])
     known = table.dropna(subset=["gap", predictor])
     for cell, (gap, at, foretold) in zip(known.index, known.values.tolist(), strict=True):
-        said = f"{looks[cell].name}<br>{LABELS[predictor]} {at:.4g}<br>"
-        points = [(gap, looks[cell].mark, theme.scale * 10, 0.0, f"{said}gap <b>{gap:.4g}</b>")]
+        said = f"{looks[cell].name}<br>{LABELS[predictor]} {number(at, digits=4)}<br>"
+        points = [(gap, looks[cell].mark, theme.scale * 10, 0.0, f"{said}gap <b>{number(gap, digits=4)}</b>")]
         if np.isfinite(foretold):
-            text = f"{said}gap as the other cells foretell it <b>{foretold:.4g}</b>, in truth {gap:.4g}"
+            text = f"{said}gap as the other cells foretell it <b>{number(foretold, digits=4)}</b>, in truth "
+            text += number(gap, digits=4)
             points.append((foretold, "circle-open", theme.scale * 7, theme.stroke(1.5), text))
         y, marks, sizes, edges, texts = zip(*points, strict=True)
         marker = {"symbol": marks, "size": sizes, "line": {"width": edges}}
@@ -227,8 +229,8 @@ def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         strategies = rows.index.get_level_values("strategy")
         columns = rows[["deviation", "score_rank", predictor, "score"]].values.tolist()
         texts = [
-            f"{looks[cell].name}<br>{style.literal(str(strategy))}<br>{LABELS[predictor]} {at:.4g}<br>"
-            f"score {score:.4g}, rank <b>{rank:g}</b>"
+            f"{looks[cell].name}<br>{style.literal(str(strategy))}<br>{LABELS[predictor]} {number(at, digits=4)}<br>"
+            f"score {number(score, digits=4)}, rank <b>{number(rank)}</b>"
             for strategy, (_, rank, at, score) in zip(strategies, columns, strict=True)
         ]
         x, y, *_ = zip(*columns, strict=True)
@@ -265,13 +267,13 @@ def _numbers_across(prediction: Prediction, predictor: str) -> str:
         return "not known for the cells"
     fit = prediction.fits.loc[predictor].to_dict()
     n = int(fit["n_cells"])
-    cells = f"{n} cell{'' if n == 1 else 's'}"
+    cells = counted(n, "cell")
     if np.isnan(fit["slope"]):
         return f"{cells}<br>no line: " + ("the same in all" if n >= FEWEST else f"fewer than {FEWEST} cells")
-    error = f"left-out error {fit['error']:.3g}, of the mean {fit['error_of_mean']:.3g}"
+    error = f"left-out error {number(fit['error'])}, of the mean {number(fit['error_of_mean'])}"
     if np.isnan(fit["error"]):
         error = "left-out error not defined"
-    return f"{cells} · Spearman {fit['spearman']:.2f}, p = {fit['p']:.2g}<br>{error}"
+    return f"{cells} · Spearman {number(fit['spearman'], 2)}, {p_value(fit['p'])}<br>{error}"
 
 
 def _numbers_within(prediction: Prediction, predictor: str) -> str:
@@ -281,8 +283,8 @@ def _numbers_within(prediction: Prediction, predictor: str) -> str:
         return f"no cell with {FEWEST} strategies to rank"
     spearman = known["spearman"]
     if len(known) == 1:
-        return f"1 cell · Spearman {spearman.iloc[0]:.2f}, p = {known['p'].iloc[0]:.2g}"
-    return f"{len(known)} cells · Spearman {spearman.min():.2f} to {spearman.max():.2f}"
+        return f"1 cell · Spearman {number(spearman.iloc[0], 2)}, {p_value(known['p'].iloc[0])}"
+    return f"{len(known)} cells · Spearman {number(spearman.min(), 2)} to {number(spearman.max(), 2)}"
 
 
 def _notes(prediction: Prediction, *, is_beyond: bool) -> list[str]:
@@ -296,5 +298,5 @@ def _notes(prediction: Prediction, *, is_beyond: bool) -> list[str]:
     if len(prediction.ranks):
         notes.append("below: strategies within each cell")
     if n < FEWEST_TO_CONCLUDE:
-        notes.append(f"{n} cell{'' if n == 1 else 's'}: too few to conclude anything")
+        notes.append(f"{counted(n, 'cell')}: too few to conclude anything")
     return notes

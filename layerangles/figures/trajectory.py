@@ -11,6 +11,7 @@ from layerangles.figures.drawing import selection, style
 from layerangles.figures.drawing.key import Entry, draw_key, key_of
 from layerangles.figures.drawing.panel import Grid, axis_number
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import count, interval, number
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -69,9 +70,9 @@ def trajectory(
     grid = _paper_grid(len(panels), theme) if theme.on_paper else _screen_grid(len(panels), names)
     for index, panel in enumerate(panels):
         axis = axis_number(index)
-        for number, student in enumerate(result.students):
-            for trace in _line(result, student, number, panel, theme):
-                trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}", name="<br>".join(names[number]))
+        for place, student in enumerate(result.students):
+            for trace in _line(result, student, place, panel, theme):
+                trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}", name="<br>".join(names[place]))
                 shown = index == 0 and trace.mode == "lines+markers" and not theme.on_paper
                 figure.add_trace(trace.update(showlegend=shown))
         row, column = grid.place(index)
@@ -91,7 +92,7 @@ def trajectory(
         return style.frame(figure, title, notes, (_WIDTH, grid.height), (78, _LEGEND_WIDTH, 14, 60))
     short, shared = style.short_names(result.students)
     notes += [f"all students are of {shared}"] if shared else []
-    key = key_of([Entry(name, _look(number, theme)) for number, name in enumerate(short)], theme)
+    key = key_of([Entry(name, _look(index, theme)) for index, name in enumerate(short)], theme)
     margins = (_PAPER_LEFT, 8, 6, 34 + key.height)
     return draw_key(style.frame(figure, title, notes, (grid.width, grid.height), margins, theme), key)
 
@@ -162,7 +163,7 @@ def _apart(runs: list[list[Any]]) -> list[Any]:
     return [value for run in runs for value in [None, *run]][1:]
 
 
-def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any], theme: Theme) -> list[go.Scatter]:
+def _line(result: "AngleResult", student: str, place: int, panel: dict[str, Any], theme: Theme) -> list[go.Scatter]:
     """The band and the line of one student in one panel."""
     mean, low, high = (panel[name].sel(student=student).values.astype(float) for name in ("mean", "low", "high"))
     unchanged = {step: before for name, step, before in result.unchanged_steps if name == student}
@@ -173,16 +174,18 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
 
     def hover(index: int) -> str:
         step, unit = result.steps[index], panel["unit"]
-        interval = f"[{low[index]:.2f}, {high[index]:.2f}]" if in_band[index] else "(no interval)"
-        note = f"<br>the same weights as at step {unchanged[step]:,}" if step in unchanged else ""
+        ends = interval(low[index], high[index], 2) if in_band[index] else "(no interval)"
+        note = f"<br>the same weights as at step {count(unchanged[step])}" if step in unchanged else ""
         what = panel["title"].removesuffix(" °")
-        return f"{style.literal(student)}, step {step:,}<br>{what} <b>{mean[index]:.2f}{unit}</b> {interval}{note}"
+        return (
+            f"{style.literal(student)}, step {count(step)}<br>{what} <b>{number(mean[index], 2)}{unit}</b> {ends}{note}"
+        )
 
     def bars(lengths: Any) -> list[float | None]:
         """Of points that stand alone, where a band has no width."""
         return _apart([[float(lengths[i]) if len(run) == 1 and in_band[i] else None for i in run] for run in runs])
 
-    look = _look(number, theme)
+    look = _look(place, theme)
     colour = look["line"]["color"]
     return [
         go.Scatter(
@@ -216,13 +219,13 @@ def _line(result: "AngleResult", student: str, number: int, panel: dict[str, Any
     ]
 
 
-def _look(number: int, theme: Theme) -> dict[str, Any]:
-    """The line and the mark of the student with this number."""
-    colour = style.COLOURS[number % len(style.COLOURS)]
+def _look(place: int, theme: Theme) -> dict[str, Any]:
+    """The line and the mark of the student at this place."""
+    colour = style.COLOURS[place % len(style.COLOURS)]
     return {
         "mode": "lines+markers",
-        "line": {"color": colour, "width": theme.stroke(2), "dash": _DASHES[number % len(_DASHES)]},
-        "marker": {"symbol": _MARKS[number % len(_MARKS)], "size": 7 if not theme.on_paper else 5, "color": colour},
+        "line": {"color": colour, "width": theme.stroke(2), "dash": _DASHES[place % len(_DASHES)]},
+        "marker": {"symbol": _MARKS[place % len(_MARKS)], "size": 7 if not theme.on_paper else 5, "color": colour},
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from layerangles.equivalence.power import MOST_SEEDS, largest_sd
 from layerangles.equivalence.verdict import Verdict
-from layerangles.notation import count, number, percent, with_interval
+from layerangles.notation import count, number, p_value, percent, with_interval
 
 _FOR_EXAMPLE = 5  # seeds, where there is only one
 
@@ -42,7 +42,7 @@ def reason_for(verdict: Verdict) -> str:
         ends = sorted(abs(most[end]) for end in ("wide_low", "wide_high"))
         return (
             f"{better} is better than {worse} by {with_interval(abs(most['difference']), *ends)}, "
-            f"more than {verdict.margin} (adjusted p = {number(most['p_different'], digits=2)}); "
+            f"more than {verdict.margin} (adjusted {p_value(most['p_different'])}); "
             f"{_beyond(pairs)} of {n_pairs} pairs are beyond the margin."
         )
     within = int((pairs["outcome"] == "equivalent").sum())

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from layerangles.app import svgmap
-from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing import selection
+from layerangles.notation import layer_name
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -189,7 +190,7 @@ class _State:
             for i, j, *of in zip(a, b, *values.values(), strict=True)
         ]
         matched = [m for m, yes in zip(shown, data["matched"].values > 0, strict=True) if yes]
-        caption = f"student layer {style.layer_name(layer)}"
+        caption = f"student layer {layer_name(layer)}"
         label = f"{self.name}, {caption}: mean angles between teacher layers {shown[0]} to {shown[-1]}"
         text = svgmap.Text(label, titles, textwrap.wrap(absence, _SIDE // 6))
         svg = svgmap.heat_map(svgmap.hundredths(values["angle_deg"]), shown, matched, scale, _SIDE, text)

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.theme import Theme
+from layerangles.notation import number
 
 MAX_LAYERS_WITH_VALUES = 8
 MATCHED_MARK = "◆ teacher layer that training matched"
@@ -70,7 +71,7 @@ def on_cells(
         texts = style.values_that_fit(written, cell, theme)
     else:
         fits = len(layers) <= MAX_LAYERS_WITH_VALUES and large_cells
-        texts = [f"{value:+.1f}" if signed else f"{value:.1f}" for value in written] if fits else None
+        texts = [number(value, 1, signed=signed) for value in written] if fits else None
     quiet = {"hoverinfo": "skip", "showlegend": False}
     if texts is not None and (texts or not theme.on_paper):
         as_angle = [value * 90 / 100 if of_share else value for value in written]

@@ -21,6 +21,7 @@ from layerangles.figures.drawing.marks import (
 )
 from layerangles.figures.drawing.selection import NO_DIRECTION, reasons_for_absence
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import count, degrees, layer_name, percent, teacher_layers
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -66,7 +67,7 @@ class Panel:
     def title(self) -> str:
         """Which student layer, and the teacher layers that it was matched to."""
         matched = f" (matched to teacher {_listed(self.matched)})" if self.matched else ""
-        return f"student layer {style.layer_name(self.student_layer)}{matched}"
+        return f"student layer {layer_name(self.student_layer)}{matched}"
 
     def hover(self) -> list[list[str]]:
         """The hover text of every cell, ``[layer_a][layer_b]``, without the lines that all cells share."""
@@ -83,26 +84,28 @@ class Panel:
         if np.isnan(self.shown[a][b]):
             return f"<br>no {self.null} here, and so no excess"
         excess, low, high, of_null = (self.values[name][a][b] for name in _OF_NULL)
-        interval = "" if np.isnan(low) else f", {100 * self.confidence:g} % interval {low:+.1f}° to {high:+.1f}°"
-        return f"<br>{self.null} {of_null:.1f}°, excess <b>{excess:+.1f}°</b>{interval}"
+        ends = f"{degrees(low, signed=True)} to {degrees(high, signed=True)}"
+        interval = "" if np.isnan(low) else f", {percent(self.confidence)} interval {ends}"
+        return f"<br>{self.null} {degrees(of_null)}, excess <b>{degrees(excess, signed=True)}</b>{interval}"
 
     def _hover_of(
         self, a: int, b: int, angle: float, low: float, high: float, acute: float, n_tokens: float, n_degenerate: float
     ) -> str:
-        name_a, name_b = style.layer_name(self.layers[a]), style.layer_name(self.layers[b])
         if a == b:
-            return f"teacher layer {name_a}<br>no angle with itself"
-        pair = f"teacher layers {name_a} and {name_b}"
+            return f"teacher layer {layer_name(self.layers[a])}<br>no angle with itself"
+        pair = teacher_layers(self.layers[a], self.layers[b])
         if np.isnan(angle):
             # The panel's reason speaks of the layer as a whole; a lone blank cell has its own.
-            degenerate = f"{NO_DIRECTION}<br>0 tokens, {int(n_degenerate):,} degenerate" if n_degenerate > 0 else ""
+            degenerate = (
+                f"{NO_DIRECTION}<br>0 tokens, {count(int(n_degenerate))} degenerate" if n_degenerate > 0 else ""
+            )
             return f"{pair}<br>{degenerate or self.absence or 'not measured'}"
         interval = "no interval from a single example"
         if not np.isnan(low):
-            interval = f"{100 * self.confidence:g} % interval {low:.1f}° to {high:.1f}°"
+            interval = f"{percent(self.confidence)} interval {degrees(low)} to {degrees(high)}"
         return (
-            f"{pair}<br>mean angle <b>{angle:.1f}°</b>, {interval}<br>acute in {100 * acute:.1f} % of the tokens"
-            f"<br>{int(n_tokens):,} tokens, {int(n_degenerate):,} degenerate left out"
+            f"{pair}<br>mean angle <b>{degrees(angle)}</b>, {interval}<br>acute in {percent(acute, 1)} of the tokens"
+            f"<br>{count(int(n_tokens))} tokens, {count(int(n_degenerate))} degenerate left out"
         )
 
 
@@ -318,7 +321,7 @@ def _traces(panel: Panel, axis: str, size: float, theme: Theme) -> list[Any]:
         ygap=gap,
         hovertext=panel.hover(),
         hovertemplate=(
-            f"{style.literal(panel.student)}, layer {style.layer_name(panel.student_layer)}{matched}"
+            f"{style.literal(panel.student)}, layer {layer_name(panel.student_layer)}{matched}"
             "<br>%{hovertext}<extra></extra>"
         ),
         **axes,
@@ -345,7 +348,7 @@ def layer_axes(layers: list[int], size: float, theme: Theme = SCREEN) -> tuple[d
     }
     # Below each other "0" and "(emb)" take the width of one cell; side by side they would run into the "1".
     below = ["0<br>(emb)" if layer == 0 else str(layer) for layer in ticks]
-    beside = [style.layer_name(layer) for layer in ticks]
+    beside = [layer_name(layer) for layer in ticks]
     if theme.on_paper:
         below = beside = [str(layer) for layer in ticks]
         common |= {"title": None, "linewidth": 0.75, "linecolor": "#8c959f"}

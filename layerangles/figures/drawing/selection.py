@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from layerangles.errors import InputError
+from layerangles.notation import count
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -112,6 +113,6 @@ def known_layers(result: "AngleResult", data: xr.Dataset) -> list[int]:
 
 def when_and_where(result: "AngleResult", data: xr.Dataset, tower: str) -> str:
     """The part of a subtitle that says which tower, and which step where there is a choice; ``data`` at one step."""
-    step = f" · step {int(data['step']):,}" if "step" in data.coords else ""
+    step = f" · step {count(int(data['step']))}" if "step" in data.coords else ""
     towers = f" · {tower}" if result.dataset.sizes["tower"] > 1 else ""
     return step + towers

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.notation import number
 
 # A colour means the same angle in every figure. Lightness rises evenly from 0° to 90°, where most angles lie; at
 # 90° the hue jumps from blue to orange, which people with any common colour blindness tell apart.
@@ -137,17 +138,12 @@ def wrapped(text: str, width_px: float, size_px: float, *, at_hyphens: bool = Fa
     return [literal(line) for line in textwrap.wrap(text, characters, break_on_hyphens=at_hyphens)] or [""]
 
 
-def layer_name(layer: int) -> str:
-    """The name of a layer: 0 is the embedding output, 1..L the blocks."""
-    return "0 (emb)" if layer == 0 else str(layer)
-
-
 def values_that_fit(values: Iterable[float], cell_px: float, theme: Theme) -> list[str] | None:
     """The values as texts of one form, with one decimal or none, that fit into cells of this width; None if none do."""
     found = list(values)
     for places in (1, 0):
-        # No minus before a zero, and no plus, for which there is no room; the colours say it, too.
-        texts = [f"{round(value, places) + 0.0:.{places}f}".replace("-", "−") for value in found]
+        # No plus, for which there is no room; the colours say it, too.
+        texts = [number(value, places) for value in found]
         if max(map(len, texts), default=0) * _DIGIT * theme.value <= cell_px - 1:
             return texts
     return None
