@@ -12,7 +12,9 @@ import numpy as np
 
 from kd_train.data import embedded
 from layerangles.errors import InputError
-from layerangles.models.texts import Text
+
+Text = str | tuple[str, str]
+"""A text, or a pair of texts, as :func:`layerangles.measure_angles` takes them."""
 
 
 class Table:

@@ -1,24 +1,29 @@
 """What training asks of a task: its data, how a model is called on them, and how its answers are scored."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 from jaxtyping import Bool, Int, Shaped
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
-from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd_train.data import embedded
-from kd_train.data.tables import Table, read_embedded, read_file, read_hub
+from kd_train.data.tables import Table, Text, read_embedded, read_file, read_hub
 from kd_train.tasks.metrics import Metric, Predictions
 from layerangles.errors import InputError
 from layerangles.layers import Tower
-from layerangles.models.texts import EncodedTexts, Text
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import accelerate
+    import torch
+    import transformers
+else:
+    accelerate, torch, transformers = map(lazy_module, ("accelerate", "torch", "transformers"))
 
 SplitName = Literal["train", "dev", "test"]
 Feature = dict[str, Any]
@@ -36,9 +41,9 @@ class MicroBatch(NamedTuple):
         valid: the tokens whose hidden states may be matched, by tower. Never PAD.
     """
 
-    inputs: dict[str, Tensor]
-    labels: Shaped[Tensor, "example *position"]
-    valid: dict[Tower, Bool[Tensor, "example position"]]
+    inputs: dict[str, torch.Tensor]
+    labels: Shaped[torch.Tensor, example * position]
+    valid: dict[Tower, Bool[torch.Tensor, "example position"]]
 
 
 class TaskSpec(BaseModel, ABC):
@@ -69,7 +74,7 @@ class TaskSpec(BaseModel, ABC):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> "TaskSpec":
+    def _one_source(self) -> TaskSpec:
         if (self.dataset is None) == (self.files is None):
             got = f"both, {self.dataset} and {len(self.files or ())} files" if self.dataset else "neither"
             raise ValueError(f"give either dataset or files; got {got}")
@@ -108,11 +113,11 @@ class TaskSpec(BaseModel, ABC):
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
         """The kinds of models that can do the task, by their towers."""
 
-    def fit_head(self, config: PretrainedConfig) -> None:
+    def fit_head(self, config: transformers.PretrainedConfig) -> None:
         """Set in a configuration what this task's head needs, as far as it is known without data."""
 
     @abstractmethod
-    def load(self) -> "Task":
+    def load(self) -> Task:
         """Load all splits.
 
         Raises:
@@ -164,23 +169,25 @@ class Task(ABC):
     """A task with its data: texts by split, and all that depends on what is to be predicted.
 
     Attributes:
-        metrics: what is scored, the deciding one first.
         all_metrics: everything that can be scored, by name.
+        examples: the examples of each split.
+        metrics: what is scored, the deciding one first.
     """
 
     all_metrics: ClassVar[Mapping[str, Metric]]
+    examples: Mapping[str, Any]
     metrics: tuple[str, ...]
 
     @property
-    @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """The names of the splits, ``train`` and ``dev`` among them."""
+        return tuple(self.examples)
 
     def head(self) -> dict[str, Any]:
         """The options of ``from_pretrained`` with which a teacher gets a new head for this task."""
         return {}
 
-    def fitted_to(self, config: PretrainedConfig) -> "Task":  # noqa: ARG002 (most heads fit all data)
+    def fitted_to(self, config: transformers.PretrainedConfig) -> Task:  # noqa: ARG002 (most heads fit all data)
         """The same data for a teacher that knows the task already.
 
         Raises:
@@ -193,11 +200,13 @@ class Task(ABC):
         """The texts of a split, as :func:`layerangles.measure_angles` takes them."""
 
     @abstractmethod
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[Feature]:
+    def encode(
+        self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
+    ) -> list[Feature]:
         """The examples of a split in tokens, in their order; ``config`` is the teacher's."""
 
     @abstractmethod
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
+    def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
         """Pad examples into one micro-batch of a batch."""
 
     def lengths(self, feature: Feature) -> tuple[int, ...]:
@@ -207,24 +216,13 @@ class Task(ABC):
     @abstractmethod
     def predict(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         split: str,
         features: Sequence[Feature],
-        tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> Mapping[str, Predictions]:
         """By metric, a split's references and a model's answers; ``features`` are the split's, from :meth:`encode`."""
-
-    def score(
-        self,
-        model: PreTrainedModel,
-        split: str,
-        features: Sequence[Feature],
-        tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
-    ) -> dict[str, float]:
-        """Every metric of a model's answers on a split; see :meth:`predict`."""
-        return self.values(self.predict(model, split, features, tokenizer, accelerator))
 
     def values(self, predictions: Mapping[str, Predictions]) -> dict[str, float]:
         """Every metric of what was answered."""
@@ -233,12 +231,14 @@ class Task(ABC):
 
 def encode_texts(
     texts: Sequence[Text],
-    tokenizer: PreTrainedTokenizerBase,
-    config: PretrainedConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    config: transformers.PretrainedConfig,
     max_length: int,
     max_target_length: int | None = None,
 ) -> list[Feature]:
     """Token ids of texts (or pairs), cut to ``max_length``, checked to fit a model of this configuration."""
+    from layerangles.models.texts import EncodedTexts
+
     encoded = EncodedTexts.from_texts(
         texts, tokenizer, max_length=max_length, max_target_length=max_target_length, config=config
     )
@@ -246,7 +246,7 @@ def encode_texts(
     return [{k: v for k, v in f.items() if not k.endswith("special_tokens_mask")} for f in encoded.features]
 
 
-def token_labels(features: Sequence[Feature]) -> Int[Tensor, "example position"]:
+def token_labels(features: Sequence[Feature]) -> Int[torch.Tensor, "example position"]:
     """The ``labels`` of examples, token by token, padded on the right with ``IGNORED``."""
     rows = [torch.tensor(feature["labels"]) for feature in features]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)

@@ -1,24 +1,28 @@
 """Language modelling: plain text, answers to prompts, and the choice among several endings of a prompt."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-import torch
-from accelerate import Accelerator
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train.data.tables import Table, is_template, template_columns
+from kd_train.data.tables import Table, Text, is_template, template_columns
 from kd_train.tasks.base import IGNORED, Feature, MicroBatch, Task, TaskSpec, token_labels
-from kd_train.tasks.metrics import Metric, Predictions, accuracy, generate, over_batches, perplexity, right_answers
+from kd_train.tasks.metrics import Metric, Predictions, accuracy, perplexity, right_answers
 from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
 from kd_train.tasks.text_metrics import exact_match_normalized, matches_normalized
 from layerangles.errors import InputError
 from layerangles.layers import Tower
-from layerangles.models.states import n_positions
-from layerangles.models.texts import Text, check_length, pad
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import accelerate
+    import torch
+    import transformers
+else:
+    accelerate, torch, transformers = map(lazy_module, ("accelerate", "torch", "transformers"))
 
 Form = Literal["text", "answer", "choices"]
 
@@ -87,11 +91,6 @@ class LanguageModelling(Task):
     separator: str = " "
     max_new_tokens: int = 32
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
-        return tuple(self.examples)
-
     def texts(self, split: str) -> list[Text]:
         """The whole texts: prompts with the answers that are trained on."""
         return ["".join(pair) for pair in self._pairs(split)]
@@ -103,7 +102,9 @@ class LanguageModelling(Task):
     def _pair(self, example: Example, answer: str) -> tuple[str, str]:
         return ("", answer) if self.form == "text" else joined(example.prompt, answer, self.separator)
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[Feature]:
+    def encode(
+        self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
+    ) -> list[Feature]:
         """Token ids without the last one; as ``labels`` in the same places the tokens that follow them.
 
         Where there is a prompt, its tokens are ``IGNORED`` unless everything is to be predicted.
@@ -111,6 +112,9 @@ class LanguageModelling(Task):
         Raises:
             InputError: an example of which nothing can be predicted, or that is too long for the model.
         """
+        from layerangles.models.states import n_positions
+        from layerangles.models.texts import check_length
+
         limit = n_positions(config)
         if limit is not None and "exact_match" in self.metrics and self.max_new_tokens >= limit:
             raise InputError(
@@ -126,18 +130,20 @@ class LanguageModelling(Task):
         check_length(max(len(feature["input_ids"]) for feature in features), tokenizer, [config])
         return features
 
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
+    def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
         """One label a position: the token that follows it."""
+        from layerangles.models.texts import pad
+
         inputs = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
         return MicroBatch(inputs, token_labels(features), {"decoder": inputs["attention_mask"].bool()})
 
     def predict(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         split: str,
         features: Sequence[Feature],
-        tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> dict[str, Predictions]:
         """Likelihoods, the endings that are most likely, and the answers that the model writes."""
         predictions: dict[str, Predictions] = {}
@@ -161,17 +167,18 @@ class LanguageModelling(Task):
 
     def negative_log_likelihoods(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         features: Sequence[Feature],
-        tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> list[float]:
         """``−log p`` of the predicted tokens of each example, summed, in nats."""
+        from kd_train.tasks.evaluation import over_batches
 
         def answer(rows: list[int]) -> list[float]:
             micro_batch = self.collate([features[i] for i in rows], tokenizer)
             inputs = {name: values.to(accelerator.device) for name, values in micro_batch.inputs.items()}
-            logits: Tensor = model(**inputs, use_cache=False).logits
+            logits: torch.Tensor = model(**inputs, use_cache=False).logits
             labels = micro_batch.labels.to(accelerator.device)
             # Example by example: in float32 the logits of all are larger than the model gives them.
             sums = [
@@ -185,7 +192,11 @@ class LanguageModelling(Task):
         return over_batches(lengths, answer, model, accelerator, batch_size=_LOGITS_AT_A_TIME)
 
     def likelihoods_of_choices(
-        self, model: PreTrainedModel, split: str, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+        self,
+        model: transformers.PreTrainedModel,
+        split: str,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> list[list[float]]:
         """``log p`` of every ending of each example, in nats, summed over its tokens without EOS."""
         examples = self.examples[split]
@@ -195,9 +206,16 @@ class LanguageModelling(Task):
         return [[-next(surprisals) for _ in example.choices] for example in examples]
 
     def written(
-        self, model: PreTrainedModel, split: str, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+        self,
+        model: transformers.PreTrainedModel,
+        split: str,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> list[str]:
         """What a model writes after each prompt: greedily, until EOS, whitespace at both ends taken off."""
+        from kd_train.tasks.evaluation import generate, over_batches
+        from layerangles.models.states import n_positions
+
         end = tokenizer.eos_token_id
         fill = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else end
         begin = beginning(tokenizer)
@@ -281,7 +299,7 @@ class LanguageModellingTask(TaskSpec):
     max_new_tokens: PositiveInt = Field(default=32, description="the longest answer that exact_match looks at")
 
     @model_validator(mode="after")
-    def _one_form(self) -> "LanguageModellingTask":
+    def _one_form(self) -> LanguageModellingTask:
         columns = self.columns
         for name in ("text", "prompt", "answer"):
             if is_template(columns.get(name, "")):
@@ -324,7 +342,7 @@ class LanguageModellingTask(TaskSpec):
 
     def auto_model(self) -> Any:
         """A decoder with its language-modelling head."""
-        return AutoModelForCausalLM
+        return transformers.AutoModelForCausalLM
 
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
         """Decoders alone."""

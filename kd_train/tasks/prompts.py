@@ -1,15 +1,21 @@
 """Prompts and answers in tokens: where the one ends and the other begins, and what is cut where both are too long."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
 from jaxtyping import Int
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from kd_train.tasks.base import IGNORED, Feature
 from layerangles.errors import InputError
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+else:
+    torch, transformers = map(lazy_module, ("torch", "transformers"))
 
 # A tokenizer's answer is many times larger than the token ids that are kept of it.
 _TEXTS_AT_A_TIME = 256
@@ -50,7 +56,7 @@ def joined(prompt: str, answer: str, separator: str) -> tuple[str, str]:
     return bare, space + answer
 
 
-def plain(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Prompted]:
+def plain(texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> list[Prompted]:
     """Texts of which every token but the first is predicted, the first too where the tokenizer begins with BOS.
 
     Raises:
@@ -68,7 +74,7 @@ def plain(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: 
 
 
 def prompted(
-    pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int, *, end: bool
+    pairs: Sequence[tuple[str, str]], tokenizer: transformers.PreTrainedTokenizerBase, max_length: int, *, end: bool
 ) -> list[Prompted]:
     """Prompts with their answers, tokenized apart, so that no token is of both.
 
@@ -104,7 +110,7 @@ def left_cut(tokens: list[int], room: int) -> list[int]:
     return tokens[-max(room, 1) :]
 
 
-def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def token_ids(texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerBase) -> list[list[int]]:
     """The tokens of texts, without special tokens and uncut."""
     ids: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS_AT_A_TIME):
@@ -113,13 +119,13 @@ def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
     return ids
 
 
-def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def beginning(tokenizer: transformers.PreTrainedTokenizerBase) -> list[int]:
     """BOS, if the tokenizer begins its texts with it."""
     begin = tokenizer("")["input_ids"][:1]
     return list(begin) if tokenizer.bos_token_id is not None and begin == [tokenizer.bos_token_id] else []
 
 
-def left_padded(rows: Sequence[list[int]], fill: int) -> dict[str, Int[Tensor, "example position"]]:
+def left_padded(rows: Sequence[list[int]], fill: int) -> dict[str, Int[torch.Tensor, "example position"]]:
     """Prompts that end together, so that what is written next stands in one column."""
     length = max(map(len, rows))
     return {
@@ -128,7 +134,7 @@ def left_padded(rows: Sequence[list[int]], fill: int) -> dict[str, Int[Tensor, "
     }
 
 
-def _end(tokenizer: PreTrainedTokenizerBase) -> int:
+def _end(tokenizer: transformers.PreTrainedTokenizerBase) -> int:
     end = tokenizer.eos_token_id
     if not isinstance(end, int):
         raise InputError(

@@ -1,22 +1,27 @@
 """Sequence to sequence: a source text becomes a target text, as in translation or in telling what a record says."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from accelerate import Accelerator
 from pydantic import Field, PositiveInt
-from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd_train.data.tables import Table
+from kd_train.data.tables import Table, Text
 from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts, token_labels
-from kd_train.tasks.metrics import Metric, Predictions, generate, over_batches
+from kd_train.tasks.metrics import Metric, Predictions
 from kd_train.tasks.text_metrics import TEXT_METRICS
 from layerangles.errors import InputError
 from layerangles.layers import Tower
-from layerangles.models.states import n_positions
-from layerangles.models.texts import Text, pad, target_ids
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import accelerate
+    import transformers
+else:
+    accelerate, transformers = map(lazy_module, ("accelerate", "transformers"))
 
 _log = logging.getLogger(__name__)
 
@@ -25,14 +30,11 @@ _WRITTEN_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
-class Split:
+class PairedSplit:
     """Examples: sources, and the targets of each, of which the first is trained on and all are references."""
 
     sources: list[str]
     targets: list[tuple[str, ...]]
-
-    def __len__(self) -> int:
-        return len(self.sources)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -55,23 +57,20 @@ class SequenceToSequence(Task):
 
     all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
 
-    examples: dict[str, Split]
+    examples: dict[str, PairedSplit]
     metrics: tuple[str, ...]
     max_length: int
     max_target_length: int
     max_new_tokens: int
     beams: int
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
-        return tuple(self.examples)
-
     def texts(self, split: str) -> list[Text]:
         """Pairs of a source, with its prefix, and its first target."""
         return list(self.examples[split].pairs)
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[Feature]:
+    def encode(
+        self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
+    ) -> list[Feature]:
         """Token ids of source and target.
 
         The decoder reads ``decoder_input_ids``, the target shifted right behind the start token; ``labels`` are the
@@ -80,6 +79,9 @@ class SequenceToSequence(Task):
         Raises:
             InputError: something is too long for the model, or nothing would tell it where to stop.
         """
+        from layerangles.models.states import n_positions
+        from layerangles.models.texts import target_ids
+
         limit = n_positions(config)
         if limit is not None and self.max_new_tokens > limit:
             raise InputError(
@@ -98,8 +100,10 @@ class SequenceToSequence(Task):
         names = ("input_ids", "decoder_input_ids")
         return [{k: f[k] for k in names} | {"labels": target} for f, target in zip(features, labels, strict=True)]
 
-    def collate(self, features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> MicroBatch:
+    def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
         """One label a position of the decoder."""
+        from layerangles.models.texts import pad
+
         encoder = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
         decoder = pad(tokenizer, [{"input_ids": feature["decoder_input_ids"]} for feature in features])
         valid: dict[Tower, Any] = {
@@ -115,11 +119,11 @@ class SequenceToSequence(Task):
 
     def predict(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         split: str,
         features: Sequence[Feature],
-        tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> dict[str, Predictions]:
         """The targets and the texts that the model writes."""
         answers = self.written(model, features, tokenizer, accelerator)
@@ -127,12 +131,14 @@ class SequenceToSequence(Task):
 
     def written(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         features: Sequence[Feature],
-        tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
     ) -> list[str]:
         """The text that a model writes for each source, special tokens left out."""
+        from kd_train.tasks.evaluation import generate, over_batches
+        from layerangles.models.texts import pad
 
         def answer(rows: list[int]) -> list[str]:
             inputs = pad(tokenizer, [{"input_ids": features[i]["input_ids"]} for i in rows])
@@ -150,13 +156,13 @@ class SequenceToSequence(Task):
         return over_batches(lengths, answer, model, accelerator, batch_size=max(1, _WRITTEN_AT_A_TIME // self.beams))
 
 
-def _ends(config: PretrainedConfig) -> list[int]:
+def _ends(config: transformers.PretrainedConfig) -> list[int]:
     """The tokens that end what a model writes."""
     ends = config.eos_token_id
     return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
 
 
-def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def _pad_token_id(tokenizer: transformers.PreTrainedTokenizerBase) -> int:
     return tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
 
 
@@ -229,7 +235,7 @@ class SequenceToSequenceTask(TaskSpec):
 
     def auto_model(self) -> Any:
         """A model of two towers with the decoder's head."""
-        return AutoModelForSeq2SeqLM
+        return transformers.AutoModelForSeq2SeqLM
 
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
         """Encoder-decoders alone."""
@@ -251,6 +257,6 @@ class SequenceToSequenceTask(TaskSpec):
             beams=self.beams,
         )
 
-    def _split(self, table: Table, known: _HubData) -> Split:
+    def _split(self, table: Table, known: _HubData) -> PairedSplit:
         sources = [self.source_prefix + str(source) for source in table.texts(self.source or known.source)]
-        return Split(sources, table.several_texts(self.target or known.target))
+        return PairedSplit(sources, table.several_texts(self.target or known.target))

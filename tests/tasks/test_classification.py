@@ -17,7 +17,8 @@ from transformers import BertConfig
 
 from kd_train.data import embedded, tables
 from kd_train.tasks.base import Feature
-from kd_train.tasks.classification import Classification, ClassificationTask, Split
+from kd_train.tasks.classification import Classification, ClassificationTask
+from kd_train.tasks.labelled import LabelledSplit
 from layerangles import InputError
 
 TEXTS = ["one, two", 'a "quoted" word', "2020-01-01", "17", "NA", "ünïcode", "last"]
@@ -62,7 +63,7 @@ def test_every_kind_of_file_gives_the_same_examples(tmp_path: Path, suffix: str)
     assert data.label_names == ("maybe", "no", "yes")
     assert data.metrics == ("accuracy",)
     assert set(data.splits) == {"train", "dev"}
-    assert data.examples["train"] == Split(TEXTS, [1, 2, 1, 0, 2, 1, 0])
+    assert data.examples["train"] == LabelledSplit(TEXTS, [1, 2, 1, 0, 2, 1, 0])
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -70,7 +71,7 @@ def test_two_columns_of_text_and_numbers_for_labels(tmp_path: Path, suffix: str)
     columns = {"premise": TEXTS, "hypothesis": TEXTS[::-1], "gold": [10, 2, 10, 2, 2, 10, 2]}
     data = _task(tmp_path, suffix, columns, text=["premise", "hypothesis"], label="gold").load()
     assert data.label_names == ("2", "10")  # by number, not by letter
-    assert data.examples["dev"] == Split(list(zip(TEXTS, TEXTS[::-1], strict=True)), [1, 0, 1, 0, 0, 1, 0])
+    assert data.examples["dev"] == LabelledSplit(list(zip(TEXTS, TEXTS[::-1], strict=True)), [1, 0, 1, 0, 0, 1, 0])
 
 
 def test_labels_are_numbered_as_they_are_named(tmp_path: Path) -> None:
@@ -87,12 +88,12 @@ def test_whole_numbers_are_the_numbers_of_named_labels(tmp_path: Path) -> None:
 
 def test_a_split_keeps_its_first_examples(tmp_path: Path) -> None:
     data = _task(tmp_path, ".csv", {"text": TEXTS, "label": LABELS}, limit={"train": 4}).load()
-    assert data.examples["train"] == Split(TEXTS[:4], [1, 2, 1, 0])
-    assert len(data.examples["dev"]) == 7
+    assert data.examples["train"] == LabelledSplit(TEXTS[:4], [1, 2, 1, 0])
+    assert len(data.examples["dev"].texts) == 7
 
 
 def _data(*names: str) -> Classification:
-    examples = {"dev": Split(["a", "b", "c"], [0, 1, len(names) - 1])}
+    examples = {"dev": LabelledSplit(["a", "b", "c"], [0, 1, len(names) - 1])}
     return Classification(names, examples, ("accuracy",), max_length=64)
 
 
@@ -253,15 +254,15 @@ def test_a_glue_task_comes_with_its_columns_names_and_metrics(
     assert data.label_names == ("not_duplicate", "duplicate")
     assert data.metrics == ("accuracy", "f1")
     assert data.examples == {
-        "train": Split([("a", "c"), ("b", "d")], [1, 0]),
-        "dev": Split([("a", "c"), ("b", "d")], [0, 1]),
+        "train": LabelledSplit([("a", "c"), ("b", "d")], [1, 0]),
+        "dev": LabelledSplit([("a", "c"), ("b", "d")], [0, 1]),
     }
 
 
 def test_sst2_has_an_alias(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
     split = _dataset({"sentence": ["a", "b"], "label": [1, 0]}, ["negative", "positive"])
     hub["nyu-mll/glue", "sst2"] = DatasetDict(train=split, validation=split)
-    assert ClassificationTask(dataset="GLUE/SST-2").load().examples["dev"] == Split(["a", "b"], [1, 0])
+    assert ClassificationTask(dataset="GLUE/SST-2").load().examples["dev"] == LabelledSplit(["a", "b"], [1, 0])
 
 
 def test_mnli_has_two_dev_splits(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
@@ -283,7 +284,7 @@ def test_mnli_has_two_dev_splits(hub: dict[tuple[str, str | None], DatasetDict])
         "dev_mismatched": [1, 1, 0],
     }
     limited = ClassificationTask(dataset="glue/mnli", limit={"dev": 2}).load()
-    assert {name: len(part) for name, part in limited.examples.items()} == {
+    assert {name: len(part.texts) for name, part in limited.examples.items()} == {
         "train": 3,
         "dev": 2,
         "dev_mismatched": 2,
@@ -337,7 +338,7 @@ def test_embedded_data_have_texts_and_labels(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(tables.embedded, "load_dataset", lambda name: data)
     loaded = ClassificationTask(dataset="embedded/movie-reviews").load()
     assert loaded.label_names == ("negative", "positive")
-    assert loaded.examples["dev"] == Split(["a", "b"], [1, 0])
+    assert loaded.examples["dev"] == LabelledSplit(["a", "b"], [1, 0])
 
 
 def test_embedded_pairs_have_no_labels() -> None:
@@ -353,7 +354,9 @@ def test_embedded_pairs_have_no_labels() -> None:
 
 def _toy_classification() -> tuple[Classification, list[Feature]]:
     texts = toy_texts(17)
-    data = Classification(("no", "yes"), {"dev": Split(list(texts), [i % 2 for i in range(17)])}, ("accuracy",), 64)
+    data = Classification(
+        ("no", "yes"), {"dev": LabelledSplit(list(texts), [i % 2 for i in range(17)])}, ("accuracy",), 64
+    )
     return data, data.encode("dev", toy_tokenizer(), toy_bert(layers=1).config)
 
 
@@ -381,7 +384,7 @@ def test_the_labels_are_those_of_transformers_own_loss() -> None:
 def test_answers_are_those_of_the_texts_one_by_one(training: bool) -> None:
     data, features = _toy_classification()
     model = toy_bert(layers=2, seed=2).train(training)
-    scores = data.score(model, "dev", features, toy_tokenizer(), Accelerator(cpu=True))
+    scores = data.values(data.predict(model, "dev", features, toy_tokenizer(), Accelerator(cpu=True)))
     assert model.training == training
     model.eval()
     with torch.no_grad():

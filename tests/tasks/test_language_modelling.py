@@ -153,7 +153,7 @@ def test_likelihoods_of_choices_are_those_of_their_tokens_one_by_one(kind: str) 
     ]
     for ours, theirs in zip(given, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
-    scores = data.score(model, "dev", data.encode("dev", tokenizer, model.config), tokenizer, CPU)
+    scores = data.values(data.predict(model, "dev", data.encode("dev", tokenizer, model.config), tokenizer, CPU))
     right = right_norm = 0
     for example, values in zip(data.examples["dev"], expected, strict=True):
         right += values.index(max(values)) == example.label
@@ -170,7 +170,7 @@ def test_a_long_choice_may_win_by_its_characters() -> None:
     examples = [Example("x", ("longer",), ("a", "longer"), 1), Example("x", ("a",), ("a", "b"), 0)]
     examples += [Example("x", ("c",), ("b", "c"), 1)]  # of equals the first is taken
     data = Known("choices", {"dev": examples}, ("accuracy_norm", "accuracy"), 100)
-    scores = data.score(_model("gpt2"), "dev", [], byte_tokenizer(), CPU)
+    scores = data.values(data.predict(_model("gpt2"), "dev", [], byte_tokenizer(), CPU))
     assert scores == {"accuracy_norm": 2 / 3, "accuracy": 1 / 3}
 
 
@@ -187,7 +187,7 @@ def test_choices_of_any_number() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_perplexity_is_a_mean_over_all_predicted_tokens(form: str, training: bool) -> None:
     model, data = _model("gpt2").train(training), _data(form, n=40, metrics=("perplexity",))  # several batches
-    scores = data.score(model, "dev", _encoded(data), byte_tokenizer(), CPU)
+    scores = data.values(data.predict(model, "dev", _encoded(data), byte_tokenizer(), CPU))
     assert model.training == training
     model.eval()
     total, n = 0.0, 0
@@ -255,7 +255,7 @@ def test_a_model_that_has_learnt_its_answers_matches_them(kind: str) -> None:
     model, tokenizer = _taught(kind, data, steps=120), byte_tokenizer(begins=kind == "llama")
     firsts = [example.answers[0] for example in data.examples["dev"]]
     assert data.written(model, "dev", tokenizer, CPU) == firsts
-    scores = data.score(model, "dev", data.encode("dev", tokenizer, model.config), tokenizer, CPU)
+    scores = data.values(data.predict(model, "dev", data.encode("dev", tokenizer, model.config), tokenizer, CPU))
     assert list(scores) == ["exact_match", "perplexity"]
     assert scores["exact_match"] == 1
     assert 1 <= scores["perplexity"] < 1.2
@@ -268,7 +268,7 @@ def test_any_of_several_references_is_right() -> None:
         example._replace(answers=("x.", f"The {example.answers[0]}!".upper())) for example in data.examples["dev"]
     ]
     other = _data(examples={"dev": [*turned[:3], *(example._replace(answers=("x.",)) for example in turned[3:])]})
-    assert other.score(model, "dev", _encoded(other), byte_tokenizer(), CPU) == {"exact_match": 3 / 9}
+    assert other.values(other.predict(model, "dev", _encoded(other), byte_tokenizer(), CPU)) == {"exact_match": 3 / 9}
 
 
 def test_long_prompts_leave_room_for_what_is_written() -> None:
@@ -285,4 +285,4 @@ def test_long_prompts_leave_room_for_what_is_written() -> None:
 def test_a_tokenizer_without_pad() -> None:
     assert byte_tokenizer().pad_token_id is None
     model, data = _model("llama"), _data()
-    assert data.score(model, "dev", _encoded(data), byte_tokenizer(), CPU)["exact_match"] == 0
+    assert data.values(data.predict(model, "dev", _encoded(data), byte_tokenizer(), CPU))["exact_match"] == 0

@@ -14,8 +14,9 @@ from datasets import Dataset, DatasetDict
 from toys.models import toy_bert, toy_texts, toy_tokenizer
 from transformers import AutoModelForSequenceClassification, BertConfig
 
+from kd_train.tasks.labelled import LabelledSplit
 from kd_train.tasks.metrics import NUMBER_METRICS
-from kd_train.tasks.regression import Regression, RegressionTask, Split
+from kd_train.tasks.regression import Regression, RegressionTask
 from layerangles import InputError
 
 
@@ -30,7 +31,7 @@ def _task(folder: Path, rows: list[dict[str, Any]], dev: list[dict[str, Any]] | 
 def _toy_regression() -> Regression:
     texts = toy_texts(17)
     numbers = [float(len(text.split())) for text in texts]
-    return Regression({"dev": Split(list(texts), numbers)}, tuple(NUMBER_METRICS), 64)
+    return Regression({"dev": LabelledSplit(list(texts), numbers)}, tuple(NUMBER_METRICS), 64)
 
 
 # ---- the data ------------------------------------------------------------------------------------------------------
@@ -39,7 +40,7 @@ def _toy_regression() -> Regression:
 def test_numbers_are_read_from_numbers_and_from_text(tmp_path: Path) -> None:
     rows = [{"text": "a", "label": 1}, {"text": "b", "label": 2.5}, {"text": "c", "label": "-3e-1"}]
     data = _task(tmp_path, rows).load()
-    assert data.examples["train"] == Split(["a", "b", "c"], [1.0, 2.5, -0.3])
+    assert data.examples["train"] == LabelledSplit(["a", "b", "c"], [1.0, 2.5, -0.3])
     assert data.splits == ("train", "dev")
     assert data.metrics == ("pearson", "spearman")
     assert data.texts("dev") == ["a", "b", "c"]
@@ -54,7 +55,7 @@ def test_what_is_no_number_is_named(tmp_path: Path, value: Any) -> None:
 
 def test_pairs_of_texts_and_other_columns(tmp_path: Path) -> None:
     task = _task(tmp_path, [{"one": "a", "two": "b", "gold": 3}], text=["one", "two"], label="gold")
-    assert task.load().examples["dev"] == Split([("a", "b")], [3.0])
+    assert task.load().examples["dev"] == LabelledSplit([("a", "b")], [3.0])
 
 
 def test_stsb_comes_with_its_columns_and_without_its_secret_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,8 +74,8 @@ def test_stsb_comes_with_its_columns_and_without_its_secret_test_split(monkeypat
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     data = RegressionTask(dataset="glue/STS-B").load()
     assert data.examples == {
-        "train": Split([("a", "c"), ("b", "d")], [5.0, 2.4]),
-        "dev": Split([("a", "c"), ("b", "d")], [0.0, 1.0]),
+        "train": LabelledSplit([("a", "c"), ("b", "d")], [5.0, 2.4]),
+        "dev": LabelledSplit([("a", "c"), ("b", "d")], [0.0, 1.0]),
     }
     splits = {"train": "train", "dev": "validation", "test": "test"}
     assert RegressionTask(dataset="glue/stsb", splits=splits).load().splits == ("train", "dev")
@@ -114,7 +115,7 @@ def test_the_labels_are_those_of_transformers_own_loss() -> None:
     assert micro_batch.labels.shape == (17,)
     assert set(micro_batch.valid) == {"encoder"}
     output = model(**micro_batch.inputs, labels=micro_batch.labels)
-    expected = torch.nn.functional.mse_loss(output.logits[:, 0], torch.tensor(data.examples["dev"].numbers))
+    expected = torch.nn.functional.mse_loss(output.logits[:, 0], torch.tensor(data.examples["dev"].labels))
     assert torch.allclose(output.loss, expected)
 
 
@@ -124,12 +125,12 @@ def test_scores_are_those_of_the_numbers_one_by_one(training: bool) -> None:
     model = AutoModelForSequenceClassification.from_config(toy_bert(layers=2, num_labels=1).config)
     features = data.encode("dev", tokenizer, model.config)
     model.train(training)
-    scores = data.score(model, "dev", features, tokenizer, Accelerator(cpu=True))
+    scores = data.values(data.predict(model, "dev", features, tokenizer, Accelerator(cpu=True)))
     assert model.training == training
     model.eval()
     with torch.no_grad():
         given = [float(model(**data.collate([feature], tokenizer).inputs).logits) for feature in features]
-    numbers = data.examples["dev"].numbers
+    numbers = data.examples["dev"].labels
     assert scores == pytest.approx(_naive(numbers, given), rel=1e-4)
 
 

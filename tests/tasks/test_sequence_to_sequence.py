@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from kd_train.tasks.base import IGNORED, Feature
-from kd_train.tasks.sequence_to_sequence import SequenceToSequence, Split
+from kd_train.tasks.sequence_to_sequence import PairedSplit, SequenceToSequence
 from kd_train.tasks.text_metrics import TEXT_METRICS
 from layerangles import InputError
 from layerangles.models.states import forward_with_states
@@ -66,7 +66,7 @@ def _taught(kind: str, *, steps: int = 25) -> PreTrainedModel:
 
 def _data(n: int = 12, **options: Any) -> SequenceToSequence:
     sources, targets = toy_texts(n, seed=1), toy_texts(n, seed=2)
-    examples = {"dev": Split(sources, [(target, "a b c") for target in targets])}
+    examples = {"dev": PairedSplit(sources, [(target, "a b c") for target in targets])}
     defaults = {
         "examples": examples,
         "max_length": 64,
@@ -219,7 +219,7 @@ def test_a_search_of_more_beams_finds_likelier_texts() -> None:
         texts = data.written(model, features, toy_tokenizer(), CPU)
         pairs = zip(data.examples["dev"].sources, [(text,) for text in texts], strict=True)
         sources, targets = zip(*[pair for pair in pairs if pair[1] != ("",)], strict=True)
-        as_targets = _data(examples={"dev": Split(list(sources), list(targets))})
+        as_targets = _data(examples={"dev": PairedSplit(list(sources), list(targets))})
         micro_batch = as_targets.collate(_encoded(as_targets, "t5"), toy_tokenizer())
         with torch.no_grad():
             likelihoods[beams] = -float(model(**micro_batch.inputs, labels=micro_batch.labels).loss)
@@ -266,7 +266,7 @@ def test_scores_are_those_of_the_texts_against_all_references(training: bool) ->
     features = _encoded(data, "marian")
     written = _one_by_one(model, data, features)
     model.train(training)
-    scores = data.score(model, "dev", features, toy_tokenizer(), CPU)
+    scores = data.values(data.predict(model, "dev", features, toy_tokenizer(), CPU))
     assert model.training == training
     assert scores == pytest.approx(score(data.examples["dev"].targets, written, TEXT_METRICS))
     first_alone = [targets[0] for targets in data.examples["dev"].targets]
@@ -291,4 +291,4 @@ def test_a_model_that_has_learnt_its_targets_scores_100(kind: str) -> None:
     firsts = [target for _, target in data.texts("dev")]
     features = _encoded(data, kind)
     assert data.written(model, features, toy_tokenizer(), CPU) == firsts
-    assert data.score(model, "dev", features, toy_tokenizer(), CPU) == {"bleu": pytest.approx(100)}
+    assert data.values(data.predict(model, "dev", features, toy_tokenizer(), CPU)) == {"bleu": pytest.approx(100)}

@@ -14,7 +14,7 @@ from transformers import (
 
 from kd_train.data import embedded, tables
 from kd_train.data.tables import read_file
-from kd_train.tasks.sequence_to_sequence import SequenceToSequenceTask, Split
+from kd_train.tasks.sequence_to_sequence import PairedSplit, SequenceToSequenceTask
 from layerangles import InputError
 
 
@@ -27,7 +27,7 @@ def _task(folder: Path, rows: list[dict[str, Any]], **task: Any) -> SequenceToSe
 def test_files_with_one_target_or_several(tmp_path: Path) -> None:
     rows = [{"source": "a b", "target": "c"}, {"source": "d", "target": ["e", "f g"]}]
     data = _task(tmp_path, rows).load()
-    assert data.examples["dev"] == Split(["a b", "d"], [("c",), ("e", "f g")])
+    assert data.examples["dev"] == PairedSplit(["a b", "d"], [("c",), ("e", "f g")])
     assert data.splits == ("train", "dev")
     assert data.texts("train") == [("a b", "c"), ("d", "e")]
     assert data.metrics == ("bleu",)
@@ -37,7 +37,7 @@ def test_columns_within_columns_and_a_prefix(tmp_path: Path) -> None:
     rows = [{"translation": {"en": "a b", "ro": ["c", "d"]}, "id": 1}, {"translation": {"en": "x", "ro": "y"}, "id": 2}]
     task = _task(tmp_path, rows, source="translation.en", target="translation.ro", source_prefix="translate: ")
     data = task.load()
-    assert data.examples["train"] == Split(["translate: a b", "translate: x"], [("c", "d"), ("y",)])
+    assert data.examples["train"] == PairedSplit(["translate: a b", "translate: x"], [("c", "d"), ("y",)])
     assert data.texts("train") == [("translate: a b", "c"), ("translate: x", "y")]
 
 
@@ -108,7 +108,7 @@ def test_embedded_pairs_become_sources_and_targets(monkeypatch: pytest.MonkeyPat
     data = embedded.PairedData({"train": part, "dev": part})
     monkeypatch.setattr(tables.embedded, "load_dataset", lambda name: data)
     loaded = SequenceToSequenceTask(dataset="embedded/letters-to-sounds").load()
-    assert loaded.examples["dev"] == Split(["w o r d", "a b"], [("W ER1 D",), ("AE1 B",)])
+    assert loaded.examples["dev"] == PairedSplit(["w o r d", "a b"], [("W ER1 D",), ("AE1 B",)])
 
 
 # ---- the hub -------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_wmt16_translates_into_romanian_without_blank_lines(
     with caplog.at_level(logging.INFO):
         data = SequenceToSequenceTask(dataset="wmt/wmt16").load()
     assert "wmt/wmt16 (train): 1 pairs with a blank side are left out" in caplog.text
-    assert data.examples["train"] == Split(["a", "d"], [("b",), ("e",)])
+    assert data.examples["train"] == PairedSplit(["a", "d"], [("b",), ("e",)])
     assert data.splits == ("train", "dev", "test")
     back = SequenceToSequenceTask(dataset="wmt/wmt16", source="translation.ro", target="translation.en")
     assert back.load().texts("dev") == [("y", "x")]
@@ -145,7 +145,10 @@ def test_dart_tells_what_its_triples_say(hub: dict[tuple[str, str | None, str | 
     hub["GEM/dart", None, "refs/convert/parquet"] = DatasetDict(train=train, validation=held_out)
     data = SequenceToSequenceTask(dataset="GEM/dart").load()
     source = "Mars Hill College : JOINED : 1973 | Mars Hill College : LOCATION : Mars Hill"
-    assert data.examples == {"train": Split([source], [("first",)]), "dev": Split([source], [("first", "second")])}
+    assert data.examples == {
+        "train": PairedSplit([source], [("first",)]),
+        "dev": PairedSplit([source], [("first", "second")]),
+    }
 
 
 def test_a_loading_script_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

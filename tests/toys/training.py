@@ -32,7 +32,8 @@ from kd_train.students.student_plan import StudentPlan, plan_student
 from kd_train.students.student_spec import StudentSpec
 from kd_train.study.study_file import Study, parse_study
 from kd_train.tasks.base import Feature, MicroBatch
-from kd_train.tasks.classification import Classification, Split
+from kd_train.tasks.classification import Classification
+from kd_train.tasks.labelled import LabelledSplit
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
 from layerangles.layers import LayerPair
@@ -119,7 +120,9 @@ def toy_study(folder: Path, files: dict[str, str], base: Path, **changes: Any) -
 def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Classification, list[Feature]]:
     """A loaded classification of random texts, and its examples in tokens."""
     examples = toy_examples(n, seed=seed)
-    split = Split([example["text"] for example in examples], [LABELS.index(example["label"]) for example in examples])
+    split = LabelledSplit(
+        [example["text"] for example in examples], [LABELS.index(example["label"]) for example in examples]
+    )
     task = Classification(LABELS, {"train": split}, ("accuracy",), max_length=16)
     return task, task.encode("train", toy_tokenizer(), toy_bert(layers=1).config)
 

@@ -4,6 +4,7 @@ Importing this module imports transformers; the rest of the package imports it i
 """
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig, PreTrainedTokenizerFast
@@ -24,6 +25,8 @@ PHONEMES = (
 
 _BOS, _PAD, _EOS, _UNK = "<s>", "<pad>", "</s>", "<unk>"
 _MAX_LENGTH = 64
+# No token is forced: neither the first nor, at the length limit, the last.
+_UNFORCED: dict[str, Any] = {"forced_bos_token_id": None, "forced_eos_token_id": None}
 _SEED = 0
 
 
@@ -50,9 +53,7 @@ def write_bart(folder: Path) -> None:
         decoder_start_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        # No token is forced: neither the first nor, at the length limit, the last.
-        forced_bos_token_id=None,
-        forced_eos_token_id=None,
+        **_UNFORCED,
     )
     with seeded(_SEED, BartForConditionalGeneration.__name__):
         model = BartForConditionalGeneration(config)

@@ -1,0 +1,97 @@
+"""A model's answers: batches of like length in evaluation mode, and texts written by greedy or beam search."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from jaxtyping import Int
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+Answer = TypeVar("Answer")
+
+
+def over_batches(
+    lengths: Sequence[int],
+    answer: Callable[[list[int]], Sequence[Answer]],
+    model: PreTrainedModel,
+    accelerator: Accelerator,
+    *,
+    batch_size: int = 64,
+) -> list[Answer]:
+    """One answer an example, in the order of the examples: asked for in batches of like length, in evaluation mode.
+
+    Processes share the batches, and every process gets all answers.
+
+    Args:
+        lengths: one an example, by which batches are made.
+        answer: given the numbers of some examples, answers in that order.
+        model: put into evaluation mode meanwhile.
+        accelerator: of the run.
+        batch_size: the most examples a batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    was_training = model.training
+    model.train(False)
+    answered: list[tuple[int, Answer]] = []
+    with torch.inference_mode(), accelerator.autocast():
+        for rows in batches[accelerator.process_index :: accelerator.num_processes]:
+            answered += zip(rows, answer(rows), strict=True)
+    model.train(was_training)
+    everywhere = gather_object(answered) if accelerator.num_processes > 1 else answered
+    return [found for _, found in sorted(everywhere, key=lambda pair: pair[0])]
+
+
+def generate(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Int[Tensor, "example position"]],
+    *,
+    max_new_tokens: int,
+    pad_token_id: int,
+    eos_token_id: int | list[int] | None,
+    beams: int = 1,
+) -> list[list[int]]:
+    """What a model writes: the most likely next token each time, or the best of a beam search.
+
+    Whatever else the model's generation config asks for (sampling, penalties, least lengths) is left aside, so that
+    a teacher and its students are decoded alike.
+
+    Args:
+        model: an encoder-decoder, or a decoder.
+        inputs: ``input_ids`` and ``attention_mask`` on the model's device; for a decoder padded on the left.
+        max_new_tokens: the most tokens an example.
+        pad_token_id: fills what ended earlier.
+        eos_token_id: the token (or tokens) after which nothing is written.
+        beams: 1 is greedy.
+
+    Returns:
+        Token ids, special tokens among them; without the tokens of a decoder's prompt.
+    """
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=max_new_tokens,
+        num_beams=beams,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=pad_token_id,
+        eos_token_id=eos_token_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+    )
+    with _generating_by(model, config):
+        written = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
+    start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    rows: list[list[int]] = written[:, start:].tolist()
+    return rows
+
+
+@contextmanager
+def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    # transformers fills in from the model's own config whatever ours leaves open.
+    theirs, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = theirs

@@ -1,0 +1,123 @@
+"""Texts, or pairs of texts, with one label or number each: the parts common to classification and regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from jaxtyping import Float
+
+from kd_train.data.tables import Table, Text
+from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import accelerate
+    import torch
+    import transformers
+else:
+    accelerate, torch, transformers = map(lazy_module, ("accelerate", "torch", "transformers"))
+
+Label = TypeVar("Label", int, float)
+
+
+class _Glue(NamedTuple):
+    """A task of GLUE: its columns, metrics, number of outputs, and the splits that are our development splits."""
+
+    text: str | tuple[str, str]
+    metrics: tuple[str, ...] = ("accuracy",)
+    n_labels: int = 2
+    dev: Mapping[str, str] = {"dev": "validation"}
+
+
+# The columns and the metrics of the GLUE benchmark (Wang et al. 2019). Its test labels are not public.
+GLUE: Mapping[str, _Glue] = {
+    "cola": _Glue("sentence", ("matthews_correlation",)),
+    "mnli": _Glue(
+        ("premise", "hypothesis"),
+        n_labels=3,
+        dev={"dev": "validation_matched", "dev_mismatched": "validation_mismatched"},
+    ),
+    "mrpc": _Glue(("sentence1", "sentence2"), ("accuracy", "f1")),
+    "qnli": _Glue(("question", "sentence")),
+    "qqp": _Glue(("question1", "question2"), ("accuracy", "f1")),
+    "rte": _Glue(("sentence1", "sentence2")),
+    "sst2": _Glue("sentence"),
+    "stsb": _Glue(("sentence1", "sentence2"), ("pearson", "spearman"), n_labels=1),
+    "wnli": _Glue(("sentence1", "sentence2")),
+}
+_GLUE_HUB_NAME = "nyu-mll/glue"
+_GLUE_ALIASES = {"sts-b": "stsb", "sst-2": "sst2"}
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The examples of one split: texts (or pairs of texts), and their labels by number, or their numbers."""
+
+    texts: list[Text]
+    labels: Sequence[float]
+
+
+def glue_name(dataset: str | None) -> str | None:
+    """The task's name in ``glue/<task>``, in the hub's spelling; None for other data sets."""
+    name = (dataset or "").lower()
+    if not name.startswith("glue/"):
+        return None
+    return _GLUE_ALIASES.get(name[5:], name[5:])
+
+
+def labelled_tables(
+    spec: TaskSpec, text: str | tuple[str, str] | None, metrics: tuple[str, ...]
+) -> tuple[dict[str, Table], str | tuple[str, str], tuple[str, ...]]:
+    """Tables by split, the columns of the texts, and the metrics of a task, with GLUE's where the study names none."""
+    glue = glue_name(spec.dataset)
+    if glue is None:
+        return spec.tables(), text or "text", spec.metrics or metrics
+    known = GLUE[glue]
+    of_glue = spec.model_copy(update={"subset": glue})
+    tables = of_glue.tables(hub_name=_GLUE_HUB_NAME, default_splits={"train": "train", **known.dev})
+    return tables, text or known.text, spec.metrics or known.metrics
+
+
+def is_secret(split: str, labels: Sequence[object]) -> bool:
+    """Whether these are the labels of a test split that the hub keeps secret, which are all −1."""
+    return split == "test" and all(label == -1 for label in labels)
+
+
+def labelled_features(
+    split: LabelledSplit,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    config: transformers.PretrainedConfig,
+    max_length: int,
+) -> list[Feature]:
+    """Token ids of every example, with its ``label``."""
+    features = encode_texts(split.texts, tokenizer, config, max_length)
+    return [feature | {"label": label} for feature, label in zip(features, split.labels, strict=True)]
+
+
+def labelled_micro_batch(features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
+    """Padded token ids, with the ``label`` of every example beside them."""
+    from layerangles.models.texts import pad
+
+    inputs = pad(tokenizer, [{k: v for k, v in feature.items() if k != "label"} for feature in features])
+    labels = torch.tensor([feature["label"] for feature in features])
+    return MicroBatch(inputs, labels, {"encoder": inputs["attention_mask"].bool()})
+
+
+def read_logits(
+    read: Callable[[Float[torch.Tensor, "example label"]], list[Label]],
+    task: Task,
+    model: transformers.PreTrainedModel,
+    features: Sequence[Feature],
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    accelerator: accelerate.Accelerator,
+) -> list[Label]:
+    """One answer per example, in the order of ``features``, read from a model's logits."""
+    from kd_train.tasks.evaluation import over_batches
+
+    def answer(rows: list[int]) -> list[Label]:
+        inputs = task.collate([features[i] for i in rows], tokenizer).inputs
+        return read(model(**{name: value.to(accelerator.device) for name, value in inputs.items()}).logits)
+
+    return over_batches([len(feature["input_ids"]) for feature in features], answer, model, accelerator)
