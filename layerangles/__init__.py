@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from layerangles.versions import VERSION as __version__  # noqa: N811
 
 if TYPE_CHECKING:
+    from layerangles import figures
     from layerangles.app.embed import compare
     from layerangles.errors import InputError
     from layerangles.measurement.measure_angles import measure_angles
@@ -17,6 +18,7 @@ __all__ = [
     "InputError",
     "__version__",
     "compare",
+    "figures",
     "measure_angles",
     "measure_arrays",
     "open_student",
@@ -34,10 +36,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "figures":
+        return import_module("layerangles.figures")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -66,6 +66,10 @@ def test_a_result_is_read_without_torch() -> None:
     assert not _loaded_after("from layerangles import AngleResult") & {"torch", "transformers", "plotly"}
 
 
+def test_figures_are_reached_through_the_package() -> None:
+    assert "plotly" in _loaded_after("import layerangles; layerangles.figures.heatmap")
+
+
 def test_measuring_never_imports_plotting_or_training() -> None:
     loaded = _loaded_after("from layerangles import measure_angles, open_student")
     assert "torch" in loaded

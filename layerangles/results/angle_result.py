@@ -15,7 +15,6 @@ from layerangles.settings import MUST_AGREE
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
 SCHEMA_VERSION = 2
 
@@ -155,29 +154,6 @@ class AngleResult:
         names = {"layer_angle_deg": "angle_deg", "layer_acute_fraction": "acute_fraction"}
         dims = [str(d) for d in means["layer_angle_deg"].dims]
         return means.rename(names).to_dataframe(dim_order=dims).dropna(how="all")
-
-    def heatmap(
-        self,
-        student: str | None = None,
-        *,
-        step: int | None = None,
-        tower: str | None = None,
-        null: str | None = None,
-    ) -> "go.Figure":
-        """The heat maps of one student; see :func:`layerangles.figures.heatmap`.
-
-        Args:
-            student: its name; may be left out where there is only one.
-            step: the training step; the last by default.
-            tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
-            null: draw the excess over this null instead of the angles.
-
-        Raises:
-            InputError: no such student, step, tower or null in this result.
-        """
-        from layerangles import figures
-
-        return figures.heatmap(self, student, step=step, tower=tower, null=null)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write netCDF (version 4), whole or not at all, and return the path.

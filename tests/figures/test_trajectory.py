@@ -13,6 +13,7 @@ from toys.results import make_result, with_steps
 from toys.studies import ToyStudy
 
 from layerangles import AngleResult, InputError, figures, measure_angles
+from layerangles.notation import degrees
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +200,9 @@ def test_heat_maps_of_the_excess(stepped: AngleResult) -> None:
         assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
         assert "excess over N1" in figure.layout.coloraxis.colorbar.title.text
         cell = values.sel(student_layer=1, layer_a=1, layer_b=3).item()
-        assert f"excess <b>{cell:+.1f}°</b>" in panels[1].hovertext[1][3]
+        assert f"excess <b>{degrees(cell, signed=True)}</b>" in panels[1].hovertext[1][3]
     with pytest.raises(InputError, match=r"the null 'N2' was not measured"):
-        result.heatmap("late", null="N2")
+        figures.heatmap(result, "late", null="N2")
 
 
 def test_a_cell_without_an_excess_is_not_one_of_no_excess(stepped: AngleResult) -> None:
