@@ -1,13 +1,13 @@
 """Intervals against scipy, brute force, a naive loop, and theory."""
 
 import math
-from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from layerangles.equivalence import intervals
+from layerangles.equivalence.decision import Margin, compare_pairs, decide, moments
 from layerangles.equivalence.intervals import (
     Estimate,
     fieller,
@@ -47,67 +47,48 @@ def test_student_of_few() -> None:
     assert t_interval(np.array([2.5, 2.5, 2.5]), 0.9) == (2.5, 2.5, 2.5)
 
 
-# --- the bootstrap of the range -------------------------------------------------------------------------------
+# --- the spread -----------------------------------------------------------------------------------------------
 
 
-def _percentiles(columns: np.ndarray, statistic: Callable[..., np.ndarray], confidence: float) -> tuple[float, float]:
-    found = stats.bootstrap(
-        list(columns.T),
-        statistic,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        confidence_level=confidence,
-        n_resamples=50_000,
-        rng=np.random.default_rng(1),
-    )
-    return found.confidence_interval
-
-
-def _tolerance(sd: float) -> float:
-    """Of the tails: the standard error of a normal quantile at 0.05 is 0.01 sd here; four of them, and some skew."""
-    return 0.05 * sd
-
-
-@pytest.fixture
-def many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "N_RESAMPLES", 100_000)
-
-
-@pytest.mark.usefixtures("many_resamples")
-@pytest.mark.parametrize("confidence", [0.9, 0.6])
-def test_the_spread_against_scipy(confidence: float) -> None:
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_ends_of_the_spread_are_the_largest_bounds_of_a_pair(confidence: float) -> None:
     scores = _scores()
-
-    def spread(*columns: np.ndarray, axis: int) -> np.ndarray:
-        return np.ptp(np.stack([column.mean(axis=axis) for column in columns]), axis=0)
-
+    pairs = [scores[:, a] - scores[:, b] for a, b in combinations(range(4), 2)]
+    together = [t_interval(pair, 1 - (1 - confidence) / 6) for pair in pairs]
+    alone = [t_interval(pair, confidence) for pair in pairs]
     found = spread_interval(scores, confidence)
-    low, high = _percentiles(scores, spread, confidence)
     assert found.value == pytest.approx(np.ptp(scores.mean(axis=0)))
-    assert found.low == pytest.approx(low, abs=_tolerance(0.015))
-    assert found.high == pytest.approx(high, abs=_tolerance(0.015))
+    assert found.low == pytest.approx(max(max(0, low, -high) for _, low, high in together))
+    assert found.high == pytest.approx(max(max(abs(low), abs(high)) for _, low, high in alone))
+    assert 0 < found.low < found.value < found.high
 
 
-@pytest.mark.usefixtures("many_resamples")
-@pytest.mark.parametrize("confidence", [0.9, 0.6])
-def test_the_spread_as_a_share_of_the_gain_against_scipy(confidence: float) -> None:
-    scores = _scores()
-    gain = 0.3 + 0.1 * np.random.default_rng(2).standard_normal(len(scores)) + scores[:, 0] - 0.8
+@pytest.mark.parametrize("of_gain", [False, True])
+@pytest.mark.parametrize("rng_seed", range(8))
+def test_the_ends_of_the_spread_are_where_the_verdict_turns(rng_seed: int, of_gain: bool) -> None:
+    """A margin below the lower end is exceeded at α, and one above the upper end of 1 − 2α is kept; others neither."""
+    alpha = 0.05
+    matched = _scores(8, rng_seed=rng_seed)
+    none = matched.mean(axis=1) - 0.2 - 0.05 * np.random.default_rng(rng_seed).standard_normal(8)
+    given = moments(np.column_stack([matched, none]))
 
-    def share(*columns: np.ndarray, axis: int) -> np.ndarray:
-        means = np.stack([column.mean(axis=axis) for column in columns])
-        return np.ptp(means[:-1], axis=0) / means[-1]
+    def ends(confidence: float) -> Estimate:
+        if of_gain:
+            return spread_of_gain_interval(matched, matched.mean(axis=1) - none, confidence)
+        return spread_interval(matched, confidence)
 
-    found = spread_of_gain_interval(scores, gain, confidence)
-    low, high = _percentiles(np.column_stack([scores, gain]), share, confidence)
-    assert found.value == pytest.approx(np.ptp(scores.mean(axis=0)) / gain.mean())
-    assert found.low == pytest.approx(low, abs=_tolerance(0.15))
-    assert found.high == pytest.approx(high, abs=_tolerance(0.15))
+    low, high = ends(1 - alpha).low, ends(1 - 2 * alpha).high
+    for margin, expected in (
+        (0.999 * low, (False, True)),
+        (1.001 * low, (False, False)),
+        (0.999 * high, (False, False)),
+        (1.001 * high, (True, False)),
+    ):
+        if margin > 0:
+            assert decide(compare_pairs(given, 4, Margin(float(margin), of_gain)), alpha) == expected
 
 
-def test_seeds_are_resampled_whole() -> None:
-    """Strategies that differ by the same at every seed have a spread without uncertainty, however seeds scatter."""
+def test_strategies_that_differ_by_the_same_at_every_seed_have_a_spread_without_uncertainty() -> None:
     seeds = np.random.default_rng(0).standard_normal((8, 1))
     assert spread_interval(seeds + np.array([0.0, 0.5, 0.2]), 0.95) == pytest.approx((0.5, 0.5, 0.5))
 
@@ -117,23 +98,22 @@ def test_no_gain_makes_the_share_infinite() -> None:
     n = len(scores)
     nowhere = spread_of_gain_interval(scores, np.full(n, -0.1), 0.95)
     assert nowhere == (math.inf, math.inf, math.inf)
-    assert spread_of_gain_interval(np.full((n, 2), 0.5), np.zeros(n), 0.95) == (math.inf, math.inf, math.inf)
+    assert spread_of_gain_interval(np.full((n, 2), 0.5), np.zeros(n), 0.95) == (math.inf, 0, math.inf)
     unsure = spread_of_gain_interval(scores, np.linspace(-0.1, 0.3, n), 0.95)
     assert 0 < unsure.low < unsure.value < math.inf
     assert np.isfinite(spread_of_gain_interval(scores, np.full(n, 0.1), 0.95)).all()
     doubtful = spread_of_gain_interval(scores, np.append(np.full(n - 1, -0.1), 1.3), 0.95)  # of mean 0.017
-    assert doubtful.high == math.inf
+    assert 0 < doubtful.low < doubtful.high == math.inf
     assert _all_nan(spread_of_gain_interval(scores, np.full(n, math.nan), 0.95))
 
 
-def test_intervals_of_one_seed_have_no_ends_and_repeat_themselves() -> None:
+def test_a_spread_of_one_seed_has_no_interval() -> None:
     scores = _scores(1)
-    found = spread_interval(scores, 0.95)
-    assert found.value == pytest.approx(np.ptp(scores))
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-    assert spread_interval(_scores(), 0.9) == spread_interval(_scores(), 0.9)
-    assert spread_interval(_scores(), 0.9) != spread_interval(_scores(), 0.9, rng_seed=1)
+    gain = np.array([0.5])
+    for found, unit in ((spread_interval(scores, 0.95), 1), (spread_of_gain_interval(scores, gain, 0.95), 0.5)):
+        assert found.value == pytest.approx(np.ptp(scores) / unit)
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
 
 
 # --- Fieller's ------------------------------------------------------------------------------------------------
@@ -248,7 +228,3 @@ def test_strategies_share_their_resamples() -> None:
     both = multi_bootstrap(np.concatenate([first, first + 0.5]), n_resamples=20)
     assert both[:, 1] - both[:, 0] == pytest.approx(0.5)
     assert len(np.unique(both[:, 0])) > 10
-
-
-def test_the_number_of_resamples_is_what_the_tails_need() -> None:
-    assert intervals.N_RESAMPLES * 0.025 >= 100
