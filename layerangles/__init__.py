@@ -6,7 +6,7 @@ from layerangles.versions import VERSION as __version__  # noqa: N811
 
 if TYPE_CHECKING:
     from layerangles import figures
-    from layerangles.app.embed import compare
+    from layerangles.app.notebook import compare
     from layerangles.errors import InputError
     from layerangles.measurement.measure_angles import measure_angles
     from layerangles.measurement.measure_arrays import measure_arrays
@@ -28,7 +28,7 @@ __all__ = [
 _HOME = {
     "AngleResult": "layerangles.results.angle_result",
     "InputError": "layerangles.errors",
-    "compare": "layerangles.app.embed",
+    "compare": "layerangles.app.notebook",
     "measure_angles": "layerangles.measurement.measure_angles",
     "measure_arrays": "layerangles.measurement.measure_arrays",
     "open_student": "layerangles.models.checkpoints",

@@ -19,10 +19,10 @@ from layerangles.equivalence.intervals import t_interval
 from layerangles.errors import InputError
 from layerangles.files import FileCache, version_of
 from layerangles.models.matching_file import MATCHING_FILE
-from layerangles.notation import number
+from layerangles.notation import number, with_interval
 from layerangles.report.verdict_wording import reason_for
-from layerangles.results import notebook_html as glance
 from layerangles.results.angle_result import AngleResult
+from layerangles.results.notebook_html import summary_html
 
 if TYPE_CHECKING:
     from layerangles.models.texts import Text
@@ -155,14 +155,12 @@ class OpenedStudy:
         )
 
     def _repr_html_(self) -> str:
-        parts = [glance.line(f"Study {self.name}"), glance.table(_about(self))]
         try:
-            parts += [glance.table(_strategies(self)), glance.line(_NOTE)]
-            parts += [glance.line(f"{v.cell.name}: {v.outcome}. {reason_for(v)}") for v in self.verdicts()]
+            table = _strategies(self)
+            notes = [_NOTE, *(f"{v.cell.name}: {v.outcome}. {reason_for(v)}" for v in self.verdicts())]
         except InputError as error:  # what is missing while the study is young
-            parts.append(glance.line(str(error)))
-        results = self.angles()
-        return glance.block([*parts, glance.heat_maps(results[0], 1) if results else ""])
+            table, notes = pd.DataFrame(), [str(error)]
+        return summary_html(_facts(self), table, notes)
 
 
 _NOTE = "Means over seeds with 95 % intervals; several draws of a random map are averaged within a seed."
@@ -193,39 +191,38 @@ def open_scores(path: Path) -> ScoreSource:
     return open_study(path) if path.is_dir() else ScoreTable(path)
 
 
-def _about(opened: OpenedStudy) -> list[dict[str, str]]:
-    """One row of facts."""
+def _facts(opened: OpenedStudy) -> str:
+    """What was trained, in one line."""
     study, students = opened.study, opened.directories()
-    finetuned = ", fine-tuned" if study.teacher.finetune else ""
+    teacher = f"teacher {Path(study.teacher.model).name}{', fine-tuned' if study.teacher.finetune else ''}"
     scores = [f"{metric} {number(value, digits=4)}" for metric, value in opened.teacher_scores().items()]
-    return [
-        {
-            "task": f"{study.task.kind}, {study.task.dataset or 'files'}",
-            "teacher": "; ".join([f"{Path(study.teacher.model).name}{finetuned}", *scores[:1]]),
-            "students": f"{study.student.layers} layers, {study.student.init}",
-            "seeds": ", ".join(map(str, study.seeds)),
-            "weights": f"of {len(students)} students" if students else "not kept",
-        }
+    facts = [
+        f"Study {opened.name}",
+        f"{study.task.kind}, {study.task.dataset or 'files'}",
+        ", ".join([teacher, *scores[:1]]),
+        f"students of {study.student.layers} layers, {study.student.init}",
+        f"seeds {', '.join(map(str, study.seeds))}",
+        f"weights of {len(students)} students" if students else "weights not kept",
     ]
+    return "; ".join(facts)
 
 
-def _strategies(opened: OpenedStudy) -> list[dict[str, str]]:
+def _strategies(opened: OpenedStudy) -> pd.DataFrame:
     """One row per strategy, the best of each cell first."""
     scores = opened.scores()
     by_seed = scores.groupby(["cell", "strategy", "role", "seed"], sort=False)["score"].mean()
     better = bool(scores["higher_is_better"].iloc[0])
     means = by_seed.groupby(level=["cell", "strategy", "role"], sort=False).mean()
     ordered = means.sort_values(ascending=not better, kind="stable").sort_index(level="cell", sort_remaining=False)
-    rows = []
-    for cell, strategy, role in ordered.index:
-        of_seeds = by_seed[cell, strategy, role].to_numpy()
-        rows.append(
-            {
-                "strategy": str(strategy),
-                "cell": str(cell),
-                "role": str(role),
-                "seeds": str(len(of_seeds)),
-                str(scores["metric"].iloc[0]): glance.interval(*t_interval(of_seeds, _CONFIDENCE), digits=4),
-            }
-        )
-    return rows
+    rows = [
+        {
+            "strategy": strategy,
+            "cell": cell,
+            "role": role,
+            "seeds": len(of_seeds),
+            scores["metric"].iloc[0]: with_interval(*t_interval(of_seeds, _CONFIDENCE), 4),
+        }
+        for cell, strategy, role in ordered.index
+        for of_seeds in [by_seed[cell, strategy, role].to_numpy()]
+    ]
+    return pd.DataFrame(rows)

@@ -1,7 +1,7 @@
 """The page's elements, and what is put into them. Nothing is decided here."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 from dash import dcc, html
@@ -12,9 +12,11 @@ from layerangles.app.views import ResolvedView
 from layerangles.figures import LayerView, compare_pair, histogram_pair, theme
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import CONFIG
-from layerangles.measurement.token_angles import Sentence
 from layerangles.notation import count, degrees, interval, number, percent
 from layerangles.results.variables import NULL_MEANINGS, QUANTITIES
+
+if TYPE_CHECKING:
+    from layerangles.measurement.token_angles import Sentence
 
 FORMATS = ("html", "png", "svg", "pdf", "csv")
 FOLLOWS = "follows the slider"
@@ -234,17 +236,17 @@ def standings(snapshot: Snapshot, page: ResolvedView) -> list[Any]:
     return parts
 
 
-def sentences(sight: LayerView, smallest: Sequence[Sentence], largest: Sequence[Sentence]) -> html.Div:
+def sentences(view: LayerView, smallest: "Sequence[Sentence]", largest: "Sequence[Sentence]") -> html.Div:
     """The texts of the extreme tokens of one checkpoint, every token on the colour of its angle."""
 
-    def listed(title: str, some: Sequence[Sentence]) -> list[Any]:
+    def listed(title: str, some: "Sequence[Sentence]") -> list[Any]:
         return [html.H4(title), html.Ol([html.Li(_sentence(one)) for one in some])]
 
     parts = [*listed("smallest angles", smallest), *listed("largest angles", largest)]
-    return html.Div([html.H3(sight.label), *parts], className="texts")
+    return html.Div([html.H3(view.label), *parts], className="texts")
 
 
-def _sentence(sentence: Sentence) -> list[Any]:
+def _sentence(sentence: "Sentence") -> list[Any]:
     extreme = sentence.pieces[sentence.extreme]
     parts: list[Any] = [html.B(f"{degrees(extreme.angle_deg)} ")]
     for place, piece in enumerate(sentence.pieces):

@@ -39,6 +39,7 @@ def create_app(
         "layerangles.app",
         server=server,
         assets_folder=str(Path(__file__).with_name("assets")),
+        assets_ignore=r"notebook\.js",
         title="layerangles compare",
         update_title="",
         add_log_handler=False,

@@ -6,15 +6,17 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pandas as pd
 
 from layerangles.errors import InputError
 from layerangles.files import FileCache, version_of
 from layerangles.models.matching_file import MATCHING_FILE
-from layerangles.models.texts import Text
 from layerangles.results.angle_result import AngleResult
+
+if TYPE_CHECKING:
+    from layerangles.models.texts import Text
 
 # What is measured of a student on demand is kept in its own directory, under this name.
 STUDENT_RESULT = "angles.nc"
@@ -93,7 +95,7 @@ class Source(Protocol):
         """
         ...
 
-    def texts(self) -> Sequence[Text]:
+    def texts(self) -> "Sequence[Text]":
         """What students are measured on.
 
         Raises:
@@ -107,7 +109,7 @@ def no_scores() -> pd.DataFrame:
     return pd.DataFrame(columns=list(SCORE_COLUMNS))
 
 
-def no_texts() -> Sequence[Text]:
+def no_texts() -> "Sequence[Text]":
     """Stands where no texts are known."""
     raise InputError("no texts to measure on: this student belongs to no study. Name a file of texts with --data.")
 
@@ -131,7 +133,7 @@ class InMemory:
         """None are known."""
         return no_scores()
 
-    def texts(self) -> Sequence[Text]:
+    def texts(self) -> "Sequence[Text]":
         """None are known."""
         return no_texts()
 
@@ -179,7 +181,7 @@ class ResultFile:
         """None are known."""
         return no_scores()
 
-    def texts(self) -> Sequence[Text]:
+    def texts(self) -> "Sequence[Text]":
         """None are known."""
         return no_texts()
 
@@ -192,7 +194,7 @@ class StudentDirectories:
         texts: what they are measured on.
     """
 
-    def __init__(self, paths: Sequence[Path], texts: Callable[[], Sequence[Text]] = no_texts) -> None:
+    def __init__(self, paths: Sequence[Path], texts: "Callable[[], Sequence[Text]]" = no_texts) -> None:
         self._paths, self._texts, self._files = tuple(paths), texts, ResultFiles()
 
     @property
@@ -216,7 +218,7 @@ class StudentDirectories:
         """None are known."""
         return no_scores()
 
-    def texts(self) -> Sequence[Text]:
+    def texts(self) -> "Sequence[Text]":
         """What was given."""
         return self._texts()
 

@@ -304,9 +304,9 @@ class AngleResult:
         return f"<AngleResult: {self.in_words}>"
 
     def _repr_html_(self) -> str:
-        from layerangles.results.notebook_html import glance
+        from layerangles.results.notebook_html import result_html
 
-        return glance(self)
+        return result_html(self)
 
 
 def _added_up(datasets: Sequence[xr.Dataset], attrs: Mapping[str, Any]) -> xr.Dataset:
