@@ -155,11 +155,13 @@ class OpenedStudy:
         )
 
     def _repr_html_(self) -> str:
+        table, notes = pd.DataFrame(), []
         try:
             table = _strategies(self)
-            notes = [_NOTE, *(f"{v.cell.name}: {v.outcome}. {reason_for(v)}" for v in self.verdicts())]
+            notes.append(_NOTE)
+            notes += [f"{v.cell.name}: {v.outcome}. {reason_for(v)}" for v in self.verdicts()]
         except InputError as error:  # what is missing while the study is young
-            table, notes = pd.DataFrame(), [str(error)]
+            notes.append(str(error))
         return summary_html(_facts(self), table, notes)
 
 

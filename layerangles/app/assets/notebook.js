@@ -124,7 +124,7 @@
       label.append(name, element);
       form.append(label);
       element.value = value;
-      element.addEventListener("input", () => draw());
+      element.addEventListener(element.type === "range" ? "input" : "change", () => draw());
       return element;
     };
     const select = (text, options, value) => {
