@@ -1,18 +1,13 @@
 """The matching maps ``W: student space → teacher space`` while they are trained."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import nn
 
 from kd_train.randomness import seeded
 from kd_train.students.student_plan import StudentPlan
-from kd_train.tasks.base import MicroBatch
 from layerangles.geometry.maps import MatchingMap, MatchingMaps
 from layerangles.layers import Tower
-from layerangles.models.states import forward_with_states
 
 
 def build_maps(
@@ -22,7 +17,7 @@ def build_maps(
 
     Learned maps exist for the matched layers only, since no other would ever be trained. Fixed ones exist for every
     layer, so that angles can be seen from unmatched layers too. All are drawn from ``seed``, tower and layer alone. The
-    weights of ``pca`` maps are set afterwards (:func:`set_principal`).
+    weights of ``pca`` maps are set afterwards (:func:`kd_train.students.principal_maps.set_principal_maps`).
 
     Args:
         plan: the student's.
@@ -58,30 +53,6 @@ def name_of(tower: str, layer: int) -> str:
     return f"{tower}_{layer}"
 
 
-def set_principal(maps: nn.ModuleDict, principal: Mapping[str, Float[Tensor, "teacher_dim student_dim"]]) -> None:
-    """Give ``pca`` maps their weights, by the maps' names."""
-    for name, weight in principal.items():
-        maps[name].get_parameter("weight").data.copy_(weight)
-
-
-def principal_directions(
-    moments: Sequence[Float[Tensor, "teacher_dim teacher_dim"]], width: int
-) -> Float[Tensor, "teacher_dim student_dim"]:
-    """The ``width`` orthonormal directions that keep most of a teacher's states, as the columns of a map.
-
-    Principal components about the origin, not about the mean: a map without bias then loses least.
-
-    Args:
-        moments: sums of ``T Tᵀ`` over tokens, in float64; of several layers where several are matched.
-        width: of the student, at most that of the teacher.
-    """
-    _, directions = torch.linalg.eigh(torch.stack(list(moments)).sum(dim=0))
-    leading: Tensor = directions[:, -width:].flip(dims=(1,)).float()
-    # An eigenvector is determined up to its sign: the largest entry is made positive.
-    signs = leading.gather(0, leading.abs().argmax(dim=0, keepdim=True)).sign()
-    return leading * signs
-
-
 def stored_maps(modules: nn.ModuleDict) -> MatchingMaps:
     """The maps in the form in which a student directory holds them."""
     stored = {}
@@ -89,24 +60,3 @@ def stored_maps(modules: nn.ModuleDict) -> MatchingMaps:
         tower, layer = name.rsplit("_", 1)
         stored[tower, int(layer)] = MatchingMap(module.get_parameter("weight").detach().clone())
     return MatchingMaps(stored)
-
-
-def second_moments(
-    teacher: PreTrainedModel,
-    micro_batches: Iterable[MicroBatch],
-    layers: Mapping[Tower, Iterable[int]],
-    device: torch.device,
-) -> dict[tuple[Tower, int], Float[Tensor, "teacher_dim teacher_dim"]]:
-    """Sums of ``T Tᵀ`` over the valid tokens of micro-batches, by tower and teacher layer, in float64 on the CPU."""
-    sums: dict[tuple[Tower, int], Tensor] = {}
-    nn.Module.to(teacher, device).train(False)
-    for micro_batch in micro_batches:
-        with torch.no_grad():
-            _, states = forward_with_states(
-                teacher, {name: value.to(device) for name, value in micro_batch.inputs.items()}
-            )
-        for tower, wanted in layers.items():
-            for layer in wanted:
-                tokens = states[tower][layer][micro_batch.valid[tower].to(device)].cpu().double()
-                sums[tower, layer] = sums.get((tower, layer), torch.zeros(())) + tokens.T @ tokens
-    return sums

@@ -1,10 +1,9 @@
 """One training run, of a teacher or of a bank of students: scored along the way, and resumed where it stopped."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -21,8 +20,6 @@ from kd_train.training.bank import Bank
 from kd_train.training.member import Member, Stop, load_member, save_member
 from layerangles.files import atomic_write
 from layerangles.notation import number
-
-STOPPED_FILE = "stopped.json"
 
 
 @dataclass(frozen=True)
@@ -218,9 +215,3 @@ def forget_states(context: TrainingContext, name: str) -> None:
 def _newest_state(states: Path) -> int:
     """The last step whose state is there whole; 0 if there is none."""
     return max((int(path.name.removeprefix("step-")) for path in states.glob("step-*")), default=0)
-
-
-def mark_stopped(place: Path, stop: Stop) -> None:
-    """Write into a student's directory why there is no student in it."""
-    with atomic_write(place / STOPPED_FILE, overwrite=True) as beside:
-        beside.write_text(json.dumps(asdict(stop), indent=2) + "\n", encoding="utf-8")

@@ -15,8 +15,9 @@ import pytest
 from layerangles_cli.main import run
 from toys.jobs import Trained, a_study, assert_same_study, claimed, play, states, trained
 
-from kd_train.jobs.submission import ClusterOptions, submit
-from kd_train.training import train_study as train
+from kd_train.jobs.job_options import JobOptions
+from kd_train.jobs.submission import submit
+from kd_train.training.train_study import train_study
 from layerangles import InputError
 from layerangles.errors import RunError
 
@@ -89,12 +90,14 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: None) -> Fa
     return FakeSlurm(folder)
 
 
-def test_slurm_gets_a_job_a_cell(slurm: FakeSlurm, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_slurm_gets_one_job_for_each_teacher_and_seed(
+    slurm: FakeSlurm, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     more = {"qos": "low", "exclusive": True}
-    options = ClusterOptions(cpus=4, gpus=1, minutes=90, memory_gb=1.5, partition="gpu", account="lab", slurm=more)
+    options = JobOptions(cpus=4, gpus=1, minutes=90, memory_gb=1.5, partition="gpu", account="lab", slurm=more)
     studies = [a_study(tmp_path / "a", name="first"), a_study(tmp_path / "b", name="second", seeds=[7])]
     found = submit(studies, executor="slurm", options=options)
-    assert [(s.cell, s.state, s.job) for s in found] == [
+    assert [(s.name, s.state, s.job_id) for s in found] == [
         ("teacher", "submitted", "11"), ("teacher", "submitted", "12"),
         ("seed0", "submitted", "13"), ("seed1", "submitted", "14"), ("seed7", "submitted", "15"),
     ]  # fmt: skip
@@ -142,7 +145,7 @@ def test_slurm_is_left_what_it_has(slurm: FakeSlurm, tmp_path: Path) -> None:
 
 def test_slurm_gets_again_what_failed(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
-    (log,) = [s.log for s in submit([study], executor="slurm") if s.cell == "teacher"]
+    (log,) = [s.log for s in submit([study], executor="slurm") if s.name == "teacher"]
     assert log is not None
     log.write_text("step 1\nRuntimeError: out of luck\nsrun: error: node7: task 0: Exited with exit code 1\n\n")
     slurm.says(job11="FAILED|NonZeroExitCode", job12="PENDING|DependencyNeverSatisfied", job13="CANCELLED|Dependency")
@@ -152,7 +155,7 @@ def test_slurm_gets_again_what_failed(slurm: FakeSlurm, tmp_path: Path) -> None:
         "FAILED: RuntimeError: out of luck", "its teacher failed: no log", "CANCELLED: no log"
     ]  # fmt: skip
     found = submit([study], executor="slurm")
-    assert [(s.state, s.job, s.why) for s in found] == [
+    assert [(s.state, s.job_id, s.why) for s in found] == [
         ("submitted", job, s.why) for job, s in zip(("14", "15", "16"), looked, strict=True)
     ]
     assert slurm.flags(16)["dependency"] == "afterok:14"
@@ -169,7 +172,7 @@ def test_slurm_gets_nothing_that_is_done(slurm: FakeSlurm, tmp_path: Path) -> No
 
 
 def test_slurm_runs_so_many_at_once(slurm: FakeSlurm, tmp_path: Path) -> None:
-    submit([a_study(tmp_path / "study", seeds=[0, 1, 2])], executor="slurm", options=ClusterOptions(at_once=2))
+    submit([a_study(tmp_path / "study", seeds=[0, 1, 2])], executor="slurm", options=JobOptions(at_once=2))
     named = [(slurm.flags(job)["job-name"], slurm.flags(job)["dependency"]) for job in slurm.scripts]
     assert named == [
         ("layerangles-lane0", "singleton"),
@@ -295,7 +298,7 @@ def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.Monk
     """A teacher that fails and its students with it; then the study, with a student's job preempted on its way."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = toys.longer_study(tmp_path / "study")
-    options = ClusterOptions(cpus=1, at_once=2, minutes=60)
+    options = JobOptions(cpus=1, at_once=2, minutes=60)
 
     def now() -> dict[str, str]:
         return dict(states(submit([study], executor="slurm", dry_run=True)))
@@ -307,7 +310,7 @@ def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.Monk
     obstacle.touch()
     assert set(submit_again().values()) == {"submitted"}
     wait_until(lambda: set(now().values()) == {"failed"}, minutes=3)
-    (why,) = [s.why for s in submit([study], executor="slurm", dry_run=True) if s.cell == "teacher"]
+    (why,) = [s.why for s in submit([study], executor="slurm", dry_run=True) if s.name == "teacher"]
     assert why is not None
     assert why.startswith("FAILED: ")
     assert "resume" in why
@@ -318,7 +321,7 @@ def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.Monk
     again = submit_again()
     assert (again["teacher"], again["seed0"]) == ("done", "running")
     assert again["seed1"] != "submitted"
-    (job,) = [s.job for s in submit([study], executor="slurm", dry_run=True) if s.cell == "seed0"]
+    (job,) = [s.job_id for s in submit([study], executor="slurm", dry_run=True) if s.name == "seed0"]
     subprocess.run(["scancel", "--signal=USR2", str(job)], check=True)  # as Slurm does before a time limit
     wait_until(lambda: now()["seed0"] != "running", minutes=1)
     wait_until(lambda: set(now().values()) == {"done"}, minutes=8)  # Slurm waits two minutes before it starts it again
@@ -326,4 +329,4 @@ def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.Monk
     assert "Requeued job" in log.read_text()
     assert set(submit_again().values()) == {"done"}
     direct = study.model_copy(update={"output": str(tmp_path / "direct")})
-    assert_same_study(study.folder, train.train_study(direct, device="cpu"))
+    assert_same_study(study.folder, train_study(direct, device="cpu"))

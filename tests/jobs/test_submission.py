@@ -17,13 +17,15 @@ import torch
 from toys.command_line import Cli
 from toys.jobs import Trained, a_study, assert_same_study, claimed, play, ran, states, trained
 
-from kd_train.jobs import job as cells
-from kd_train.jobs import submission as cluster
-from kd_train.jobs.job import Cell, CellStatus, RunCell, held, look, sole_command, write_record
-from kd_train.jobs.submission import ClusterOptions, submit
+import kd_train.jobs.job
+from kd_train.jobs.job import Job, RunJob, held, sole_command, write_record
+from kd_train.jobs.job_options import JobOptions
+from kd_train.jobs.job_status import JobStatus, status_of
+from kd_train.jobs.local_processes import _gpus
+from kd_train.jobs.submission import submit
 from kd_train.study.score_logs import METRICS_FILE
 from kd_train.study.study_file import Study, read_study
-from kd_train.training import train_study as train
+from kd_train.training.train_study import train_study
 from layerangles import InputError
 
 LAYERANGLES = str(Path(sys.executable).with_name("layerangles"))
@@ -46,27 +48,27 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_jobs_one_by_one_make_the_study(toys: Trained, tmp_path: Path) -> None:
     study = toys.study(tmp_path / "study", seeds=[0, 1])
     claimed(study)
-    for cell in Cell.all_of([study]):
-        assert not cell.is_done()
-        RunCell()(str(study.folder), cell.seed, "cpu")
-        assert cell.is_done()
+    for job in Job.all_of([study]):
+        assert not job.is_done()
+        RunJob()(str(study.folder), job.seed, "cpu")
+        assert job.is_done()
     assert_same_study(study.folder, toys.folder)
 
 
 def test_a_job_started_again_is_the_same_job() -> None:
-    again = RunCell().checkpoint("runs/a", 3, "cpu")
-    assert isinstance(again.function, RunCell)
+    again = RunJob().checkpoint("runs/a", 3, "cpu")
+    assert isinstance(again.function, RunJob)
     assert again.args == ("runs/a", 3, "cpu")
 
 
 def test_a_local_job_shuts_others_out(toys: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = claimed(toys.study(tmp_path / "study"))
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    monkeypatch.setattr(cells, "_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(kd_train.jobs.job, "_PATIENCE_SECONDS", 0)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with held(folder / "jobs" / "seed0.lock", ""), pytest.raises(InputError, match="another process is training"):
-            RunCell()(str(folder), 0, "cpu")
+            RunJob()(str(folder), 0, "cpu")
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -77,10 +79,10 @@ def test_a_local_job_shuts_others_out(toys: Trained, tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("stand_in")
 def test_teachers_first_and_so_many_at_once(tmp_path: Path) -> None:
     studies = [a_study(tmp_path / "a", seeds=[0, 1, 2]), a_study(tmp_path / "b", seeds=[5])]
-    told: list[CellStatus] = []
-    found = submit(studies, executor="local", options=ClusterOptions(at_once=2, cpus=3), report=told.append)
-    cells_of_both = [("teacher", "done"), ("teacher", "done"), *((f"seed{k}", "done") for k in (0, 1, 2, 5))]
-    assert states(found) == cells_of_both
+    told: list[JobStatus] = []
+    found = submit(studies, executor="local", options=JobOptions(at_once=2, cpus=3), report=told.append)
+    jobs_of_both = [("teacher", "done"), ("teacher", "done"), *((f"seed{k}", "done") for k in (0, 1, 2, 5))]
+    assert states(found) == jobs_of_both
     assert len(told) == 12
     assert sorted(status.state for status in told) == ["done"] * 6 + ["running"] * 6
     times = []
@@ -98,7 +100,7 @@ def test_teachers_first_and_so_many_at_once(tmp_path: Path) -> None:
 def test_one_at_a_time_by_default_and_threads_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     submit([a_study(tmp_path / "a", seeds=[0])], executor="local")
-    submit([a_study(tmp_path / "b", seeds=[0])], executor="local", options=ClusterOptions(at_once=3))
+    submit([a_study(tmp_path / "b", seeds=[0])], executor="local", options=JobOptions(at_once=3))
     times = sorted(ran(tmp_path / "a").values())
     assert times[0][1] < times[1][0]
     assert {threads for _, _, threads in ran(tmp_path / "a").values()} == {"8"}
@@ -106,7 +108,7 @@ def test_one_at_a_time_by_default_and_threads_are_shared(tmp_path: Path, monkeyp
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_failed_cell_is_told_and_tried_again_alone(tmp_path: Path) -> None:
+def test_a_failed_job_is_reported_and_retried_alone(tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     folder = claimed(study)
     (folder / "fail-seed0").touch()
@@ -124,7 +126,7 @@ def test_a_failed_cell_is_told_and_tried_again_alone(tmp_path: Path) -> None:
     logs = {path.name for path in (folder / "jobs" / "logs").iterdir()}
     assert logs == {"teacher-1", "seed0-1", "seed0-2", "seed1-1"}
 
-    def none(status: CellStatus) -> None:
+    def none(status: JobStatus) -> None:
         raise AssertionError(status)
 
     submit([study], executor="local", report=none)
@@ -150,7 +152,7 @@ def test_an_interrupt_ends_the_processes(tmp_path: Path) -> None:
     pid = claimed(study) / "pid-teacher"
     (study.folder / "hang").touch()
 
-    def interrupt(status: CellStatus) -> None:
+    def interrupt(status: JobStatus) -> None:
         while not pid.exists() or not pid.read_text():
             time.sleep(0.05)
         raise KeyboardInterrupt
@@ -173,16 +175,16 @@ def test_a_look_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_what_another_process_trains_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(kd_train.jobs.job, "_PATIENCE_SECONDS", 0)
     study = a_study(tmp_path / "study")
-    cell = Cell.all_of([study])[1]
-    write_record(cell, "local", "4711", claimed(study) / "jobs" / "logs" / "seed0-1")
-    with held(cell.jobs / "seed0.lock", ""):
-        assert look([cell])[cell].state == "running"
+    job = Job.all_of([study])[1]
+    write_record(job, "local", "4711", claimed(study) / "jobs" / "logs" / "seed0-1")
+    with held(job.lock, ""):
+        assert status_of([job])[job].state == "running"
         for overwrite in (False, True):
             with pytest.raises(InputError, match=r"toy seed0 is running and would .* stop it first: kill 4711"):
                 submit([study], executor="local", overwrite=overwrite)
-    assert look([cell])[cell].state == "failed"
+    assert status_of([job])[job].state == "failed"
     with sole_command(study), pytest.raises(InputError, match="another command is at work on"):
         submit([study], executor="local")
 
@@ -202,17 +204,17 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
 def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert cluster._gpus("auto", ClusterOptions(at_once=3)) == [[0], [1], [0]]
-    assert cluster._gpus("auto", ClusterOptions(gpus=2)) == [[0, 1]]
-    assert cluster._gpus("auto", ClusterOptions(gpus=0)) == [[]]
-    assert cluster._gpus("cpu", ClusterOptions()) == [[]]
+    assert _gpus("auto", JobOptions(at_once=3)) == [[0], [1], [0]]
+    assert _gpus("auto", JobOptions(gpus=2)) == [[0, 1]]
+    assert _gpus("auto", JobOptions(gpus=0)) == [[]]
+    assert _gpus("cpu", JobOptions()) == [[]]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert cluster._gpus("auto", ClusterOptions(at_once=2)) == [[5], [7]]
-    with pytest.raises(InputError, match="3 GPUs a cell are more than the 2"):
-        cluster._gpus("auto", ClusterOptions(gpus=3))
+    assert _gpus("auto", JobOptions(at_once=2)) == [[5], [7]]
+    with pytest.raises(InputError, match="3 GPUs per job are more than the 2"):
+        _gpus("auto", JobOptions(gpus=3))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
     with pytest.raises(InputError, match="by their numbers"):
-        cluster._gpus("auto", ClusterOptions())
+        _gpus("auto", JobOptions())
 
 
 @pytest.mark.long
@@ -245,7 +247,7 @@ def test_ctrl_c_on_the_command_and_again(toys: Trained, tmp_path: Path) -> None:
         "teacher", "forward-seed0", "forward-seed1"
     }  # fmt: skip
     direct = study.model_copy(update={"output": str(tmp_path / "direct")})
-    assert_same_study(study.folder, train.train_study(direct, device="cpu"))
+    assert_same_study(study.folder, train_study(direct, device="cpu"))
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ def cli(cli: Cli, tmp_path: Path) -> Cli:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_the_command_tells_of_each_cell(cli: Cli, tmp_path: Path) -> None:
+def test_the_command_reports_each_job(cli: Cli, tmp_path: Path) -> None:
     study = read_study("a.yaml")
     (claimed(study) / "fail-seed0").touch()
     outcome = cli("a.yaml", "b.yaml", "--executor", "local", "--at-once", 2)
@@ -311,13 +313,13 @@ def test_several_studies_without_jobs_are_trained_in_turn(
 ) -> None:
     trained = []
 
-    def train_study(study: Study, **how: Any) -> Path:
+    def record(study: Study, **how: Any) -> Path:
         trained.append((study.name, how))
         shutil.copytree(toys.folder, study.folder)
         return study.folder
 
     monkeypatch.setattr("kd_train.study.plan.plan_study", lambda study: None)
-    monkeypatch.setattr(train, "train_study", train_study)
+    monkeypatch.setattr("kd_train.training.train_study.train_study", record)
     outcome = cli("a.yaml", "b.yaml", "--device", "cpu", "--resume")
     assert outcome.code == 0, outcome.err
     assert trained == [(name, {"resume": True, "overwrite": False, "device": "cpu"}) for name in ("a", "b")]

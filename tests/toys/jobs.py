@@ -1,4 +1,4 @@
-"""Stand-ins for jobs: cells that train nothing, and what they left."""
+"""Stand-ins for jobs: they train nothing, and their traces."""
 
 import sys
 from dataclasses import dataclass
@@ -8,11 +8,14 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from kd_train.jobs import submission as cluster
-from kd_train.jobs.job import CellStatus
+import kd_train.jobs.job
+from kd_train.jobs import submission
+from kd_train.jobs.job_status import JobStatus
 from kd_train.study.score_logs import METRICS_FILE
 from kd_train.study.study_file import Study
-from kd_train.training import train_study as train
+from kd_train.training import study_directory
+from kd_train.training.study_directory import claim_study
+from kd_train.training.train_study import train_study
 from toys.models import write_model
 from toys.training import toy_study, toy_teacher, write_task
 
@@ -45,11 +48,11 @@ class StandIn:
 
 def play(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let jobs be stand-ins."""
-    monkeypatch.setattr(cluster, "RunCell", StandIn)
-    monkeypatch.setattr(cluster, "plan_study", lambda study: None)
-    monkeypatch.setattr(cluster, "_fetch", lambda study: Path("base"))
-    monkeypatch.setattr(train, "is_done", lambda study, seed: (study.folder / f"done-seed{seed}").exists())
-    monkeypatch.setattr(train, "teacher_is_done", lambda study: (study.folder / "done-teacher").exists())
+    monkeypatch.setattr(kd_train.jobs.job, "RunJob", StandIn)
+    monkeypatch.setattr(submission, "plan_study", lambda study: None)
+    monkeypatch.setattr(submission, "_fetch", lambda study: Path("base"))
+    monkeypatch.setattr(study_directory, "is_done", lambda study, seed: (study.folder / f"done-seed{seed}").exists())
+    monkeypatch.setattr(study_directory, "teacher_is_done", lambda study: (study.folder / "done-teacher").exists())
 
 
 def a_study(folder: Path, **changes: Any) -> Study:
@@ -58,13 +61,13 @@ def a_study(folder: Path, **changes: Any) -> Study:
 
 def claimed(study: Study) -> Path:
     """Begin a study, as an earlier call did."""
-    train.claim_study(study, resume=True)
+    claim_study(study, resume=True)
     (study.folder / "jobs").mkdir(exist_ok=True)
     return study.folder
 
 
-def states(found: list[CellStatus]) -> list[tuple[str, str]]:
-    return [(status.cell, status.state) for status in found]
+def states(found: list[JobStatus]) -> list[tuple[str, str]]:
+    return [(status.name, status.state) for status in found]
 
 
 def ran(folder: Path) -> dict[str, tuple[float, float, str]]:
@@ -94,7 +97,7 @@ class Trained:
 
 def trained(root: Path) -> Trained:
     made = Trained(write_task(root / "task"), write_model(root / "base", toy_teacher()), root / "study")
-    train.train_study(made.study(made.folder, seeds=[0, 1]), device="cpu")
+    train_study(made.study(made.folder, seeds=[0, 1]), device="cpu")
     return made
 
 

@@ -16,6 +16,7 @@ from toys.training import (
     toy_bank,
     toy_member,
     toy_micro_batches,
+    toy_plan,
     toy_random_teacher,
     toy_redrawn,
     toy_teacher,
@@ -27,7 +28,7 @@ from transformers.optimization import Adafactor
 from kd_train.matching.losses import HiddenLoss, LossSpec
 from kd_train.optimizers import OptimizerSpec
 from kd_train.randomness import seeded
-from kd_train.students.learned_maps import principal_directions, second_moments, set_principal
+from kd_train.students.principal_maps import PrincipalMaps, set_principal_maps
 from kd_train.tasks.base import MicroBatch
 from kd_train.training.member import Member
 from layerangles.layers import LayerPair
@@ -267,10 +268,9 @@ def test_training_is_that_of_the_definition(name: str) -> None:
         for _ in range(2)
     )
     if name == "pca":
-        moments = second_moments(teacher, toy_micro_batches(0), {"encoder": [0, 2, 4]}, torch.device("cpu"))
-        for member in (plain, banked):
-            principal = {f"encoder_{s}": principal_directions([moments["encoder", t]], 24) for s, t in FORWARD}
-            set_principal(member.maps, principal)
+        plan = toy_plan(teacher, **given["student"])
+        students = [PrincipalMaps(member.maps, plan, {"encoder": FORWARD}) for member in (plain, banked)]
+        set_principal_maps(students, teacher, toy_micro_batches(0), torch.device("cpu"))
     start = parameters_of(banked)
     naive = _Naive(teacher, plain, loss, strategy)
     expected = naive.train(steps, spec)

@@ -18,8 +18,8 @@ from toys.processes import in_processes
 from toys.training import toy_examples, toy_study, toy_teacher, write_jsonl, write_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import kd_train.training.seed_run
 import kd_train.training.teachers
-import kd_train.training.train_study
 from kd_train.students.construction import build_student
 from kd_train.students.student_plan import plan_student
 from kd_train.students.student_spec import StudentSpec
@@ -496,11 +496,11 @@ def _interrupt_at(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, call: 
         (Bank, "train_step", 1, False),  # before anything
         (kd_train.training.teachers, "_finetune", 1, True),  # the teacher is there, its scores are not
         (MetricsLog, "append", 14, True),
-        (kd_train.training.train_study, "write_student", 2, True),  # some first checkpoints are there
+        (kd_train.training.seed_run, "write_student", 2, True),  # some first checkpoints are there
         (Run, "_save_state", 3, True),
         (Run, "_save_state", 4, False),
-        (kd_train.training.train_study, "write_student", 7, True),  # the first student is there, the others are not
-        (kd_train.training.train_study, "write_student", 9, True),  # all are there
+        (kd_train.training.seed_run, "write_student", 7, True),  # the first student is there, the others are not
+        (kd_train.training.seed_run, "write_student", 9, True),  # all are there
     ],
 )
 def test_wherever_a_run_is_interrupted_it_goes_on(

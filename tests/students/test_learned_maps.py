@@ -4,14 +4,12 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor
-from toys.training import toy_parts, toy_plan, toy_teacher
+from toys.training import toy_plan, toy_teacher
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from kd_train.students.construction import build_student
-from kd_train.students.learned_maps import build_maps, principal_directions, second_moments, set_principal, stored_maps
+from kd_train.students.learned_maps import build_maps, stored_maps
 from kd_train.students.student_plan import StudentPlan
-from layerangles.models.states import forward_with_states
 
 
 @pytest.fixture(scope="module")
@@ -89,78 +87,3 @@ def test_maps_are_stored_beside_the_student_and_not_in_it(teacher: PreTrainedMod
         for of in (plan, toy_plan(teacher))
     ]
     assert made[0].state_dict().keys() == made[1].state_dict().keys()
-
-
-# ---- principal directions ------------------------------------------------------------------------------------------
-
-
-def _token_states(seed: int, n: int = 200, dim: int = 12) -> Tensor:
-    """States with a mean and with directions of unequal size."""
-    generator = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(n, dim, generator=generator) @ torch.randn(dim, dim, generator=generator)
-    return (mixed + torch.randn(dim, generator=generator)).double()
-
-
-def _moment(states: Tensor) -> Tensor:
-    return states.T @ states
-
-
-def _lost(states: Tensor, directions: Tensor) -> float:
-    """The squared error of the best reconstruction from a subspace, by least squares."""
-    found = torch.linalg.lstsq(directions.double(), states.T).solution
-    return float((directions.double() @ found - states.T).square().sum())
-
-
-@pytest.mark.parametrize("width", [1, 5, 12])
-def test_no_other_map_of_this_rank_keeps_more_of_the_states(width: int) -> None:
-    states = _token_states(0)
-    directions = principal_directions([_moment(states)], width)
-    assert directions.shape == (12, width)
-    torch.testing.assert_close(directions.T @ directions, torch.eye(width), rtol=0, atol=1e-5)
-    # Eckart and Young: what the best subspace loses are the squares of the smallest singular values.
-    singular = torch.linalg.svdvals(states)
-    assert _lost(states, directions) == pytest.approx(float(singular[width:].square().sum()), rel=1e-5, abs=1e-6)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(20):
-        near = torch.linalg.qr(directions + 0.1 * torch.randn(12, width, generator=generator))[0]
-        assert _lost(states, near) >= _lost(states, directions) - 1e-6
-    # In descending order: the first column alone is the best of rank 1.
-    assert _lost(states, directions[:, :1]) == pytest.approx(float(singular[1:].square().sum()), rel=1e-5)
-
-
-def test_the_sign_of_a_direction_is_settled() -> None:
-    directions = principal_directions([_moment(_token_states(0))], 5)
-    assert all(column[column.abs().argmax()] > 0 for column in directions.T)
-
-
-def test_several_layers_are_taken_together() -> None:
-    first, second = _token_states(0), _token_states(1)
-    together = principal_directions([_moment(torch.cat([first, second]))], 4)
-    torch.testing.assert_close(principal_directions([_moment(first), _moment(second)], 4), together)
-
-
-def test_moments_are_those_of_the_valid_tokens_of_all_parts(teacher: PreTrainedModel) -> None:
-    parts = [part for step in range(2) for part in toy_parts(step, n_parts=3)]
-    moments = second_moments(teacher, parts, {"encoder": [0, 3]}, torch.device("cpu"))
-    assert set(moments) == {("encoder", 0), ("encoder", 3)}
-    for layer in (0, 3):
-        expected = torch.zeros(32, 32, dtype=torch.float64)
-        for part in parts:
-            with torch.no_grad():
-                states = forward_with_states(teacher.eval(), part.inputs)[1]["encoder"][layer]
-            for row, length in enumerate(part.inputs["attention_mask"].sum(dim=1).tolist()):
-                for position in range(length):
-                    token = states[row, position].double()
-                    expected += torch.outer(token, token)
-        assert moments["encoder", layer].dtype == torch.float64
-        torch.testing.assert_close(moments["encoder", layer], expected)
-
-
-def test_principal_weights_are_put_into_the_maps(teacher: PreTrainedModel) -> None:
-    maps = build_maps(toy_plan(teacher, width=24, init="random", map="pca"), 32, {"encoder": [2]}, seed=0)
-    before = maps["encoder_1"].weight.clone()
-    directions = principal_directions([_moment(_token_states(0, dim=32))], 24)
-    set_principal(maps, {"encoder_2": directions})
-    assert torch.equal(maps["encoder_2"].weight, directions)
-    assert torch.equal(maps["encoder_1"].weight, before)
-    assert not maps["encoder_2"].weight.requires_grad
