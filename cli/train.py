@@ -185,9 +185,7 @@ def _print_next_step(jobs: "Sequence[JobStatus]") -> None:
         typer.echo("Give the same command again (without --overwrite) to go on where they stopped.", err=True)
         raise typer.Exit(1)
     typer.echo("Watch them with squeue --me; their output is in jobs/logs of each study.", err=True)
-    typer.echo(
-        "The same command again (without --overwrite) shows their state, queues failed jobs once more,", err=True
-    )
+    typer.echo("The same command again (without --overwrite) shows their state, queues failed jobs again,", err=True)
     typer.echo("and prints the scores when all are done.", err=True)
 
 

@@ -151,9 +151,11 @@ DIVERGENCES: dict[str, DivergenceKind] = {
 }
 
 if TYPE_CHECKING:
-    HiddenLoss, Divergence = str, str
+    HiddenLoss = str
+    Divergence = str
 else:
-    HiddenLoss, Divergence = Literal[tuple(HIDDEN_LOSSES)], Literal[tuple(DIVERGENCES)]
+    HiddenLoss = Literal[tuple(HIDDEN_LOSSES)]
+    Divergence = Literal[tuple(DIVERGENCES)]
 
 
 class LossSpec(BaseModel):
