@@ -17,9 +17,10 @@ from common import arguments, review_lengths
 from transformers import BertConfig, BertModel
 
 from layerangles.geometry.maps import MatchingMap
-from layerangles.geometry.nulls import NULLS, Tokens
+from layerangles.geometry.nulls import NULLS
+from layerangles.geometry.shared_space import SharedSpace, Tokens
 from layerangles.models.states import counted_states, forward_with_states
-from layerangles.sums.angle_sums import AngleSums, View
+from layerangles.sums.angle_sums import AngleSums
 
 BATCH_SIZE = 32
 
@@ -49,7 +50,7 @@ def measure(width: int, student_layers: int, batches: list[dict[str, torch.Tenso
     """Median shares of the bare forwards, in percent."""
     teacher, student, untrained = model(width, 12), model(width, student_layers), model(width, student_layers)
     n_states = student_layers + 1
-    plain, with_nulls = AngleSums(n_states, 13), AngleSums(n_states, 13, nulls=NULLS)
+    plain, with_nulls = AngleSums(n_states, 13), AngleSums(n_states, 13, nulls=tuple(NULLS))
     maps = [MatchingMap(torch.randn(width, width)) for _ in range(n_states)]
     shares: dict[str, list[float]] = {}
     for number in range(rounds + 1):
@@ -57,7 +58,7 @@ def measure(width: int, student_layers: int, batches: list[dict[str, torch.Tenso
             mask = inputs["attention_mask"].bool()
             example = mask.nonzero()[:, 0]
             order = torch.arange(len(example))
-            tokens = Tokens(example, order.roll(len(example) // 2), order)
+            tokens = Tokens(example, order.roll(len(example) // 2), example, order)
             forwards = timed(lambda: (teacher(**inputs), student(**inputs)))  # noqa: B023 - called at once
             unseen_forward = timed(lambda: untrained(**inputs))  # noqa: B023
             raw = [forward_with_states(m, inputs)[1]["encoder"] for m in (teacher, student, untrained)]
@@ -68,7 +69,7 @@ def measure(width: int, student_layers: int, batches: list[dict[str, torch.Tenso
 
             extraction = timed(lambda: (extract("teacher", raw[0]), extract("vertex", raw[1])))  # noqa: B023
             of_untrained = timed(lambda: extract("untrained", raw[2]))  # noqa: B023
-            view = View(slice(0, n_states), kept["teacher"], kept["vertex"], kept["untrained"])
+            view = SharedSpace(slice(0, n_states), kept["teacher"], kept["vertex"], kept["untrained"])
             projection = timed(lambda: torch.stack([m.apply(s) for m, s in zip(maps, view.vertex, strict=True)]))  # noqa: B023
             angles = timed(lambda: plain.update([view], tokens))  # noqa: B023
             nulls = timed(lambda: with_nulls.update([view], tokens))  # noqa: B023

@@ -12,3 +12,6 @@ LayerPair = tuple[int, int]
 
 FinalNorm = Literal["pre", "post"]
 """Whether the last layer of a pre-norm model is taken before or after its final norm."""
+
+Space = Literal["teacher", "pull", "gradient"]
+"""Where angles are taken: between states, between the pulls of a matching loss on them, or between its gradients."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict, get_args
 
 from layerangles.errors import InputError
-from layerangles.layers import FinalNorm
+from layerangles.layers import FinalNorm, Space
 
 if TYPE_CHECKING:
     from layerangles.geometry.nulls import NullName
 
-Space = Literal["teacher", "pull", "gradient"]
 Alternatives = Literal["none", "sums", "all"]
 FitKind = Literal["identity", "ridge", "orthogonal"]
 Convention = Literal["layerangles", "paper"]
@@ -161,7 +160,7 @@ class MeasurementSettings:
     nulls: Sequence[NullName] = field(
         default=("N1",),
         metadata=_described(
-            "A null to subtract: N0 to N6, none or all; may be repeated. By default N1.",
+            "A null to subtract, none or all; may be repeated. By default N1.",
             check=_checked_nulls,
         ),
     )

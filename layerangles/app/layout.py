@@ -12,8 +12,9 @@ from layerangles.app.views import ResolvedView
 from layerangles.figures import LayerView, compare_pair, histogram_pair, theme
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import CONFIG
+from layerangles.geometry.nulls import meaning_of
 from layerangles.notation import count, degrees, interval, number, percent
-from layerangles.results.variables import NULL_MEANINGS, QUANTITIES
+from layerangles.results.variables import QUANTITIES
 
 if TYPE_CHECKING:
     from layerangles.measurement.token_angles import Sentence
@@ -168,7 +169,7 @@ def options(values: Sequence[Any]) -> list[dict[str, Any]]:
 
 def nulls(names: Sequence[str]) -> list[dict[str, Any]]:
     """The choices of what is shown: the angle itself, or its excess over one of these nulls."""
-    excesses = [{"label": name, "value": name, "title": f"{name}: {NULL_MEANINGS.get(name, '')}"} for name in names]
+    excesses = [{"label": name, "value": name, "title": f"{name}: {meaning_of(name)}"} for name in names]
     return [{"label": "angle", "value": RAW, "title": "the angle itself"}, *excesses]
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 from layerangles.app.catalogue import WAYS, Snapshot, StudentEntry, steps_of
 from layerangles.figures import LayerView
 from layerangles.figures.drawing.selection import reasons_for_absence
+from layerangles.geometry.nulls import meaning_of
 from layerangles.results.angle_result import AngleResult
-from layerangles.results.variables import AGGREGATIONS, NULL_MEANINGS, pair_values
+from layerangles.results.variables import AGGREGATIONS, pair_values
 
 Unkept = Callable[[str, str], AngleResult | None]
 
@@ -140,7 +141,7 @@ class ResolvedView:
             notes.insert(0, layer)
             notes.append(f"{_OVER_TOKENS[view.aggregation or 'mean']} tokens of {found[0]['n_examples']} texts")
         if view.null is not None:
-            notes.append(f"{view.null} is {NULL_MEANINGS.get(view.null, 'a null')}")
+            notes.append(f"{view.null} is {meaning_of(view.null)}")
         if len(found) == 2:
             different = [key for key in ("data_sha256", "teacher_weights_sha256") if found[0][key] != found[1][key]]
             names = {"data_sha256": "texts", "teacher_weights_sha256": "teachers"}

@@ -1,4 +1,4 @@
-"""Angles, cosines and distances between teacher layers as seen from a student layer: pure functions of tensors.
+"""Angles and cosines between teacher layers as seen from a student layer: pure functions of tensors.
 
 A *vertex* is the point the teacher layers are looked at from: a student layer's state, mapped into teacher
 space. Sums of products are taken in float64 from whatever the models computed in, because a Gram matrix in
@@ -75,7 +75,7 @@ def vertex_cosines(
     """
     check_states(teacher, vertex)
     n_layers, n_tokens, _ = teacher.shape
-    device = _precise_device(teacher).device
+    device = precise_device(teacher).device
     a, b = (index.to(device) for index in layer_pairs(n_layers))
     # Where in the list of pairs, with one more entry a layer for the diagonal, each cell of the matrix lies.
     place = torch.empty((n_layers, n_layers), dtype=torch.long, device=device)
@@ -191,8 +191,8 @@ def chunk_geometry(
 
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
-    vertices = [_precise_device(part) for part in ([vertex] if isinstance(vertex, torch.Tensor) else vertex)]
-    teacher = _precise_device(teacher)
+    vertices = [precise_device(part) for part in ([vertex] if isinstance(vertex, torch.Tensor) else vertex)]
+    teacher = precise_device(teacher)
     a, b = a.to(teacher.device), b.to(teacher.device)
     if products is None:
         products = products_of(centred_states(teacher, *vertices), len(teacher))
@@ -234,69 +234,6 @@ def _row(parts: Sequence[Float[torch.Tensor, "_ token dim"]], row: int) -> Float
     raise IndexError(row)
 
 
-def mean_pairwise_distances(
-    teacher: Float[torch.Tensor, "teacher_layer token dim"],
-    vertex: Float[torch.Tensor, "student_layer token dim"],
-) -> Float[torch.Tensor, "state state"]:
-    """Mean over tokens of the L2 distance between every two of the teacher's layers and the vertices.
-
-    Rows and columns are the teacher layers, then the student layers, so that the blocks of the matrix are the
-    three heat maps of the paper: teacher-teacher, teacher-student, student-student. Same unit as the states.
-
-    Args:
-        teacher: the teacher's layers.
-        vertex: the student's layers in the teacher's space.
-
-    Raises:
-        ValueError: as :func:`vertex_cosines`.
-
-    Example:
-        >>> mean_pairwise_distances(torch.tensor([[[3.0, 0.0]], [[3.0, 4.0]]]), torch.zeros(1, 1, 2))
-        tensor([[0., 4., 3.],
-                [4., 0., 5.],
-                [3., 5., 0.]], dtype=torch.float64)
-    """
-    check_states(teacher, vertex)
-    states = torch.cat([_precise_device(teacher), _precise_device(vertex)]).double()
-    n_states, n_tokens, _ = states.shape
-    total = states.new_zeros((n_states, n_states))
-    for start in range(0, n_tokens, TOKENS_PER_CHUNK):
-        # Differences first, not the Gram matrix: a mean distance of 0 shall be 0.
-        chunk = states[:, start : start + TOKENS_PER_CHUNK].transpose(0, 1).contiguous()
-        total += torch.cdist(chunk, chunk, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=0)
-    return total / n_tokens
-
-
-def common_mode_ratio(
-    teacher: Float[torch.Tensor, "teacher_layer token dim"],
-    vertex: Float[torch.Tensor, "student_layer token dim"],
-) -> Float[torch.Tensor, "student_layer token"]:
-    """How far a vertex is from the teacher's mean layer, against the spread of the layers around it.
-
-    ``ρ = ‖T̄ − V‖² / mean_i ‖T_i − T̄‖²``, 0 at the centroid and without an upper end. Where ρ is large every angle
-    is acute, whatever the layers are. NaN or inf where all teacher layers coincide.
-
-    Args:
-        teacher: the teacher's layers.
-        vertex: the student's layers in the teacher's space.
-
-    Raises:
-        ValueError: as :func:`vertex_cosines`.
-
-    Example:
-        >>> teacher = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]])
-        >>> common_mode_ratio(teacher, torch.tensor([[[0.0, 2.0]]]))
-        tensor([[4.]], dtype=torch.float64)
-    """
-    check_states(teacher, vertex)
-    teacher, vertex = _precise_device(teacher).double(), _precise_device(vertex).double()
-    # Seen from the first layer, so that the spread of layers that coincide is 0 and no rounding error.
-    teacher, vertex = teacher - teacher[0], vertex - teacher[0]
-    centroid = teacher.mean(dim=0)
-    spread = (teacher - centroid).square().sum(dim=-1).mean(dim=0)
-    return (vertex - centroid).square().sum(dim=-1) / spread
-
-
 def check_states(teacher: torch.Tensor, vertex: torch.Tensor) -> None:
     """Raise a ``ValueError`` unless both are ``[layer, token, dim]`` over the same tokens, dimension and device."""
     for name, states in (("teacher", teacher), ("vertex", vertex)):
@@ -321,6 +258,6 @@ def check_states(teacher: torch.Tensor, vertex: torch.Tensor) -> None:
         raise ValueError(f"teacher and vertex must be on one device; got {teacher.device} and {vertex.device}.")
 
 
-def _precise_device(states: torch.Tensor) -> torch.Tensor:
+def precise_device(states: torch.Tensor) -> torch.Tensor:
     """Move states off a device without float64 (Apple's mps); leave all others where they are."""
     return states.cpu() if states.device.type == "mps" else states

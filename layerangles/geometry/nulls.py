@@ -1,10 +1,10 @@
-"""The null baselines: what the angles would be if the student, or the order of layers, had nothing to do with them.
+"""The null baselines: the angles if the student, or the order of layers, had nothing to do with the teacher.
 
 An acute angle proves nothing by itself: seen from any point that is far from two others, those two lie in a similar
-direction. Every null answers with the same numbers as the observation, on the same tokens, so that the *excess*
-(observed minus null) has an interval of its own, clustered by example.
+direction. Every null gives the same numbers as the observation, on the same tokens, so that the *excess* (observed
+minus null) has an interval of its own, clustered by example.
 
-| null | vertex, or what replaces it | what it holds fixed |
+| null | vertex, or its replacement | held fixed |
 |---|---|---|
 | ``N0`` | none: the closed form of independent directions | the measured norms alone |
 | ``N1`` | the student's state at another token | both models, without their correspondence |
@@ -14,20 +14,24 @@ direction. Every null answers with the same numbers as the observation, on the s
 | ``N5`` | the mean of the token's teacher layers | the teacher alone, seen from its middle |
 | ``N6`` | the origin | the teacher alone, seen from outside |
 
-*Another token* is one of another text, at another position (:meth:`layerangles.models.texts.Batch.partner`). N1 to N6
+*Another token* is one of another text, at another position (:meth:`layerangles.models.texts.Batch.tokens`). N1 to N6
 are defined by Yu, Wen and Mou's angle (2025, section 4) with one part replaced; the paper itself has no null.
+
+A new null is a name in :data:`NullName` and an entry in :data:`NULLS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jaxtyping import Float, Int
 
 from layerangles.errors import InputError
 from layerangles.geometry.angles import Products
+from layerangles.geometry.shared_space import SharedSpace, Tokens
 from layerangles.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -36,28 +40,59 @@ else:
     torch = lazy_module("torch")
 
 NullName = Literal["N0", "N1", "N2", "N3", "N4", "N5", "N6"]
-NULLS: tuple[NullName, ...] = get_args(NullName)
 
-# Of the Gaussian directions that N4 draws from: a prime, so that strides over it reach every one.
+# Size of the pool of Gaussian directions that N4 draws from: a prime, so that strides over it reach every one.
 _N_DIRECTIONS = 4099
+# Stride between the numbers of two examples, which leaves room for the positions of one.
+_POSITIONS_PER_EXAMPLE = 8191
 
 
-class Tokens(NamedTuple):
-    """Which tokens these are.
+class NullChunk(NamedTuple):
+    """A few tokens, prepared for nulls that replace the cosine and not its vertex.
 
     Attributes:
-        example: the row of a token's example in its batch, counted from 0.
-        partner: for every token the index of another token among these.
-        number: a number of the token that does not depend on the batch; only N4 asks for it.
+        teacher, vertex: the states of these tokens.
+        states: all of them centred, from :func:`layerangles.geometry.angles.centred_states`.
+        products: the products of ``states``.
+        own: the student's layers among the products' vertices.
+        partner: the teacher layers of another token among the products' vertices, for a null that needs them.
+        a, b: layer a and layer b of every pair.
     """
 
-    example: Int[torch.Tensor, " token"]
-    partner: Int[torch.Tensor, " token"]
-    number: Int[torch.Tensor, " token"]
+    teacher: Float[torch.Tensor, "teacher_layer token dim"]
+    vertex: Float[torch.Tensor, "student_layer token dim"]
+    states: Float[torch.Tensor, "token all_states dim"]
+    products: Products
+    own: slice
+    partner: slice
+    a: Int[torch.Tensor, " pair"]
+    b: Int[torch.Tensor, " pair"]
 
 
-def check_nulls(nulls: Sequence[str]) -> tuple[NullName, ...]:
-    """The nulls in their order, each once.
+@dataclass(frozen=True)
+class Null:
+    """One null baseline; it has either ``vertices`` or ``cosines``.
+
+    Attributes:
+        name: its short name.
+        meaning: one sentence, without its subject, for captions.
+        vertices: the points it looks from at the tokens of a slice: ``[vertex, token, dim]``, one vertex for each
+            student layer or one for all of them. The states it pairs these tokens with may lie outside the slice.
+        cosines: its cosines ``[student_layer, pair, token]``.
+        needs_untrained: whether it needs the states of an untrained student.
+        needs_partner_layers: whether it needs the teacher layers of another token.
+    """
+
+    name: NullName
+    meaning: str
+    vertices: Callable[[SharedSpace, Tokens, slice], torch.Tensor] | None = None
+    cosines: Callable[[NullChunk], torch.Tensor] | None = None
+    needs_untrained: bool = False
+    needs_partner_layers: bool = False
+
+
+def check_nulls(nulls: Collection[str]) -> tuple[NullName, ...]:
+    """The nulls of these names in their fixed order, each once.
 
     Raises:
         InputError: one of them is not known.
@@ -65,40 +100,32 @@ def check_nulls(nulls: Sequence[str]) -> tuple[NullName, ...]:
     unknown = sorted(set(nulls) - set(NULLS))
     if unknown:
         raise InputError(f"there is no null {unknown[0]!r}; allowed are {', '.join(NULLS)}.")
-    return tuple(null for null in NULLS if null in nulls)
+    return tuple(null.name for null in NULLS.values() if null.name in nulls)
 
 
-def vertices(
-    null: NullName,
-    teacher: Float[torch.Tensor, "teacher_layer token dim"],
-    vertex: Float[torch.Tensor, "student_layer token dim"],
-    tokens: Tokens,
-    untrained: Float[torch.Tensor, "student_layer token dim"] | None = None,
-    chunk: slice = slice(None),
-) -> Float[torch.Tensor, "vertex chunk_token dim"] | None:
-    """The points a null looks from: one a student layer, or one for all; None for N0 and N2, which have none.
+def meaning_of(name: str) -> str:
+    """The meaning of the null of this name, for captions; of one that is not known, that it is a null."""
+    return NULLS[name].meaning if name in NULLS else "a null"
 
-    Of the tokens of ``chunk`` alone; what they are paired with may lie outside it.
-    """
-    if null == "N1":
-        return vertex[:, tokens.partner[chunk]]
-    if null == "N3" and untrained is None:
-        raise ValueError('the null "N3" needs the states of an untrained student; got none.')
-    teacher, vertex = teacher[:, chunk], vertex[:, chunk]
-    match null:
-        case "N3":
-            return None if untrained is None else untrained[:, chunk]
-        case "N4":
-            # Layers and tokens walk over the directions at different strides, so that neighbours share none.
-            layers = torch.arange(len(vertex), device=vertex.device)[:, None]
-            rows = (tokens.number[chunk].to(vertex.device) * 31 + layers * 1009) % _N_DIRECTIONS
-            norm: torch.Tensor = vertex.norm(dim=-1, keepdim=True)
-            return _directions(vertex.shape[-1]).to(vertex)[rows] * norm
-        case "N5":
-            return teacher.mean(dim=0, keepdim=True)
-        case "N6":
-            return torch.zeros_like(teacher[:1])
-    return None
+
+def _other_token(space: SharedSpace, tokens: Tokens, chunk: slice) -> torch.Tensor:
+    return space.vertex[:, tokens.partner[chunk]]
+
+
+def _untrained(space: SharedSpace, _tokens: Tokens, chunk: slice) -> torch.Tensor:
+    if space.untrained is None:
+        raise ValueError("this null needs the states of an untrained student; got none.")
+    return space.untrained[:, chunk]
+
+
+def _gaussian(space: SharedSpace, tokens: Tokens, chunk: slice) -> torch.Tensor:
+    vertex = space.vertex[:, chunk]
+    # Layers and tokens walk over the directions at different strides, so that neighbours share none.
+    layers = torch.arange(len(vertex), device=vertex.device)[:, None]
+    number = (tokens.key[chunk] * _POSITIONS_PER_EXAMPLE + tokens.position[chunk]).to(vertex.device)
+    rows = (number * 31 + layers * 1009) % _N_DIRECTIONS
+    norm: torch.Tensor = vertex.norm(dim=-1, keepdim=True)
+    return _directions(vertex.shape[-1]).to(vertex)[rows] * norm
 
 
 @lru_cache(maxsize=4)
@@ -106,6 +133,14 @@ def _directions(dim: int) -> Float[torch.Tensor, "direction dim"]:
     """Unit vectors, uniform over the sphere; always the same."""
     drawn = torch.randn((_N_DIRECTIONS, dim), generator=torch.Generator().manual_seed(4))
     return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def _centroid(space: SharedSpace, _tokens: Tokens, chunk: slice) -> torch.Tensor:
+    return space.teacher[:, chunk].mean(dim=0, keepdim=True)
+
+
+def _origin(space: SharedSpace, _tokens: Tokens, chunk: slice) -> torch.Tensor:
+    return torch.zeros_like(space.teacher[:1, chunk])
 
 
 def independent_cosines(
@@ -130,35 +165,49 @@ def independent_cosines(
     return cosines.mul_(vertex_norm[:, None])
 
 
-def other_layer_cosines(
-    products: Products,
-    states: Float[torch.Tensor, "token all_states dim"],
-    partner_teacher: slice,
-    vertex: slice,
-    a: Int[torch.Tensor, " pair"],
-    b: Int[torch.Tensor, " pair"],
-) -> Float[torch.Tensor, "student_layer pair token"]:
-    """N2: the angle at the student between its token's layer a and another token's layer b.
+def _independent(chunk: NullChunk) -> torch.Tensor:
+    teacher_norm, vertex_norm = (x.norm(dim=-1).double().square_() for x in (chunk.teacher, chunk.vertex))
+    return independent_cosines(teacher_norm, vertex_norm, chunk.a, chunk.b)
 
-    Args:
-        products: of ``states``.
-        states: from :func:`layerangles.geometry.angles.centred_states`.
-        partner_teacher: where among the products' vertices the other token's teacher layers are.
-        vertex: where among them the student's layers are.
-        a: layer a of every pair.
-        b: layer b of every pair.
-    """
+
+def _other_layer(chunk: NullChunk) -> torch.Tensor:
+    """The angle at the student between its token's layer a and another token's layer b."""
+    products, states = chunk.products, chunk.states
     n_teacher = len(products.between)
-    rows = slice(n_teacher + vertex.start, n_teacher + vertex.stop)
-    others = slice(n_teacher + partner_teacher.start, n_teacher + partner_teacher.stop)
+    rows = slice(n_teacher + chunk.own.start, n_teacher + chunk.own.stop)
+    others = slice(n_teacher + chunk.partner.start, n_teacher + chunk.partner.stop)
     cross_other = torch.bmm(states[:, rows], states[:, others].transpose(1, 2)).permute(1, 2, 0).contiguous()
-    between = products.cross[partner_teacher]  # [other layer b, layer a]
-    vertex_norm = products.vertex_norm[vertex][:, None]
-    shared, shared_other = products.cross[vertex] - vertex_norm / 2, cross_other - vertex_norm / 2
+    between = products.cross[chunk.partner]  # [other layer b, layer a]
+    vertex_norm = products.vertex_norm[chunk.own][:, None]
+    shared, shared_other = products.cross[chunk.own] - vertex_norm / 2, cross_other - vertex_norm / 2
     inverse = (products.teacher_norm - 2 * shared).rsqrt()
-    inverse_other = (products.vertex_norm[partner_teacher] - 2 * shared_other).rsqrt()
-    cosines = between[b, a] - shared.index_select(1, a)
-    cosines -= shared_other.index_select(1, b)
-    cosines *= inverse.index_select(1, a)
-    cosines *= inverse_other.index_select(1, b)
+    inverse_other = (products.vertex_norm[chunk.partner] - 2 * shared_other).rsqrt()
+    cosines = between[chunk.b, chunk.a] - shared.index_select(1, chunk.a)
+    cosines -= shared_other.index_select(1, chunk.b)
+    cosines *= inverse.index_select(1, chunk.a)
+    cosines *= inverse_other.index_select(1, chunk.b)
     return cosines.clamp_(-1.0, 1.0)
+
+
+NULLS: dict[str, Null] = {
+    null.name: null
+    for null in (
+        Null("N0", "the angle that independent layers of the measured norms would make", cosines=_independent),
+        Null(
+            "N1",
+            "the same angle seen from the student's state at another token, which has nothing to do with the teacher's",
+            vertices=_other_token,
+        ),
+        Null(
+            "N2",
+            "the same angle with one of the two teacher layers taken from another token",
+            cosines=_other_layer,
+            needs_partner_layers=True,
+        ),
+        Null("N3", "the same angle seen from an untrained student", vertices=_untrained, needs_untrained=True),
+        Null("N4", "the same angle seen from a random point as far from the origin as the student", vertices=_gaussian),
+        Null("N5", "the same angle seen from the centroid of the teacher's layers", vertices=_centroid),
+        Null("N6", "the same angle seen from the origin", vertices=_origin),
+    )
+}
+"""All nulls by name, in their fixed order."""

@@ -106,10 +106,6 @@ class TeacherStatistics:
         """
         return _share(self.mean)
 
-    def pooled_share(self) -> Float[torch.Tensor, " dim"]:
-        """:meth:`share` for two random tokens of random layers: that of :meth:`pooled_mean`."""
-        return _share(self.pooled_mean())
-
     def top_dimensions(
         self, k: int = 5
     ) -> tuple[Int[torch.Tensor, "teacher_layer k"], Float[torch.Tensor, "teacher_layer k"]]:

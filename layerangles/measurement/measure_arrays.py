@@ -1,31 +1,29 @@
 """Measure states that another tool has extracted: plain arrays in, an AngleResult out."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import xarray as xr
 from torch import Tensor
 
 from layerangles.errors import InputError
 from layerangles.geometry.angles import check_states
-from layerangles.geometry.nulls import NullName, check_nulls
+from layerangles.geometry.nulls import NULLS, NullName
 from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics, parse_preprocessing
+from layerangles.geometry.student_tower import StudentTower
 from layerangles.layers import Tower
-from layerangles.measurement.passes import Sums, tokens_of, zero_sums
+from layerangles.measurement.meter import AngleMeter, StudentStates, TeacherBatch
 from layerangles.models.states import check_finite
 from layerangles.models.texts import Batch
-from layerangles.results import labelling
 from layerangles.results.angle_result import SCHEMA_VERSION, AngleResult
-from layerangles.settings import Alternatives
-from layerangles.sums.angle_sums import View
+from layerangles.settings import Alternatives, MeasurementSettings
 
 Array = npt.NDArray[np.floating[Any]] | Tensor
 
-_EXAMPLES_AT_A_TIME = 64
+_EXAMPLES_PER_BATCH = 64
 
 
 def measure_arrays(
@@ -66,62 +64,53 @@ def measure_arrays(
         >>> result.students, result.nulls
         (['s'], ['N1'])
     """
-    chosen = check_nulls(nulls)
-    if "N3" in chosen:
-        raise InputError("the null N3 needs an untrained student's model, which arrays are not. Leave N3 out.")
-    targets, numbers = torch.as_tensor(teacher), torch.as_tensor(np.asarray(example))
-    vertices = {name: torch.as_tensor(states) for name, states in students.items()}
-    _check(targets, vertices, numbers)
-    names, row, n_tokens = np.unique(numbers.numpy(), return_inverse=True, return_counts=True)
-    counts = torch.from_numpy(n_tokens)
-    order = torch.from_numpy(row).argsort(stable=True)  # the tokens of an example together
-    targets, vertices = targets[:, order], {name: states[:, order] for name, states in vertices.items()}
-    statistics = TeacherStatistics()
-    statistics.update(targets)
-    prepared = Preprocessing.of(
-        preprocessing, statistics if parse_preprocessing(preprocessing).needs_statistics else None
+    settings = MeasurementSettings(
+        nulls=nulls, preprocessing=preprocessing, alternatives=alternatives, confidence=confidence
     )
-
-    pairs = {name: list((matched or {}).get(name, ())) for name in students}
-    sums = {
-        name: zero_sums(len(states), len(targets), chosen, alternatives, dict(pairs[name]))
-        for name, states in vertices.items()
-    }
-    ends = counts.cumsum(0)
-    starts = ends - counts
-    for first in _blocks(len(names)):
-        tokens = slice(int(starts[first.start]), int(ends[first.stop - 1]))
-        mask = torch.arange(int(counts[first].max())) < counts[first][:, None]
-        batch = Batch({}, {tower: mask}, torch.arange(first.start, first.stop))
-        for name, states in vertices.items():
-            _update(sums[name], targets[:, tokens], states[:, tokens], batch, tower, prepared)
-
-    parts = [_labelled(name, of, vertices[name], len(targets), pairs[name], tower) for name, of in sums.items()]
-    dataset = labelling.derived(labelling.combine(parts), confidence)
-    if alternatives != "none":
-        dataset = xr.merge([dataset, *labelling.top_dimensions({tower: statistics})])
-    dataset.attrs = {
+    for name in settings.nulls:
+        if NULLS[name].needs_untrained:
+            raise InputError(
+                f"the null {name} needs an untrained student's model, which arrays are not. Leave {name} out."
+            )
+    targets, numbers = torch.as_tensor(teacher), torch.as_tensor(np.asarray(example))
+    states = {name: torch.as_tensor(given) for name, given in students.items()}
+    _check(targets, states, numbers)
+    towers = [
+        StudentTower(
+            student=name,
+            tower=tower,
+            n_layers=len(given),
+            layers=range(len(given)),
+            maps=[None] * len(given),
+            matched=list((matched or {}).get(name, ())),
+            weights_sha256=_sha256(given),
+        )
+        for name, given in states.items()
+    ]
+    statistics = TeacherStatistics()
+    if parse_preprocessing(preprocessing).needs_statistics:
+        statistics.update(targets)
+    prepared = Preprocessing.of(preprocessing, statistics)
+    meter = AngleMeter(towers, {tower: len(targets)}, settings, {tower: prepared})
+    for chosen, batch in _batches(numbers, tower):
+        seen = TeacherBatch({tower: targets[:, chosen]}, {tower: batch.tokens(tower)}, len(batch))
+        meter.update(seen, (StudentStates({tower: given[:, chosen]}) for given in states.values()))
+    provenance = {
         "schema_version": SCHEMA_VERSION,
-        "space": "teacher",
-        "convention": "layerangles",
-        "preprocessing": preprocessing,
+        **settings.attributes(),
         "maps": "applied before",
         "final_norm": "as given",
         "special_tokens": "as given",
-        "aggregation": "per token, then mean over tokens; intervals clustered by example",
-        "confidence": confidence,
         "precision": str(targets.dtype).removeprefix("torch."),
         "max_length": 0,
-        "n_texts": len(names),
-        "n_examples": len(names),
-        "shards": "0/1",
+        "n_texts": meter.n_examples,
         "stopped": "all texts",
         "data_sha256": _sha256(numbers),
         "tokenizer_sha256": "",
         "teacher": "arrays",
-        "teacher_weights_sha256": _sha256(torch.as_tensor(teacher)),
+        "teacher_weights_sha256": _sha256(targets),
     }
-    return AngleResult(dataset)
+    return AngleResult(meter.compute().assign_attrs(provenance))
 
 
 def _check(teacher: Tensor, students: Mapping[str, Tensor], example: Tensor) -> None:
@@ -143,34 +132,17 @@ def _check(teacher: Tensor, students: Mapping[str, Tensor], example: Tensor) -> 
         raise InputError("an interval needs two examples or more; got tokens of one. Give more texts.")
 
 
-def _blocks(n_examples: int) -> list[slice]:
-    """Examples some at a time; a last one alone joins the block before it, since its partner must be another."""
-    starts = list(range(0, max(n_examples - 1, 1), _EXAMPLES_AT_A_TIME))
-    return [slice(start, end) for start, end in zip(starts, [*starts[1:], n_examples], strict=True)]
-
-
-def _update(sums: Sums, teacher: Tensor, states: Tensor, batch: Batch, tower: Tower, prepared: Preprocessing) -> None:
-    targets, vertex = prepared.apply(teacher), prepared.apply(states)
-    tokens = tokens_of(batch, tower, torch.device("cpu"))
-    sums.angles.update([View(slice(0, len(vertex)), targets, vertex)], tokens.tokens)
-    if sums.relations is not None:
-        sums.relations.update(targets, vertex, tokens.tokens.example)
-    if sums.sample is not None:
-        sums.sample.update(teacher, states, tokens.number, tokens.position)
-
-
-def _labelled(
-    name: str, sums: Sums, states: Tensor, n_teacher: int, matched: Sequence[tuple[int, int]], tower: Tower
-) -> xr.Dataset:
-    layers = range(len(states))
-    parts = [labelling.labelled(sums.angles, layers, len(states), n_teacher)]
-    if sums.relations is not None:
-        parts.append(labelling.labelled_relations(sums.relations, layers, len(states), n_teacher))
-    if sums.sample is not None:
-        parts.append(labelling.labelled_alternatives(sums.sample, layers, len(states), n_teacher))
-    part = labelling.with_matched(xr.merge(parts), matched).expand_dims({"student": [name], "tower": [tower]})
-    part["weights_sha256"] = (("student",), np.array([_sha256(states)], dtype=object))
-    return part.assign_coords(trained_steps=("student", [0]))
+def _batches(example: Tensor, tower: Tower) -> Iterator[tuple[Tensor, Batch]]:
+    """Whole examples, some at a time: the indices of their tokens, and the batch that these make up."""
+    names, row, n_tokens = np.unique(example.numpy(), return_inverse=True, return_counts=True)
+    order, counts = torch.from_numpy(row).argsort(stable=True), torch.from_numpy(n_tokens)
+    ends = counts.cumsum(0)
+    # A last example alone joins the batch before it, since its partner must be another.
+    starts = list(range(0, max(len(names) - 1, 1), _EXAMPLES_PER_BATCH))
+    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+        mask = torch.arange(int(counts[start:end].max())) < counts[start:end, None]
+        tokens = order[int(ends[start] - counts[start]) : int(ends[end - 1])]
+        yield tokens, Batch({}, {tower: mask}, torch.arange(start, end))
 
 
 def _sha256(values: Tensor) -> str:

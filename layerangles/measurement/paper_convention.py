@@ -17,21 +17,23 @@ Source: Yu, Wen and Mou (2025), section 4, and their released code. There, the l
 script names a student that was never trained; here all k are kept and the student is yours.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from layerangles.errors import InputError
-from layerangles.measurement.passes import Settings, load, states_of, watched
-from layerangles.models.checkpoints import ModelCheckpoint
+from layerangles.geometry.student_tower import StudentTower
+from layerangles.measurement.meter import StudentStates, TeacherBatch
 from layerangles.models.states import n_positions
-from layerangles.models.student_tower import StudentTower
-from layerangles.models.texts import Batch, EncodedTexts
+from layerangles.models.texts import Batch
 from layerangles.results import labelling
+from layerangles.settings import MeasurementSettings
 
 EPSILON = 1e-6
 N_BINS = 1000
@@ -48,66 +50,71 @@ def paper_cosines(
     return dots / (length * length[LAYER] + EPSILON)
 
 
-def measure_as_paper(
-    student_towers: Sequence[StudentTower],
-    teacher: ModelCheckpoint,
-    encoded: EncodedTexts,
-    settings: Settings,
-    *,
-    max_length: int,
-) -> list[xr.Dataset]:
-    """One dataset per student tower: ``cosine``, ``angle_deg``, ``acute_fraction``, ``histogram`` for layer 1.
+class PaperMeter:
+    """Angles in the paper's convention, with the interface of :class:`layerangles.measurement.meter.AngleMeter`.
 
-    All other cells are NaN, and so are the intervals.
-
-    Raises:
-        InputError: layer 1 of a student cannot be put into teacher space, or ``max_length`` is more than the models
-            have positions for.
+    The batches are to be padded before (:func:`padded`), and every update is one of the batches that are averaged over.
     """
-    for student_tower in student_towers:
-        if LAYER not in student_tower.layers:
-            raise InputError(
-                f"the paper's convention looks from student layer {LAYER}, and {student_tower.student.name} has no map "
-                "for it. Train with a strategy that matches it, or use the default convention."
-            )
-    positions = [
-        n_positions(one.config) for one in (teacher, *(student_tower.student for student_tower in student_towers))
-    ]
-    most = min((n for n in positions if n is not None), default=max_length)
+
+    aggregation = "per position, PAD included, then mean over a batch, then over batches"
+
+    def __init__(self, towers: Sequence[StudentTower], settings: MeasurementSettings) -> None:
+        """A meter of no batches.
+
+        Raises:
+            InputError: layer 1 of a student cannot be put into teacher space.
+        """
+        for one in towers:
+            if LAYER not in one.layers:
+                raise InputError(
+                    f"the paper's convention looks from student layer {LAYER}, and {one.student} has no map for it. "
+                    "Train with a strategy that matches it, or use the default convention."
+                )
+        self.towers = tuple(towers)
+        self.n_examples = 0
+        self._steps = settings.steps
+        # By tower: the means of each batch over its tokens, per [kind, teacher_layer], and counts per cosine bin.
+        self._means: list[list[Tensor]] = [[] for _ in towers]
+        self._histograms: list[Tensor] = [torch.zeros((), dtype=torch.long) for _ in towers]
+
+    def update(self, teacher: TeacherBatch, students: Iterable[StudentStates]) -> None:
+        """Add a batch; as :meth:`layerangles.measurement.meter.AngleMeter.update`."""
+        self.n_examples += teacher.n_examples
+        for i, (one, states) in enumerate(zip(self.towers, students, strict=True)):
+            vertex = one.vertex(states.trained[one.tower])[list(one.layers).index(LAYER)]
+            cosines = paper_cosines(teacher.states[one.tower], vertex)
+            kinds = (cosines, cosines.clamp(-1, 1).arccos().rad2deg(), (cosines > 0).double())
+            self._means[i].append(torch.stack([kind.mean(dim=-1) for kind in kinds]).cpu())
+            self._histograms[i] = self._histograms[i] + _histogram(cosines).cpu()
+
+    def merge(self, other: "PaperMeter") -> "PaperMeter":
+        """The meter of both lots of batches."""
+        both = copy.copy(self)
+        both._means = [[*a, *b] for a, b in zip(self._means, other._means, strict=True)]
+        both._histograms = [a + b for a, b in zip(self._histograms, other._histograms, strict=True)]
+        both.n_examples = self.n_examples + other.n_examples
+        return both
+
+    def compute(self) -> xr.Dataset:
+        """``cosine``, ``angle_deg``, ``acute_fraction``, ``histogram`` of layer 1; all else is NaN, intervals too."""
+        parts = [
+            labelling.placed(_labelled(one, torch.stack(means).mean(dim=0), histogram), one, self._steps)
+            for one, means, histogram in zip(self.towers, self._means, self._histograms, strict=True)
+        ]
+        return labelling.combine(parts).assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)
+
+
+def check_positions(max_length: int, configs: Iterable[PretrainedConfig]) -> None:
+    """Raise an :class:`InputError` unless all models have positions for texts padded to ``max_length``."""
+    most = min((n for n in map(n_positions, configs) if n is not None), default=max_length)
     if max_length > most:
         raise InputError(
             f"in the paper's convention every text is padded to max_length, here {max_length}, and these models have "
             f"positions for {most} tokens. Choose a max_length of at most {most}."
         )
-    model = load(teacher, settings.device)
-    students = {
-        str(student_tower.student.path): load(student_tower.student, settings.device)
-        for student_tower in student_towers
-    }
-    pad_id = encoded.tokenizer.pad_token_id or 0
-    means: list[list[Tensor]] = [[] for _ in student_towers]
-    histograms: list[Tensor | int] = [0 for _ in student_towers]
-    with torch.inference_mode():
-        batches = encoded.batches(settings.batch_size)  # in every process: means over batches do not add up
-        for batch in watched(batches, encoded, settings, "angles, paper's convention"):
-            everything = _padded(batch.to(settings.device), max_length, pad_id)
-            targets = states_of(model, everything, settings)
-            states = {path: states_of(student, everything, settings) for path, student in students.items()}
-            for i, student_tower in enumerate(student_towers):
-                vertex = student_tower.vertex(states[str(student_tower.student.path)][student_tower.tower])[
-                    list(student_tower.layers).index(LAYER)
-                ]
-                cosines = paper_cosines(targets[student_tower.tower], vertex)
-                kinds = (cosines, cosines.clamp(-1, 1).arccos().rad2deg(), (cosines > 0).double())
-                means[i].append(torch.stack([kind.mean(dim=-1) for kind in kinds]).cpu())
-                histograms[i] = histograms[i] + _histogram(cosines).cpu()
-    return [
-        _labelled(student_tower, torch.stack(of_lens).mean(dim=0), torch.as_tensor(histogram))
-        for student_tower, of_lens, histogram in zip(student_towers, means, histograms, strict=True)
-    ]
 
 
-def _padded(batch: Batch, length: int, pad_id: int) -> Batch:
+def padded(batch: Batch, length: int, pad_id: int) -> Batch:
     """The batch padded to a length, with every position counted. The models still do not attend to PAD."""
     inputs = {
         name: torch.nn.functional.pad(

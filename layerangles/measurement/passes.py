@@ -1,411 +1,297 @@
-"""The passes over the data: forward through teacher and students, and on into sums. Nothing of the data is kept."""
+"""Passes over the texts: the states of teacher and students, batch by batch, go into a meter."""
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel
 
-from layerangles.geometry.alternatives import TokenSample
+from layerangles.errors import InputError
 from layerangles.geometry.gradients import MatchingBatch, gradient_products
-from layerangles.geometry.nulls import NullName, Tokens
-from layerangles.geometry.preprocessing import Preprocessing, TeacherStatistics
+from layerangles.geometry.nulls import NULLS
+from layerangles.geometry.student_tower import StudentTower
 from layerangles.layers import FinalNorm, Tower
+from layerangles.measurement.meter import AngleMeter, States, StudentStates, TeacherBatch
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, quiet_transformers
-from layerangles.models.states import check_finite, counted_states, forward_with_states, n_layers
-from layerangles.models.student_tower import StudentTower
+from layerangles.models.states import counted_states, forward_with_states
 from layerangles.models.texts import Batch, EncodedTexts
-from layerangles.settings import Alternatives, FitKind, Precision, Space
-from layerangles.sums.angle_sums import AngleSums
-from layerangles.sums.map_fitting import MapSums, fit_map, target_layer
-from layerangles.sums.relation_sums import RelationSums
+from layerangles.settings import MeasurementSettings, Precision
 
-States = dict[Tower, Float[Tensor, "layer token dim"]]
+Progress = Callable[[str, float], None]
 
-# How many batches lie between two looks at the intervals, where a pass ends as soon as they are narrow enough.
+# Batches between two looks at the intervals, where a pass ends as soon as they are narrow enough.
 _BATCHES_PER_LOOK = 8
 
 
+_Same = TypeVar("_Same")
+
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """Something that two parts of the data give apart and that adds up."""
+
+    def merge(self: _Same, other: _Same, /) -> _Same:
+        """That of both parts of the data."""
+
+
+@runtime_checkable
+class Meter(Mergeable, Protocol):
+    """Something that a pass adds batches of states to."""
+
+    def update(self, teacher: TeacherBatch, students: Iterable[StudentStates], /) -> None:
+        """Add a batch; the students' states come one tower at a time."""
+
+
+AnyMergeable = TypeVar("AnyMergeable", bound=Mergeable)
+AnyMeter = TypeVar("AnyMeter", bound=Meter)
+
+
+class MeasuredStudent(NamedTuple):
+    """A student's model, and its towers that are measured."""
+
+    checkpoint: StudentCheckpoint
+    towers: list[StudentTower]
+
+
 @dataclass(frozen=True)
-class Settings:
-    """How a pass is made.
+class ModelRunner:
+    """How models are run: where, in which precision, and which last layer is taken.
 
     Attributes:
-        until: end the pass when the widest interval of all mean angles is narrower than this, in degrees.
-        shard: ``(i, n)``: the i-th of n disjoint parts of the data, counted from 0.
-        progress: called after every batch with what is being done and how far it is, 0 to 1.
+        device: where the models are.
+        final_norm: as in :class:`layerangles.settings.MeasurementSettings`.
+        precision: as there.
     """
 
-    space: Space
-    nulls: tuple[NullName, ...]
-    preprocessing: Mapping[Tower, Preprocessing]
-    alternatives: Alternatives
-    final_norm: FinalNorm
-    precision: Precision
     device: torch.device
-    batch_size: int
-    confidence: float
-    until: float | None
-    shard: tuple[int, int]
-    progress: Callable[[str, float], None] | None = None
-
-    @classmethod
-    def plain(cls, device: torch.device) -> "Settings":
-        """Nothing but the states of all texts, in float32."""
-        return cls("teacher", (), {}, "none", "pre", "float32", device, 32, 0.95, None, (0, 1))
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of the forward passes."""
-        if self.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    final_norm: FinalNorm = "pre"
+    precision: Precision = "float32"
 
     @property
     def sums_device(self) -> torch.device:
         """Where the geometry is computed: on the CPU where the device has no float64 (Apple's mps)."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
-    def batches(self, encoded: EncodedTexts) -> Iterator[Batch]:
-        """This process's batches: of the shard, every process takes a part of its own."""
-        process = PartialState()
-        (i, n), seed = self.shard, None if self.until is None else 0
-        parts = (i + n * process.process_index, n * process.num_processes)
-        return (batch.to(self.device) for batch in encoded.batches(self.batch_size, shard=parts, seed=seed))
+    def load(self, checkpoint: ModelCheckpoint) -> PreTrainedModel:
+        """A model on its device."""
+        return self._moved(checkpoint.load_model())
+
+    def untrained(self, student: StudentCheckpoint) -> PreTrainedModel:
+        """A model of the student's architecture with random weights, always the same."""
+        with torch.random.fork_rng(devices=[]), quiet_transformers():
+            torch.manual_seed(0)
+            model = AutoModel.from_config(  # type: ignore[no-untyped-call]
+                student.config, dtype=torch.float32, trust_remote_code=student.trust_remote_code
+            )
+        return self._moved(model.eval())
+
+    def _moved(self, model: PreTrainedModel) -> PreTrainedModel:
+        torch.nn.Module.to(model, self.device)  # transformers' own `to` hides its signature from the type checker
+        return model
+
+    def states(self, model: PreTrainedModel, batch: Batch) -> dict[Tower, Tensor]:
+        """The states of all towers at the counted tokens, in float32, where the geometry is computed."""
+        with self._autocast():
+            _, states = forward_with_states(model, batch.inputs, final_norm=self.final_norm)
+        return {
+            tower: counted_states([s.float() for s in states[tower]], mask).to(self.sums_device)
+            for tower, mask in batch.counted.items()
+        }
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
 
-@dataclass
-class Sums:
-    """What is summed for one student_tower."""
+class Passes:
+    """Runs a teacher and its students over the same texts, once for each meter.
 
-    angles: AngleSums
-    relations: RelationSums | None = None
-    sample: TokenSample | None = None
-
-
-@dataclass
-class Measured:
-    """What a pass has measured.
-
-    Attributes:
-        sums: of every student_tower.
-        statistics: of every tower of the teacher; empty unless alternatives were asked for.
-        n_examples: examples measured, over all processes.
+    Args:
+        teacher: the teacher; its model stays in memory.
+        encoded: the texts.
+        settings: how to measure.
+        progress: called after every batch with the name of the pass and the share of it that is done, 0 to 1.
     """
 
-    sums: list[Sums]
-    statistics: dict[Tower, TeacherStatistics] = field(default_factory=dict)
-    n_examples: int = 0
+    def __init__(
+        self,
+        teacher: ModelCheckpoint,
+        encoded: EncodedTexts,
+        settings: MeasurementSettings,
+        progress: Progress | None = None,
+    ) -> None:
+        self.teacher = teacher
+        self.encoded = encoded
+        self.runner = ModelRunner(device_of(settings.device), settings.final_norm, settings.precision)
+        self.settings = settings
+        self._progress = progress
 
+    @cached_property
+    def _teacher_model(self) -> PreTrainedModel:
+        return self.runner.load(self.teacher)
 
-def measure(
-    student_towers: Sequence[StudentTower], teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings
-) -> Measured:
-    """The main pass: the angles of some students, and all that is asked for beside them."""
-    teacher_model = load(teacher, settings.device)
-    models = _Students(student_towers, settings)
-    measured = Measured([_sums_of(student_tower, teacher, settings) for student_tower in student_towers])
-    towers = dict.fromkeys(student_tower.tower for student_tower in student_towers)
-    if settings.alternatives != "none":
-        measured.statistics = {tower: TeacherStatistics() for tower in towers}
-    with torch.inference_mode(), closing(watched(settings.batches(encoded), encoded, settings, "angles")) as batches:
+    def run(
+        self,
+        meter: AnyMeter,
+        students: Sequence[MeasuredStudent],
+        name: str,
+        *,
+        batches: Iterable[Batch] | None = None,
+        until: float | None = None,
+    ) -> AnyMeter:
+        """Show a meter the states of the teacher and of the students' towers, and return that of all processes.
+
+        Args:
+            meter: a meter of these towers.
+            students: the students; there may be none.
+            name: the name of the pass, for progress bars.
+            batches: this process's batches; by default those of its part of the shard.
+            until: end the pass as soon as all intervals of the angles are narrower than this, in degrees.
+        """
+        models = _StudentModels(students, self.runner, self.settings)
+        n_batches = None if until is None else _BATCHES_PER_LOOK
         # As many rounds in every process, since they meet at the end of each.
-        n_rounds = 1 if settings.until is None else -(-len(encoded) // (settings.batch_size * _BATCHES_PER_LOOK))
-        for _ in range(n_rounds):
-            for batch in batches if settings.until is None else islice(batches, _BATCHES_PER_LOOK):
-                _measure_batch(batch, teacher_model, models, measured, settings)
-                measured.n_examples += len(batch)
-            if settings.until is not None and _widest_interval(measured, settings) < settings.until:
-                break
-    return _over_processes(measured)
+        n_rounds = 1 if n_batches is None else -(-len(self.encoded) // (self.settings.batch_size * n_batches))
+        watched = self._watched(self._batches() if batches is None else batches, name)
+        with torch.inference_mode(), closing(watched):
+            for _ in range(n_rounds):
+                for batch in islice(watched, n_batches):
+                    meter.update(self._teacher_batch(batch), models.states(batch))
+                if until is not None and _widest_interval(meter, self.settings.confidence) < until:
+                    break
+        return over_processes(meter)
+
+    def _teacher_batch(self, batch: Batch) -> TeacherBatch:
+        states = self.runner.states(self._teacher_model, batch)
+        tokens = {tower: batch.tokens(tower).to(self.runner.sums_device) for tower in states}
+        return TeacherBatch(states, tokens, len(batch))
+
+    def _batches(self) -> Iterator[Batch]:
+        """This process's batches: of the shard, every process takes a part of its own."""
+        process = PartialState()
+        (i, n), seed = self.settings.shard, None if self.settings.until is None else 0
+        part = (i + n * process.process_index, n * process.num_processes)
+        return self.encoded.batches(self.settings.batch_size, shard=part, seed=seed)
+
+    def _watched(self, batches: Iterable[Batch], name: str) -> Generator[Batch, None, None]:
+        """The batches on the device, with a progress bar on a terminal (of the first process)."""
+        process, done = PartialState(), 0
+        total = max(1, len(self.encoded) // (self.settings.shard[1] * process.num_processes))
+        disable = None if process.is_main_process else True
+        with tqdm(total=total, desc=name, unit="text", disable=disable, leave=False) as bar:
+            for batch in batches:
+                yield batch.to(self.runner.device)
+                bar.update(len(batch))
+                done += len(batch)
+                if self._progress is not None:
+                    self._progress(name, min(1.0, done / total))
+
+    def gradient_products(
+        self, student: StudentCheckpoint, tower: StudentTower
+    ) -> Float[Tensor, "view teacher_layer teacher_layer"]:
+        """Products of the gradients of the matching losses of a tower, over the first batches.
+
+        See :mod:`layerangles.geometry.gradients`.
+        """
+        settings, runner = self.settings, self.runner
+        model = runner.load(student)
+
+        def batches() -> Iterator[MatchingBatch]:
+            for batch in islice(self.encoded.batches(settings.batch_size, seed=0), settings.gradient_batches):
+                on_device = batch.to(runner.device)
+                with torch.no_grad():
+                    targets = runner.states(self._teacher_model, on_device)[tower.tower]
+                yield MatchingBatch(on_device.inputs, targets, on_device.counted[tower.tower])
+
+        def states(inputs: dict[str, Tensor]) -> Sequence[Tensor]:
+            return forward_with_states(model, inputs, final_norm=settings.final_norm)[1][tower.tower]
+
+        maps = dict(zip(tower.layers, tower.maps, strict=True))
+        return gradient_products(states, list(model.parameters()), maps, batches)
 
 
-def _sums_of(student_tower: StudentTower, teacher: ModelCheckpoint, settings: Settings) -> Sums:
-    n_teacher, device = n_layers(teacher.config, student_tower.tower) + 1, settings.sums_device
-    rows = {layer: row for row, layer in enumerate(student_tower.layers)}
-    matched = {rows[s]: t for s, t in student_tower.matched if s in rows}
-    return zero_sums(len(student_tower.layers), n_teacher, settings.nulls, settings.alternatives, matched, device)
+class _StudentModels:
+    """The students' models, each in memory once, and with them those of untrained students, one an architecture."""
 
-
-def zero_sums(
-    n_student_layers: int,
-    n_teacher_layers: int,
-    nulls: tuple[NullName, ...],
-    alternatives: Alternatives,
-    matched: Mapping[int, int],
-    device: torch.device | str = "cpu",
-) -> Sums:
-    """Sums over no tokens, of all that is asked for."""
-    sums = Sums(AngleSums(n_student_layers, n_teacher_layers, nulls=nulls, device=device))
-    if alternatives != "none":
-        sums.relations = RelationSums(n_student_layers, n_teacher_layers, matched, device=device)
-    if alternatives == "all":
-        sums.sample = TokenSample()
-    return sums
-
-
-class _Students:
-    """The students' models; each in memory once, whatever number of towers is looked at."""
-
-    def __init__(self, student_towers: Sequence[StudentTower], settings: Settings) -> None:
-        self.student_towers = student_towers
-        self._models: dict[str, PreTrainedModel] = {}
+    def __init__(self, students: Sequence[MeasuredStudent], runner: ModelRunner, settings: MeasurementSettings) -> None:
+        self._runner = runner
+        self._students = students
+        self._models: list[PreTrainedModel | None] = []
         self._untrained: dict[str, PreTrainedModel] = {}
-        self._architectures: dict[str, str] = {}  # by path; empty unless untrained students are asked for
-        for student in (student_tower.student for student_tower in student_towers if student_tower.layers):
-            if str(student.path) not in self._models:
-                self._models[str(student.path)] = load(student, settings.device)
-            if "N3" in settings.nulls:
-                architecture = self._architectures[str(student.path)] = _architecture(student)
-                if architecture not in self._untrained:
-                    self._untrained[architecture] = untrained_model(student, settings.device)
+        self._architectures: list[str] = []
+        needs_untrained = any(NULLS[null].needs_untrained for null in settings.nulls)
+        for checkpoint, towers in students:
+            measured = settings.fit is not None or any(tower.layers for tower in towers)
+            self._models.append(runner.load(checkpoint) if measured else None)
+            self._architectures.append(_architecture(checkpoint) if needs_untrained and measured else "")
+            if needs_untrained and measured and self._architectures[-1] not in self._untrained:
+                self._untrained[self._architectures[-1]] = runner.untrained(checkpoint)
 
-    def states(self, batch: Batch, settings: Settings) -> Iterator[tuple[StudentTower, States, States | None]]:
-        """Every student_tower's student: its states, and those of an untrained one; a model's batch is run once."""
-        trained: dict[str, States] = {}
+    def states(self, batch: Batch) -> Iterator[StudentStates]:
+        """The states behind every tower of every student; every model runs the batch once."""
         untrained: dict[str, States] = {}
-        for student_tower in self.student_towers:
-            path = str(student_tower.student.path)
-            architecture = self._architectures.get(path, "")
-            if not student_tower.layers:
-                yield student_tower, {}, None
-                continue
-            if path not in trained:
-                trained = {path: states_of(self._models[path], batch, settings)}  # the towers of one come together
-            if architecture in self._untrained and architecture not in untrained:
-                untrained[architecture] = states_of(self._untrained[architecture], batch, settings)
-            yield student_tower, trained[path], untrained.get(architecture)
-
-
-def untrained_model(student: StudentCheckpoint, device: torch.device) -> PreTrainedModel:
-    """A model of the student's architecture with random weights, always the same."""
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(0)
-        model = AutoModel.from_config(  # type: ignore[no-untyped-call]
-            student.config, dtype=torch.float32, trust_remote_code=student.trust_remote_code
-        )
-    torch.nn.Module.to(model, device)
-    return model.eval()  # type: ignore[no-any-return]
+        for (_, towers), model, architecture in zip(self._students, self._models, self._architectures, strict=True):
+            trained = {} if model is None else self._runner.states(model, batch)
+            if architecture and architecture not in untrained:
+                untrained[architecture] = self._runner.states(self._untrained[architecture], batch)
+            for _ in towers:
+                yield StudentStates(trained, untrained.get(architecture))
 
 
 def _architecture(student: StudentCheckpoint) -> str:
+    """A hash that students of equal architecture share."""
     ignored = ("_name_or_path", "transformers_version", "id2label", "label2id", "architectures", "problem_type")
     fields = {k: v for k, v in student.config.to_dict().items() if k not in ignored}
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _measure_batch(
-    batch: Batch, teacher: PreTrainedModel, students: _Students, measured: Measured, settings: Settings
-) -> None:
-    teacher_states = states_of(teacher, batch, settings)
-    tokens = {tower: tokens_of(batch, tower, settings.sums_device) for tower in teacher_states}
-    for tower, statistics in measured.statistics.items():
-        statistics.update(teacher_states[tower])
-    for sums, (student_tower, states, untrained) in zip(measured.sums, students.states(batch, settings), strict=True):
-        if not student_tower.layers:
-            continue
-        tower, targets = student_tower.tower, teacher_states[student_tower.tower]
-        vertex = student_tower.vertex(states[tower])
-        unseen = None if untrained is None else student_tower.vertex(untrained[tower])
-        try:
-            sums.angles.update(
-                student_tower.views(settings.space, targets, vertex, unseen, settings.preprocessing[tower]),
-                tokens[tower].tokens,
-            )
-        except ValueError:  # say whose states these were; looking beforehand would cost a pass over all
-            check_finite(targets, "the teacher")
-            check_finite(vertex, student_tower.student.name)
-            raise
-        if sums.relations is not None:
-            prepare = settings.preprocessing[tower].apply
-            sums.relations.update(prepare(targets), prepare(vertex), tokens[tower].tokens.example)
-        if sums.sample is not None:
-            of_layers = states[tower][list(student_tower.layers)]
-            sums.sample.update(targets, of_layers, tokens[tower].number, tokens[tower].position)
-
-
-class BatchTokens(NamedTuple):
-    """What the sums ask of the counted tokens of a batch.
-
-    Attributes:
-        tokens: for the angles.
-        number: the number of each token's example in the data.
-        position: each token's place among those of its example that count.
-    """
-
-    tokens: Tokens
-    number: Int[Tensor, " token"]
-    position: Int[Tensor, " token"]
-
-
-def tokens_of(batch: Batch, tower: Tower, device: torch.device) -> BatchTokens:
-    """The counted tokens of one tower."""
-    row = batch.example(tower)
-    n_tokens = torch.bincount(row, minlength=len(batch))
-    position = torch.arange(len(row), device=row.device) - (n_tokens.cumsum(0) - n_tokens)[row]
-    number = batch.numbers.to(row.device)[row]
-    tokens = Tokens(row.to(device), batch.partner(tower).to(device), (number * 8191 + position).to(device))
-    return BatchTokens(tokens, number.to(device), position.to(device))
-
-
-def states_of(model: PreTrainedModel, batch: Batch, settings: Settings) -> States:
-    """The states of all towers at the counted tokens, in float32, where the sums are computed."""
-    with settings.autocast():
-        _, states = forward_with_states(model, batch.inputs, final_norm=settings.final_norm)
-    return {
-        tower: counted_states([s.float() for s in states[tower]], mask).to(settings.sums_device)
-        for tower, mask in batch.counted.items()
-    }
-
-
-def load(checkpoint: ModelCheckpoint, device: torch.device) -> PreTrainedModel:
-    """A model on its device."""
-    model = checkpoint.load_model()
-    torch.nn.Module.to(model, device)  # transformers' own `to` hides its signature from the type checker
-    return model
-
-
-def watched(
-    batches: Iterable[Batch], encoded: EncodedTexts, settings: Settings, what: str
-) -> Generator[Batch, None, None]:
-    """The batches, with a progress bar on a terminal (of the first process) and word to whoever watches."""
-    process, done = PartialState(), 0
-    total = max(1, len(encoded) // (settings.shard[1] * process.num_processes))
-    disable = None if process.is_main_process else True
-    with tqdm(total=total, desc=what, unit="text", disable=disable, leave=False) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch))
-            done += len(batch)
-            if settings.progress is not None:
-                settings.progress(what, min(1.0, done / total))
-
-
-# --- several processes ---------------------------------------------------------------------------------------
-
-
-def _over_processes(measured: Measured) -> Measured:
-    """The sums over all processes, in every process."""
+def over_processes(own: AnyMergeable) -> AnyMergeable:
+    """What the processes have measured of their parts of the data, merged, in every process."""
     if PartialState().num_processes == 1:
-        return measured
-    gathered: list[Measured] = gather_object([measured])
-    first, *others = gathered
-    for other in others:
-        first = Measured(
-            [_merged_sums(*pair) for pair in zip(first.sums, other.sums, strict=True)],
-            {tower: statistics.merge(other.statistics[tower]) for tower, statistics in first.statistics.items()},
-            first.n_examples + other.n_examples,
-        )
-    return first
+        return own
+    parts: list[AnyMergeable] = gather_object([own])
+    return reduce(lambda a, b: a.merge(b), parts)
 
 
-def _merged_sums(one: Sums, other: Sums) -> Sums:
-    return Sums(
-        one.angles.merge(other.angles),
-        one.relations.merge(other.relations) if one.relations and other.relations else None,
-        one.sample.merge(other.sample) if one.sample and other.sample else None,
-    )
-
-
-def _widest_interval(measured: Measured, settings: Settings) -> float:
+def _widest_interval(meter: Meter, confidence: float) -> float:
     """The widest interval of a mean angle so far, in degrees; infinite while there is none."""
-    widest = 0.0
-    for sums in _over_processes(Measured([Sums(s.angles) for s in measured.sums])).sums:
-        low, high = sums.angles.angle.interval(settings.confidence)
-        widths = (high - low)[sums.angles.angle.count > 0]
-        widest = max(widest, float(widths.nan_to_num(torch.inf).max()) if len(widths) else torch.inf)
-    return widest
+    if not isinstance(meter, AngleMeter):
+        raise TypeError(f"only a meter of angles has intervals; got {type(meter).__name__}.")
+    angles = over_processes(meter.angles())
+    low, high = angles.interval(confidence)
+    widths = (high - low)[angles.count > 0]
+    return float(widths.nan_to_num(torch.inf).max()) if len(widths) else torch.inf
 
 
-# --- passes before the main one ------------------------------------------------------------------------------
+def device_of(name: str) -> torch.device:
+    """The device of this process, which joins the other processes if it was launched with some.
 
-
-def teacher_statistics(
-    teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings
-) -> dict[Tower, TeacherStatistics]:
-    """Means and variances of the teacher's states, by tower."""
-    measured = Measured([])
-    model = load(teacher, settings.device)
-    with torch.inference_mode():
-        for batch in watched(settings.batches(encoded), encoded, settings, "teacher statistics"):
-            for tower, states in states_of(model, batch, settings).items():
-                measured.statistics.setdefault(tower, TeacherStatistics()).update(states)
-    return _over_processes(measured).statistics
-
-
-def fit_maps(
-    student_towers: Sequence[StudentTower],
-    teacher: ModelCheckpoint,
-    encoded: EncodedTexts,
-    settings: Settings,
-    kind: FitKind,
-) -> list[StudentTower]:
-    """Fit maps to the data, from each student layer to the teacher layer that forward matching gives."""
-    model = load(teacher, settings.device)
-    students: dict[str, PreTrainedModel] = {}
-    sums = [[MapSums() for _ in range(student_tower.n_layers)] for student_tower in student_towers]
-    for student_tower in student_towers:
-        if str(student_tower.student.path) not in students:
-            students[str(student_tower.student.path)] = load(student_tower.student, settings.device)
-    with torch.inference_mode():
-        for batch in watched(settings.batches(encoded), encoded, settings, "fitting maps"):
-            targets = states_of(model, batch, settings)
-            states = {path: states_of(student, batch, settings) for path, student in students.items()}
-            for student_tower, of_lens in zip(student_towers, sums, strict=True):
-                example = tokens_of(batch, student_tower.tower, settings.sums_device).number
-                last = n_layers(teacher.config, student_tower.tower)
-                for layer, of_layer in enumerate(of_lens):
-                    target = targets[student_tower.tower][target_layer(layer, student_tower.n_layers - 1, last)]
-                    of_layer.update(
-                        states[str(student_tower.student.path)][student_tower.tower][layer], target, example
-                    )
-    if PartialState().num_processes > 1:
-        gathered: list[list[list[MapSums]]] = gather_object([sums])
-        sums = [
-            [_merged_all([part[i][layer] for part in gathered]) for layer in range(student_tower.n_layers)]
-            for i, student_tower in enumerate(student_towers)
-        ]
-    fitted = [[fit_map(of_layer, kind) for of_layer in of_lens] for of_lens in sums]
-    return [
-        student_tower.fitted([one.map for one in of_lens], [one.r2 for one in of_lens])
-        for student_tower, of_lens in zip(student_towers, fitted, strict=True)
-    ]
-
-
-def _merged_all(sums: Sequence[MapSums]) -> MapSums:
-    first, *others = sums
-    for other in others:
-        first = first.merge(other)
-    return first
-
-
-def gradients(
-    student_tower: StudentTower, teacher: ModelCheckpoint, encoded: EncodedTexts, settings: Settings, n_batches: int
-) -> Float[Tensor, "view teacher_layer teacher_layer"]:
-    """Products of the gradients of the matching losses, over the first batches.
-
-    See :mod:`layerangles.geometry.gradients`.
+    Raises:
+        InputError: there is no such device.
     """
-    teacher_model, student = load(teacher, settings.device), load(student_tower.student, settings.device)
-
-    def batches() -> Iterable[MatchingBatch]:
-        for batch in islice(encoded.batches(settings.batch_size, seed=0), n_batches):
-            on_device = batch.to(settings.device)
-            with torch.no_grad():
-                targets = states_of(teacher_model, on_device, settings)[student_tower.tower]
-            yield MatchingBatch(on_device.inputs, targets, on_device.counted[student_tower.tower])
-
-    def states(inputs: dict[str, Tensor]) -> Sequence[Tensor]:
-        return forward_with_states(student, inputs, final_norm=settings.final_norm)[1][student_tower.tower]
-
-    maps: Mapping[int, Any] = dict(zip(student_tower.layers, student_tower.maps, strict=True))
-    return gradient_products(states, list(student.parameters()), maps, batches)
+    on_cpu = name == "cpu" or (name == "auto" and not torch.accelerator.is_available())
+    process = PartialState(cpu=on_cpu)
+    if name == "auto":
+        return torch.device(process.device)
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("it is of another kind")
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"the device {name!r} is not there ({str(error).splitlines()[0]}). "
+            "Allowed are auto, cpu, cuda, cuda:N and mps."
+        ) from error

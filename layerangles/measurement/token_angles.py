@@ -13,14 +13,15 @@ from torch import Tensor
 from layerangles.errors import InputError
 from layerangles.geometry.angles import vertex_angles_deg
 from layerangles.geometry.preprocessing import Preprocessing
-from layerangles.layers import Tower
-from layerangles.measurement import passes
+from layerangles.layers import Space, Tower
+from layerangles.measurement.meter import States
+from layerangles.measurement.passes import ModelRunner, device_of
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint
-from layerangles.models.student_tower import StudentTower
+from layerangles.models.pairing import student_tower
 from layerangles.models.texts import Batch, EncodedTexts, Text
-from layerangles.settings import Space
 
 _STATES_KEPT = 8  # students whose states stay in memory
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,26 @@ class TokenReader:
     def __init__(
         self, teacher: ModelCheckpoint, texts: Sequence[Text], *, max_length: int = 128, device: str = "auto"
     ) -> None:
-        from layerangles.measurement.measure_angles import device_of
-
         self._teacher = teacher
         self._tokenizer = teacher.load_tokenizer()
         self._encoded = EncodedTexts.from_texts(texts, self._tokenizer, max_length=max_length, config=teacher.config)
-        self._settings = passes.Settings.plain(device_of(device))
-        self._students: OrderedDict[str, list[passes.States]] = OrderedDict()
+        self._runner = ModelRunner(device_of(device))
+        self._students: OrderedDict[str, list[States]] = OrderedDict()
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        return list(self._settings.batches(self._encoded))
+        return [batch.to(self._runner.device) for batch in self._encoded.batches(_BATCH_SIZE)]
 
     @cached_property
-    def _targets(self) -> list[passes.States]:
+    def _targets(self) -> list[States]:
         return self._states(self._teacher)
 
-    def _states(self, checkpoint: ModelCheckpoint) -> list[passes.States]:
-        model = passes.load(checkpoint, self._settings.device)
+    def _states(self, checkpoint: ModelCheckpoint) -> list[States]:
+        model = self._runner.load(checkpoint)
         with torch.inference_mode():
-            return [passes.states_of(model, batch, self._settings) for batch in self._batches]
+            return [self._runner.states(model, batch) for batch in self._batches]
 
-    def _of_student(self, student: StudentCheckpoint) -> list[passes.States]:
+    def _of_student(self, student: StudentCheckpoint) -> list[States]:
         key = f"{student.path} {student.weights_sha256}"
         if key not in self._students:
             self._students[key] = self._states(student)
@@ -119,17 +118,17 @@ class TokenReader:
         """
         if space == "gradient":
             raise InputError("in gradient space there are no angles of single tokens. Choose teacher or pull.")
-        student_tower = StudentTower.of(student, self._teacher, tower)
-        if layer not in student_tower.layers:
+        seen = student_tower(student, self._teacher, tower)
+        if layer not in seen.layers:
             raise InputError(f"layer {layer} of {student.name} has no map, so that no angle is seen from it.")
-        row = list(student_tower.layers).index(layer)
+        row = list(seen.layers).index(layer)
         raw = Preprocessing.of("raw")
         angles, examples, places, ids = [], [], [], {}
         for batch, targets, states in zip(self._batches, self._targets, self._of_student(student), strict=True):
-            views = student_tower.views(space, targets[tower], student_tower.vertex(states[tower]), None, raw)
-            view = next(v for v in views if v.rows.start <= row < v.rows.stop)
-            vertex = view.vertex[row - view.rows.start : row - view.rows.start + 1]
-            angles.append(vertex_angles_deg(view.teacher[list(pair)], vertex)[0, 0, 1].cpu())
+            spaces = seen.spaces(space, targets[tower], seen.vertex(states[tower]), None, raw)
+            own = next(one for one in spaces if one.rows.start <= row < one.rows.stop)
+            vertex = own.vertex[row - own.rows.start : row - own.rows.start + 1]
+            angles.append(vertex_angles_deg(own.teacher[list(pair)], vertex)[0, 0, 1].cpu())
             at = batch.counted[tower].nonzero().cpu()
             examples.append(batch.numbers[at[:, 0]].cpu())
             places.append(at[:, 1])

@@ -24,9 +24,7 @@ from transformers.utils import logging as transformers_logging
 from layerangles.errors import InputError
 from layerangles.files import check_absent
 from layerangles.geometry import maps
-from layerangles.layers import LayerPair, Tower
 from layerangles.models.matching_file import MATCHING_FILE, Matching, read_matching
-from layerangles.models.states import n_layers, width
 from layerangles.models.weights import check_weights, weights_sha256
 
 
@@ -229,38 +227,6 @@ def check_same_tokenizer(teacher: PreTrainedTokenizerBase, student: PreTrainedTo
         f"{theirs.get(token, 'absent')} in the student and {ours.get(token, 'absent')} in the teacher. States can "
         "be compared only on the same tokens; choose a student with the teacher's tokenizer."
     )
-
-
-def check_matching(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> tuple[LayerPair, ...]:
-    """The pairs that training matched in a tower; none where it matched them to another teacher than this one.
-
-    Raises:
-        InputError: pairs or stored maps that do not fit the two models, or a map that is not there.
-    """
-    stored = student.load_maps().by_layer
-    shape = (width(teacher.config), width(student.config))
-    problems = [
-        f"the map of layer {layer} has the shape {tuple(m.weight.shape)}, the models need {shape}"
-        for (of, layer), m in sorted(stored.items())
-        if of == tower and m.weight.shape != shape
-    ]
-    matching = student.matching
-    pairs: tuple[LayerPair, ...] = ()
-    if matching is not None and tower in matching.towers:
-        if matching.teacher.weights_sha256 == teacher.weights_sha256:
-            pairs = matching.towers[tower].pairs
-        last = (n_layers(student.config, tower), n_layers(teacher.config, tower))
-        problems += [
-            f"the pair {pair} names a layer that is not there: the last ones are {last}"
-            for pair in pairs
-            if pair[0] > last[0] or pair[1] > last[1]
-        ]
-        if matching.towers[tower].map != "identity":
-            without = sorted({layer for layer, _ in matching.towers[tower].pairs if (tower, layer) not in stored})
-            problems += [f"{maps.FILE_NAME} has no map for the matched layer {layer}" for layer in without]
-    if problems:
-        raise InputError(f"{student.path} does not fit {teacher.path}: {'; '.join(problems)}. Train the student anew.")
-    return pairs
 
 
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:

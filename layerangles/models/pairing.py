@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layerangles.errors import InputError
+from layerangles.geometry.maps import FILE_NAME
+from layerangles.geometry.student_tower import StudentTower
+from layerangles.layers import LayerPair, Tower
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, open_student, resolve
-from layerangles.models.states import towers_of, width
+from layerangles.models.states import n_layers, towers_of, width
 
 StudentLike = str | Path | StudentCheckpoint
 
@@ -93,3 +96,70 @@ def common_teacher(
                 'can be compared only at equal width, or through maps fitted to the data (fit="ridge", --fit ridge).'
             )
     return checkpoint
+
+
+def check_equal_width(students: Sequence[StudentCheckpoint], teacher: ModelCheckpoint) -> None:
+    """Raise an :class:`InputError` unless all students have the teacher's width, as identity maps need it."""
+    for student in students:
+        if width(student.config) != width(teacher.config):
+            raise InputError(
+                f"{student.name} has width {width(student.config)}, its teacher {width(teacher.config)}: no identity "
+                'map leads from one to the other. Choose fit="ridge" or fit="orthogonal".'
+            )
+
+
+def student_tower(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> StudentTower:
+    """A tower of a student with the maps it was trained with; the identity where no map was needed.
+
+    Raises:
+        InputError: pairs or maps that do not fit the two models.
+    """
+    stored = student.load_maps().by_layer
+    matching = student.matching.towers.get(tower) if student.matching else None
+    matched = matched_pairs(student, teacher, tower)
+    same_width = width(student.config) == width(teacher.config)
+    identity = same_width and (matching is None or matching.map == "identity")
+    depth = n_layers(student.config, tower) + 1
+    layers = [layer for layer in range(depth) if identity or (tower, layer) in stored]
+    return StudentTower(
+        student=student.name,
+        tower=tower,
+        n_layers=depth,
+        layers=layers,
+        maps=[stored.get((tower, layer)) for layer in layers],
+        matched=matched,
+        step=student.step,
+        weights_sha256=student.weights_sha256,
+    )
+
+
+def matched_pairs(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> tuple[LayerPair, ...]:
+    """The pairs that training matched in a tower; none where it matched them to another teacher than this one.
+
+    Raises:
+        InputError: pairs or stored maps that do not fit the two models, or a map that is not there.
+    """
+    stored = student.load_maps().by_layer
+    shape = (width(teacher.config), width(student.config))
+    problems = [
+        f"the map of layer {layer} has the shape {tuple(m.weight.shape)}, the models need {shape}"
+        for (of, layer), m in sorted(stored.items())
+        if of == tower and m.weight.shape != shape
+    ]
+    matching = student.matching
+    pairs: tuple[LayerPair, ...] = ()
+    if matching is not None and tower in matching.towers:
+        if matching.teacher.weights_sha256 == teacher.weights_sha256:
+            pairs = matching.towers[tower].pairs
+        last = (n_layers(student.config, tower), n_layers(teacher.config, tower))
+        problems += [
+            f"the pair {pair} names a layer that is not there: the last ones are {last}"
+            for pair in pairs
+            if pair[0] > last[0] or pair[1] > last[1]
+        ]
+        if matching.towers[tower].map != "identity":
+            without = sorted({layer for layer, _ in matching.towers[tower].pairs if (tower, layer) not in stored})
+            problems += [f"{FILE_NAME} has no map for the matched layer {layer}" for layer in without]
+    if problems:
+        raise InputError(f"{student.path} does not fit {teacher.path}: {'; '.join(problems)}. Train the student anew.")
+    return pairs

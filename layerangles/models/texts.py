@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from layerangles.errors import InputError
+from layerangles.geometry.shared_space import Tokens
 from layerangles.layers import Tower
 from layerangles.models.states import n_positions, towers_of
 
@@ -38,11 +39,6 @@ class Batch:
     counted: dict[Tower, Bool[Tensor, "example position"]]
     numbers: Int[Tensor, " example"]
 
-    @property
-    def first(self) -> int:
-        """The number of the batch's first example; without shard or seed, the others follow it."""
-        return int(self.numbers[0])
-
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -52,12 +48,8 @@ class Batch:
         counted = {tower: mask.to(device) for tower, mask in self.counted.items()}
         return Batch(inputs, counted, self.numbers.to(device))
 
-    def example(self, tower: Tower) -> Int[Tensor, " token"]:
-        """For every counted token of a tower, in reading order, the row of its example."""
-        return self.counted[tower].nonzero()[:, 0]
-
-    def partner(self, tower: Tower) -> Int[Tensor, " token"]:
-        """For every counted token of a tower another token, as its index among them: of another text and position.
+    def tokens(self, tower: Tower) -> Tokens:
+        """The counted tokens of a tower, in reading order; each with another token, of another text and position.
 
         Token p of an example goes with token ``(p + L // 2) mod L`` of the next example in its group (after the last
         comes the first), where L is the number of counted tokens there. Where that example has none, or stands alone,
@@ -65,11 +57,12 @@ class Batch:
         """
         counts = self.counted[tower].sum(dim=1)
         starts = counts.cumsum(0) - counts
-        example = self.example(tower)
+        example = self.counted[tower].nonzero()[:, 0]
         position = torch.arange(len(example), device=example.device) - starts[example]
         other = _next_in_group(len(self)).to(example.device)[example]
         other = torch.where(counts[other] > 0, other, example)
-        return starts[other] + (position + counts[other] // 2) % counts[other]
+        partner = starts[other] + (position + counts[other] // 2) % counts[other]
+        return Tokens(example, partner, self.numbers.to(example.device)[example], position)
 
 
 def _next_in_group(n_examples: int) -> Int[Tensor, " example"]:

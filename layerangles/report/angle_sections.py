@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from layerangles import figures
+from layerangles.geometry.nulls import meaning_of
 from layerangles.notation import count, with_interval
 from layerangles.report.html_page import Part, Section, Subheading
 from layerangles.results.angle_result import AngleResult
-from layerangles.results.variables import NULL_MEANINGS
 
 # Of students, beyond which a comparison is too long to be looked at.
 _MOST_STUDENTS = 12
@@ -84,11 +84,7 @@ def _null(result: AngleResult) -> str | None:
 
 
 def _about(null: str | None) -> str:
-    return (
-        f" {null} is {NULL_MEANINGS.get(null, 'a null')}; what student and teacher share shows in the excess over it."
-        if null
-        else ""
-    )
+    return f" {null} is {meaning_of(null)}; what student and teacher share shows in the excess over it." if null else ""
 
 
 def _drawn(result: AngleResult) -> tuple[AngleResult, str]:

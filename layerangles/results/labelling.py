@@ -14,14 +14,16 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from layerangles.geometry.alternatives import TokenSample, cka_matrix, recoverability_gap
+from layerangles.geometry.alternatives import debiased_cka, recoverability_gap
 from layerangles.geometry.angles import layer_pairs
 from layerangles.geometry.gradients import gradient_cosines
 from layerangles.geometry.preprocessing import TeacherStatistics
+from layerangles.geometry.student_tower import StudentTower
 from layerangles.layers import LayerPair, Tower
-from layerangles.models.student_tower import StudentTower
-from layerangles.sums.angle_sums import AngleSums, ClusteredMean
+from layerangles.sums.angle_sums import AngleSums
+from layerangles.sums.clustered_mean import ClusteredMean
 from layerangles.sums.relation_sums import RelationSums
+from layerangles.sums.token_sample import TokenSample
 
 Array = npt.NDArray[Any]
 Dims = tuple[str, ...]
@@ -135,13 +137,15 @@ def labelled_alternatives(
     sample: TokenSample, layers: Sequence[int], n_student_layers: int, n_teacher_layers: int
 ) -> xr.Dataset:
     """Debiased CKA and recoverability gap of one student; NaN in layers that are not measured."""
-    cka = cka_matrix(sample).numpy()
+    cka = debiased_cka([*sample.teacher, *sample.student]).numpy()
     t, places = n_teacher_layers, list(layers)
     teacher_student = _spread(cka[t:, :t], 0, places, n_student_layers, np.nan)
     student_student = _spread(
         _spread(cka[t:, t:], 0, places, n_student_layers, np.nan), 1, places, n_student_layers, np.nan
     )
-    gap = _spread(recoverability_gap(sample).numpy(), 0, places, n_student_layers, np.nan)
+    gap = _spread(
+        recoverability_gap(sample.teacher, sample.student, sample.example).numpy(), 0, places, n_student_layers, np.nan
+    )
     variables = {
         "cka_teacher_teacher": (_SQUARE, cka[:t, :t]),
         "cka_teacher_student": (("student_layer", "layer_a"), teacher_student),
@@ -316,15 +320,14 @@ def _nothing(parts: Sequence[xr.Dataset]) -> dict[Any, Any]:
 
 
 def placed(part: xr.Dataset, student_tower: StudentTower, steps: bool) -> xr.Dataset:
-    """What was measured through one student_tower, with the student, the step and the tower that it belongs to."""
-    student = student_tower.student
+    """The measurement of one student tower, under its student, step and tower."""
     part = with_matched(part, student_tower.matched).expand_dims({"tower": [student_tower.tower]})
     if student_tower.r2:
         part["map_r2"] = (("tower", "student_layer"), np.array([student_tower.r2]))
-    keys = {"student": [student.name], **({"step": [student.step]} if steps else {})}
+    keys = {"student": [student_tower.student], **({"step": [student_tower.step]} if steps else {})}
     part = part.expand_dims(keys)
-    part["weights_sha256"] = (tuple(keys), np.full([1] * len(keys), student.weights_sha256, dtype=object))
-    return part if steps else part.assign_coords(trained_steps=("student", [student.step]))
+    part["weights_sha256"] = (tuple(keys), np.full([1] * len(keys), student_tower.weights_sha256, dtype=object))
+    return part if steps else part.assign_coords(trained_steps=("student", [student_tower.step]))
 
 
 def with_matched(part: xr.Dataset, matched: Sequence[LayerPair]) -> xr.Dataset:

@@ -31,18 +31,6 @@ QUANTITIES: dict[Aggregation, Quantity] = {
 }
 
 
-# What a null is, to go on after its name.
-NULL_MEANINGS = {
-    "N0": "what independent layers of the measured norms would make",
-    "N1": "the same angle seen from the student's state at another token, which has nothing to do with the teacher's",
-    "N2": "the same angle with one of the two teacher layers taken from another token",
-    "N3": "the same angle seen from an untrained student",
-    "N4": "the same angle seen from a random point as far from the origin as the student",
-    "N5": "the same angle seen from the centroid of the teacher's layers",
-    "N6": "the same angle seen from the origin",
-}
-
-
 def pair_values(data: xr.Dataset, aggregation: Aggregation, null: str | None = None) -> xr.DataArray:
     """One number for every student layer and pair of teacher layers.
 

@@ -4,17 +4,13 @@ Nothing here grows with the data: an update adds a batch to sums of fixed size, 
 data, measured apart, add up to the sums of the whole.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
-from layerangles.geometry import nulls as null_baselines
 from layerangles.geometry.angles import (
     TOKENS_PER_CHUNK,
     Products,
@@ -23,83 +19,15 @@ from layerangles.geometry.angles import (
     layer_pairs,
     products_of,
 )
-from layerangles.geometry.nulls import NullName, Tokens
+from layerangles.geometry.nulls import NULLS, NullChunk, NullName
+from layerangles.geometry.shared_space import SharedSpace, Tokens
+from layerangles.sums.clustered_mean import ClusteredMean, merged
 
 N_BINS = 200
 
-Sums = TypeVar("Sums")
-
 
 @dataclass
-class ClusteredMean:
-    """A mean over tokens whose interval treats the tokens of one example as one cluster.
-
-    With the total ``s_e`` and the number ``n_e`` of an example's tokens, the mean is the ratio ``Σ s_e / Σ n_e`` and
-    its variance the usual linearised one of a ratio of cluster totals,
-    ``E/(E−1) · Σ (s_e − mean · n_e)² / (Σ n_e)²`` (Cochran, *Sampling Techniques*, 1977, section 9A).
-    """
-
-    n_examples: Float[Tensor, "*cell"]
-    total: Float[Tensor, "*cell"]
-    count: Float[Tensor, "*cell"]
-    total_squared: Float[Tensor, "*cell"]
-    total_times_count: Float[Tensor, "*cell"]
-    count_squared: Float[Tensor, "*cell"]
-
-    @classmethod
-    def zeros(cls, *shape: int, device: torch.device | str = "cpu") -> "ClusteredMean":
-        """Sums over no tokens."""
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for _ in fields(cls)))
-
-    def add(self, total: Float[Tensor, "*cell example"], count: Float[Tensor, "*cell example"]) -> None:
-        """Add whole examples, each with the total and the number of its tokens."""
-        self.n_examples += (count > 0).sum(dim=-1)
-        self.total += total.sum(dim=-1)
-        self.count += count.sum(dim=-1)
-        self.total_squared += total.square().sum(dim=-1)
-        self.total_times_count += (total * count).sum(dim=-1)
-        self.count_squared += count.square().sum(dim=-1)
-
-    def merge(self, other: "ClusteredMean") -> "ClusteredMean":
-        """The sums over both parts of the data."""
-        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def mean(self) -> Float[Tensor, "*cell"]:
-        """The mean over tokens; NaN where there are none."""
-        return self.total / self.count
-
-    def interval(self, confidence: float = 0.95) -> tuple[Float[Tensor, "*cell"], Float[Tensor, "*cell"]]:
-        """The two-sided interval of the mean by Student's t with ``n_examples − 1`` degrees of freedom.
-
-        NaN where fewer than two examples have a token that counts.
-        """
-        mean, n = self.mean(), self.n_examples
-        squared_residual = self.total_squared - 2 * mean * self.total_times_count + mean**2 * self.count_squared
-        # Sums of squares may come out a rounding error below zero where all examples agree.
-        variance = n / (n - 1) * squared_residual.clamp(min=0.0) / self.count**2
-        quantile = torch.as_tensor(stats.t.ppf((1 + confidence) / 2, (n - 1).cpu().numpy())).to(n)
-        half_width = quantile * variance.sqrt()
-        return mean - half_width, mean + half_width
-
-
-class View(NamedTuple):
-    """Some layers of a student, and the teacher in the space in which they look at it.
-
-    Attributes:
-        rows: which of the student's layers these are, among those that are measured.
-        teacher: states of all teacher layers.
-        vertex: states of the student's layers in the same space.
-        untrained: those of an untrained student; asked for by N3 alone.
-    """
-
-    rows: slice
-    teacher: Float[Tensor, "teacher_layer token dim"]
-    vertex: Float[Tensor, "student_layer token dim"]
-    untrained: Float[Tensor, "student_layer token dim"] | None = None
-
-
-@dataclass
-class _Batch:
+class _BatchTotals:
     """Totals and counts of one batch, by example; angles in radians."""
 
     total: Float[Tensor, "student_layer pair example"]
@@ -109,9 +37,9 @@ class _Batch:
     excess_total: Float[Tensor, "null student_layer pair example"]
     excess_count: Float[Tensor, "null student_layer pair example"]
 
-    def of(self, examples: slice) -> "_Batch":
+    def of(self, examples: slice) -> "_BatchTotals":
         """A view of some examples' totals and counts."""
-        return _Batch(*(getattr(self, field.name)[..., examples] for field in fields(self)))
+        return _BatchTotals(*(getattr(self, field.name)[..., examples] for field in fields(self)))
 
 
 class AngleSums:
@@ -158,42 +86,31 @@ class AngleSums:
         self.n_degenerate = torch.zeros(cells, dtype=torch.int64, device=device)
         self.histogram = torch.zeros((*cells, N_BINS), dtype=torch.int64, device=device)
 
-    def update(self, views: Sequence[View], tokens: Tokens) -> None:
+    def update(self, spaces: Sequence[SharedSpace], tokens: Tokens) -> None:
         """Add the tokens of whole examples.
 
         Args:
-            views: together all of the student's layers; one view where all of them share a space.
-            tokens: which tokens these are. No example may come in two updates: it would count as two clusters.
+            spaces: together all of the student's layers; a single one where all of them share a space.
+            tokens: the tokens. No example may come in two updates: it would count as two clusters.
         """
         n_examples = int(tokens.example.max()) + 1 if len(tokens.example) else 0
-        batch = self._batch(n_examples)
-        for view in views:
+        batch = self._zero_totals(n_examples)
+        for space in spaces:
             for start in range(0, len(tokens.example), TOKENS_PER_CHUNK):
                 chunk = slice(start, start + TOKENS_PER_CHUNK)
                 # Only the examples that have tokens in this chunk: a few of many.
                 example = tokens.example[chunk]
                 some = slice(int(example.min()), int(example.max()) + 1)
                 belongs = torch.nn.functional.one_hot(example - some.start, some.stop - some.start).to(batch.total)
-                self._add_chunk(view, tokens, chunk, belongs, batch.of(some))
+                self._add_chunk(space, tokens, chunk, belongs, batch.of(some))
         self._add_batch(batch)
 
-    def _batch(self, n_examples: int) -> _Batch:
+    def _zero_totals(self, n_examples: int) -> _BatchTotals:
         def zeros(*first: int) -> Tensor:
             return self.cosine_total.new_zeros((*first, *self.cosine_total.shape, n_examples))
 
         n = len(self.nulls)
-        return _Batch(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
-
-    def _null_points(self, view: View, tokens: Tokens, chunk: slice) -> tuple[list[Tensor], dict[NullName, slice]]:
-        """All points that nulls look from, and where each null's are behind the student's own layers."""
-        points, where, end = [], {}, len(view.vertex)
-        for null in self.nulls:
-            of_null = null_baselines.vertices(null, view.teacher, view.vertex, tokens, view.untrained, chunk)
-            if of_null is not None:
-                where[null] = slice(end, end + len(of_null))
-                end += len(of_null)
-                points.append(of_null)
-        return points, where
+        return _BatchTotals(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
 
     def _workspace(self, n_states: int, dim: int) -> Tensor:
         """Room for the states of a chunk, kept from one to the next."""
@@ -203,46 +120,50 @@ class AngleSums:
         return self._room
 
     def _add_chunk(
-        self, view: View, tokens: Tokens, chunk: slice, belongs: Float[Tensor, "chunk_token example"], batch: _Batch
+        self,
+        space: SharedSpace,
+        tokens: Tokens,
+        chunk: slice,
+        belongs: Float[Tensor, "chunk_token example"],
+        batch: _BatchTotals,
     ) -> None:
-        teacher, own = view.teacher[:, chunk], slice(0, len(view.vertex))
-        points, where = self._null_points(view, tokens, chunk)
-        vertices = [view.vertex[:, chunk], *points]
-        partners = [view.teacher[:, tokens.partner[chunk]]] if "N2" in self.nulls else []
-        n = sum(map(len, vertices))
-        n_states = len(teacher) + n + sum(map(len, partners))
+        teacher, own = space.teacher[:, chunk], slice(0, len(space.vertex))
+        nulls = [NULLS[name] for name in self.nulls]
+        # The student's layers first, then the points that each null looks from.
+        vertices, where = [space.vertex[:, chunk]], {}
+        n = own.stop
+        for null in nulls:
+            if null.vertices is not None:
+                vertices.append(null.vertices(space, tokens, chunk))
+                where[null.name] = slice(n, n := n + len(vertices[-1]))
+        needs_partner = any(null.needs_partner_layers for null in nulls)
+        partner = [space.teacher[:, tokens.partner[chunk]]] if needs_partner else []
+        n_states = len(teacher) + n + sum(map(len, partner))
         room = self._workspace(n_states, teacher.shape[-1])
-        states = centred_states(teacher, *vertices, *partners, out=room)
+        states = centred_states(teacher, *vertices, *partner, out=room)
         everything = products_of(states, len(teacher))
         products = Products(everything.between, everything.cross[:n], everything.vertex_norm[:n])
         cosines = chunk_geometry(teacher, vertices, self._a, self._b, products).cosines
 
         angles = cosines[own].arccos()  # in radians until they are summed: fewer numbers to convert
         total, count, whole = _totals(angles, belongs)
-        batch.total[view.rows] += total
-        batch.count[view.rows] += count
-        self._count_cosines(cosines[own], view.rows, whole)
-        for k, null in enumerate(self.nulls):
-            match null:
-                case "N0":
-                    norms = [x[:, chunk].norm(dim=-1).double().square_() for x in (view.teacher, view.vertex)]
-                    of_null = null_baselines.independent_cosines(norms[0], norms[1], self._a, self._b)
-                case "N2":
-                    others = slice(n, n + len(teacher))
-                    of_null = null_baselines.other_layer_cosines(everything, states, others, own, self._a, self._b)
-                case _:
-                    of_null = cosines[where[null]]
-            null_angles = of_null.arccos()
+        batch.total[space.rows] += total
+        batch.count[space.rows] += count
+        self._count_cosines(cosines[own], space.rows, whole)
+        others = slice(n, n + len(teacher))
+        prepared = NullChunk(teacher, vertices[0], states, everything, own, others, self._a, self._b)
+        for k, null in enumerate(nulls):
+            null_angles = (cosines[where[null.name]] if null.cosines is None else null.cosines(prepared)).arccos()
             null_total, null_count, null_whole = _totals(null_angles, belongs)
-            batch.null_total[k, view.rows] += null_total
-            batch.null_count[k, view.rows] += null_count
+            batch.null_total[k, space.rows] += null_total
+            batch.null_count[k, space.rows] += null_count
             if whole and null_whole:
-                batch.excess_total[k, view.rows] += total - null_total
-                batch.excess_count[k, view.rows] += count
+                batch.excess_total[k, space.rows] += total - null_total
+                batch.excess_count[k, space.rows] += count
             else:
                 excess_total, excess_count, _ = _totals(angles - null_angles, belongs)
-                batch.excess_total[k, view.rows] += excess_total
-                batch.excess_count[k, view.rows] += excess_count
+                batch.excess_total[k, space.rows] += excess_total
+                batch.excess_count[k, space.rows] += excess_count
 
     def _count_cosines(self, cosines: Float[Tensor, "student_layer pair token"], rows: slice, whole: bool) -> None:
         weight = torch.ones((), dtype=torch.int64, device=cosines.device).expand(cosines.shape)
@@ -260,7 +181,7 @@ class AngleSums:
         bins += torch.arange(0, n_cells * N_BINS, N_BINS, device=bins.device)[:, None]
         histogram.view(-1).index_add_(0, bins.flatten(), weight.reshape(-1))
 
-    def _add_batch(self, batch: _Batch) -> None:
+    def _add_batch(self, batch: _BatchTotals) -> None:
         for total in (batch.total, batch.null_total, batch.excess_total):
             total.rad2deg_()
         self.angle.add(batch.total, batch.count)
@@ -296,24 +217,3 @@ def _totals(
         return total, belongs.sum(dim=0).expand(total.shape), True
     valid = ~values.isnan()
     return values.masked_fill(~valid, 0.0) @ belongs, valid.to(belongs) @ belongs, False
-
-
-def state_of(sums: object) -> dict[str, Tensor]:
-    """The tensors that make up an object of sums: its public attributes, and the fields of its clustered means."""
-    state: dict[str, Tensor] = {}
-    for name, value in vars(sums).items():
-        if isinstance(value, ClusteredMean):
-            state |= {f"{name}.{field.name}": getattr(value, field.name) for field in fields(value)}
-        elif isinstance(value, Tensor) and not name.startswith("_"):
-            state[name] = value
-    return state
-
-
-def merged(one: Sums, other: Sums) -> Sums:
-    """A new object whose every sum is the sum of the two's."""
-    both = copy.copy(one)
-    for name, value in vars(one).items():
-        setattr(both, name, copy.deepcopy(value) if isinstance(value, ClusteredMean | Tensor) else value)
-    for name, tensor in state_of(other).items():
-        state_of(both)[name].add_(tensor)
-    return both

@@ -58,7 +58,7 @@ def is_held_out(example: Int[Tensor, " token"]) -> Bool[Tensor, " token"]:
 
 
 @dataclass(frozen=True)
-class Moments:
+class MapMoments:
     """Means of the states of some tokens and products of their deviations from these, in float64.
 
     Deviations, not raw products: where a dimension's mean is 1000 times its spread, raw products lose six digits.
@@ -79,14 +79,16 @@ class Moments:
     teacher_norm: Float[Tensor, ""]
 
     @classmethod
-    def of(cls, student: Float[Tensor, "token student_dim"], teacher: Float[Tensor, "token teacher_dim"]) -> "Moments":
+    def of(
+        cls, student: Float[Tensor, "token student_dim"], teacher: Float[Tensor, "token teacher_dim"]
+    ) -> "MapMoments":
         """The moments of a few tokens, of none too."""
         student_mean, student = _centred(student)
         teacher_mean, teacher = _centred(teacher)
         products = student.T @ student, student.T @ teacher, teacher.square().sum()
         return cls(len(student), student_mean, teacher_mean, *products)
 
-    def merge(self, other: "Moments") -> "Moments":
+    def merge(self, other: "MapMoments") -> "MapMoments":
         """The moments over both (Chan, Golub and LeVeque 1983, *Algorithms for Computing the Sample Variance*).
 
         Raises:
@@ -103,7 +105,7 @@ class Moments:
         student = other.student_mean.to(self.student_mean) - self.student_mean
         teacher = other.teacher_mean.to(self.teacher_mean) - self.teacher_mean
         weight = self.count * other.count / count
-        return Moments(
+        return MapMoments(
             count,
             self.student_mean + student * (other.count / count),
             self.teacher_mean + teacher * (other.count / count),
@@ -124,8 +126,8 @@ def _centred(states: Float[Tensor, "token dim"]) -> tuple[Float[Tensor, " dim"],
     return first + mean, states - mean
 
 
-def _nothing() -> Moments:
-    return Moments.of(torch.zeros(0, 0), torch.zeros(0, 0))
+def _nothing() -> MapMoments:
+    return MapMoments.of(torch.zeros(0, 0), torch.zeros(0, 0))
 
 
 @dataclass
@@ -137,8 +139,8 @@ class MapSums:
         held_out: the tokens of every fifth example (:func:`is_held_out`), which it is tested on.
     """
 
-    fitting: Moments = field(default_factory=_nothing)
-    held_out: Moments = field(default_factory=_nothing)
+    fitting: MapMoments = field(default_factory=_nothing)
+    held_out: MapMoments = field(default_factory=_nothing)
 
     def update(
         self,
@@ -152,8 +154,8 @@ class MapSums:
             ValueError: the dimensions are not those of earlier tokens.
         """
         held_out = is_held_out(example)
-        self.fitting = self.fitting.merge(Moments.of(student[~held_out], teacher[~held_out]))
-        self.held_out = self.held_out.merge(Moments.of(student[held_out], teacher[held_out]))
+        self.fitting = self.fitting.merge(MapMoments.of(student[~held_out], teacher[~held_out]))
+        self.held_out = self.held_out.merge(MapMoments.of(student[held_out], teacher[held_out]))
 
     def merge(self, other: "MapSums") -> "MapSums":
         """The sums over both parts of the data; equal to the sums over the whole up to the rounding of float64.
@@ -210,7 +212,7 @@ def fit_map(sums: MapSums, kind: str) -> FittedMap:
     return FittedMap(_fitted(everything, kind), r2)
 
 
-def _fitted(moments: Moments, kind: str) -> MatchingMap:
+def _fitted(moments: MapMoments, kind: str) -> MatchingMap:
     student_dim, teacher_dim = moments.student_teacher.shape
     if kind == "identity":
         if student_dim != teacher_dim:
@@ -223,7 +225,7 @@ def _fitted(moments: Moments, kind: str) -> MatchingMap:
     return MatchingMap(weight, moments.teacher_mean - weight @ moments.student_mean)
 
 
-def _ridge_weight(moments: Moments) -> Float[Tensor, "teacher_dim student_dim"]:
+def _ridge_weight(moments: MapMoments) -> Float[Tensor, "teacher_dim student_dim"]:
     scale = moments.student_student.diagonal().sqrt()
     varying = scale > 0
     scale = scale[varying, None]
@@ -235,12 +237,12 @@ def _ridge_weight(moments: Moments) -> Float[Tensor, "teacher_dim student_dim"]:
     return weight.T.contiguous()
 
 
-def _orthogonal_weight(moments: Moments) -> Float[Tensor, "teacher_dim student_dim"]:
+def _orthogonal_weight(moments: MapMoments) -> Float[Tensor, "teacher_dim student_dim"]:
     factors = torch.linalg.svd(moments.student_teacher.T, full_matrices=False)
     return torch.mm(factors.U, factors.Vh)
 
 
-def _r2(fitted: MatchingMap, tokens: Moments) -> float:
+def _r2(fitted: MatchingMap, tokens: MapMoments) -> float:
     """R² over the tokens; NaN where the teacher's states do not vary, or there are none."""
     if tokens.teacher_norm == 0:
         return math.nan

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from layerangles.geometry.angles import TOKENS_PER_CHUNK, centred_states
-from layerangles.sums.angle_sums import ClusteredMean, merged
+from layerangles.sums.clustered_mean import ClusteredMean, merged
 
 
 class RelationSums:

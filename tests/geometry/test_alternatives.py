@@ -1,7 +1,8 @@
-"""The sample against its definition; CKA and recoverability gap against naive references, and their invariances."""
+"""CKA and recoverability gap against naive references, and their invariances."""
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from layerangles.geometry import alternatives
-from layerangles.geometry.alternatives import TokenSample, cka_matrix, debiased_cka, recoverability_gap
+from layerangles.geometry.alternatives import debiased_cka, recoverability_gap
 
 Array = NDArray[np.float64]
 
@@ -26,129 +26,12 @@ def _rotation(dim: int) -> Tensor:
     return torch.linalg.qr(_random(dim, dim, seed=99).double())[0]
 
 
-def _keys(n_examples: int, n_each: int = 7) -> tuple[Tensor, Tensor]:
-    """Example and position of every token."""
-    return torch.arange(n_examples).repeat_interleave(n_each), torch.arange(n_each).repeat(n_examples)
+class Sample(NamedTuple):
+    """States at the same tokens, and the example of each."""
 
-
-def _states(example: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """States that tell whose they are: 3 teacher layers of width 2, 2 student layers of width 1."""
-    token = torch.stack([example, position], dim=-1).float()
-    return torch.stack([token + 1000 * layer for layer in range(3)]), torch.stack([token[:, :1], -token[:, 1:]])
-
-
-def _sample_of(teacher: Tensor, student: Tensor, example: Tensor) -> TokenSample:
-    sample = TokenSample()
-    sample.update(teacher, student, example, torch.arange(len(example)))
-    return sample
-
-
-def _filled(order: Tensor, batch_size: int, *, max_tokens: int = 50) -> TokenSample:
-    """A sample of 60 examples' tokens that come in some order and batches."""
-    example, position = _keys(60)
-    sample = TokenSample(max_tokens)
-    for batch in order.split(batch_size):
-        e, p = example[batch], position[batch]
-        sample.update(*_states(e, p), e, p)
-    return sample
-
-
-def _equal(a: TokenSample, b: TokenSample) -> bool:
-    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("teacher", "student", "example", "position"))
-
-
-# --- TokenSample ----------------------------------------------------------------------------------------------
-
-
-def _reference_splitmix64(x: int) -> int:
-    mask = 2**64 - 1
-    z = (x + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
-
-
-def _reference_priority(example: int, position: int) -> int:
-    z = _reference_splitmix64((_reference_splitmix64(example) + position) % 2**64)
-    return z - 2**64 if z >= 2**63 else z
-
-
-def test_hash_is_splitmix64() -> None:
-    assert _reference_splitmix64(0) == 0xE220A8397B1DCDAF  # the published first output for the seed 0
-    x = [0, 1, 12345, 2**62, -1]
-    expected = [_reference_splitmix64(v % 2**64) for v in x]
-    assert [v % 2**64 for v in alternatives._splitmix64(torch.tensor(x)).tolist()] == expected
-
-
-def test_sample_is_the_tokens_of_lowest_priority() -> None:
-    example, position = _keys(60)
-    sample = _filled(torch.arange(420), 420)
-    ranked = sorted(zip(example.tolist(), position.tolist(), strict=True), key=lambda key: _reference_priority(*key))
-    assert list(zip(sample.example.tolist(), sample.position.tolist(), strict=True)) == ranked[:50]
-
-
-@pytest.mark.parametrize("batch_size", [5, 49, 120])
-@pytest.mark.parametrize("seed", [None, 0, 1])
-def test_sample_does_not_depend_on_batches_or_order(batch_size: int, seed: int | None) -> None:
-    rng = torch.Generator().manual_seed(seed or 0)
-    order = torch.arange(420) if seed is None else torch.randperm(420, generator=rng)
-    sample = _filled(order, batch_size)
-    assert _equal(sample, _filled(torch.arange(420), 420))
-    teacher, student = _states(sample.example, sample.position)  # the states are still those of their tokens
-    assert torch.equal(sample.teacher, teacher)
-    assert torch.equal(sample.student, student)
-
-
-def test_size_is_bounded() -> None:
-    sample = _filled(torch.arange(420), 16)
-    assert len(sample) == sample.teacher.shape[1] == len(sample.example) == 50
-    assert sample._teacher.shape[1] == len(sample._position) == 50
-    assert len(_filled(torch.arange(30), 16)) == 30
-
-
-def test_most_tokens_are_turned_away_without_a_look_at_their_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = _filled(torch.arange(420), 420)
-    worst = max(
-        _reference_priority(*key) for key in zip(sample.example.tolist(), sample.position.tolist(), strict=True)
-    )
-    position = torch.tensor([p for p in range(7, 99) if _reference_priority(0, p) > worst])
-    example = torch.zeros_like(position)
-    assert len(position) > 10
-    monkeypatch.setattr(TokenSample, "_allocate", lambda *_: pytest.fail("looked at the states"))
-    sample.update(*_states(example, position), example, position)
-
-
-@pytest.mark.parametrize("n_first", [0, 20, 210, 420])
-def test_merged_parts_are_the_sample_of_the_whole(n_first: int) -> None:
-    order = torch.randperm(420, generator=torch.Generator().manual_seed(3))
-    one, other = _filled(order[:n_first], 32), _filled(order[n_first:], 32)
-    whole = _filled(torch.arange(420), 420)
-    assert _equal(one.merge(other), whole)
-    assert _equal(other.merge(one), whole)
-    assert len(one) == min(n_first, 50)  # left as they were
-    assert len(TokenSample().merge(TokenSample())) == 0
-
-
-def test_sample_begun_in_inference_mode_can_be_added_to() -> None:
-    example, position = _keys(2)
-    teacher, student = _states(example, position)
-    sample = TokenSample(5)
-    with torch.inference_mode():
-        sample.update(teacher, student, example, position)
-    sample.update(teacher.double().requires_grad_(), student, example + 2, position)
-    assert (sample.teacher.dtype, sample.teacher.requires_grad) == (torch.float32, False)
-
-
-def test_sample_refuses_other_layers_and_sizes() -> None:
-    sample = _filled(torch.arange(30), 30)
-    example, position = _keys(1)
-    teacher, student = _states(example, position)
-    with pytest.raises(ValueError, match=r"got \(layers, width\).*\[\(2, 2\), \(2, 1\)\].*has \[\(3, 2\), \(2, 1\)\]"):
-        sample.update(teacher[:2], student, example, position + 1)
-    with pytest.raises(ValueError, match="max_tokens 50 and 51"):
-        sample.merge(TokenSample(51))
-    with pytest.raises(ValueError, match="max_tokens must be at least 1; got 0"):
-        TokenSample(0)
+    teacher: Tensor
+    student: Tensor
+    example: Tensor
 
 
 # --- debiased CKA ---------------------------------------------------------------------------------------------
@@ -170,6 +53,10 @@ def _reference_cka(x: Tensor, y: Tensor) -> float:
     return _reference_hsic(a, b) / math.sqrt(_reference_hsic(a, a) * _reference_hsic(b, b))
 
 
+def _cka(x: Tensor, y: Tensor) -> float:
+    return debiased_cka([x, y])[0, 1].item()
+
+
 def _biased_cka(x: Tensor, y: Tensor) -> float:
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     return float((x.T @ y).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm()))
@@ -179,21 +66,20 @@ def _biased_cka(x: Tensor, y: Tensor) -> float:
 def test_cka_against_the_definition(n_tokens: int) -> None:
     x = _random(n_tokens, 6) + 2
     y = x[:, :4] + _random(n_tokens, 4, seed=1)
-    assert debiased_cka(x, y) == pytest.approx(_reference_cka(x, y), abs=1e-10)
+    assert _cka(x, y) == pytest.approx(_reference_cka(x, y), abs=1e-10)
 
 
-def test_cka_matrix_against_the_definition() -> None:
+def test_cka_of_every_two_states_against_the_definition() -> None:
     teacher = _random(4, 300, 6).cumsum(dim=0)
     student = teacher[:2, :, :5] + _random(2, 300, 5, seed=1)
-    sample = _sample_of(teacher, student, torch.arange(300))
-    states = [*sample.teacher, *sample.student]
+    states = [*teacher, *student]
     expected = torch.tensor([[_reference_cka(x, y) for y in states] for x in states], dtype=torch.float64)
-    torch.testing.assert_close(cka_matrix(sample), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(debiased_cka(states), expected, rtol=0, atol=1e-10)
 
 
 def test_cka_of_independent_states_is_0_in_the_mean() -> None:
     draws = [(_random(20, 200, seed=seed), _random(20, 200, seed=1000 + seed)) for seed in range(200)]
-    values = np.array([debiased_cka(x, y) for x, y in draws])
+    values = np.array([_cka(x, y) for x, y in draws])
     assert abs(values.mean()) < 3 * values.std() / math.sqrt(len(values))
     assert min(_biased_cka(x, y) for x, y in draws) > 0.8
 
@@ -211,30 +97,29 @@ def test_cka_does_not_change(change: str) -> None:
     x = _random(40, 8).double()
     y = x[:, :5] ** 2 + x[:, 3:]
     changed = CHANGES[change](x)
-    assert debiased_cka(changed, x) == pytest.approx(1, abs=1e-9)
-    assert debiased_cka(changed, y) == pytest.approx(debiased_cka(x, y), abs=1e-9)
-    assert debiased_cka(y, changed) == pytest.approx(debiased_cka(x, y), abs=1e-9)
-    assert 0.1 < debiased_cka(x, y) < 0.95
+    assert _cka(changed, x) == pytest.approx(1, abs=1e-9)
+    assert _cka(changed, y) == pytest.approx(_cka(x, y), abs=1e-9)
+    assert _cka(y, changed) == pytest.approx(_cka(x, y), abs=1e-9)
+    assert 0.1 < _cka(x, y) < 0.95
 
 
 def test_cka_does_not_depend_on_the_order_of_tokens() -> None:
     x, y = _random(300, 8), _random(300, 8) + _random(300, 8, seed=1)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
-    assert debiased_cka(x[order], y[order]) == pytest.approx(debiased_cka(x, y), abs=1e-12)
-    assert abs(debiased_cka(x[order], y)) < 0.2
+    assert _cka(x[order], y[order]) == pytest.approx(_cka(x, y), abs=1e-12)
+    assert abs(_cka(x[order], y)) < 0.2
 
 
 def test_cka_of_a_constant_is_undefined() -> None:
-    assert math.isnan(debiased_cka(torch.full((11, 3), 0.1, dtype=torch.float64), _random(11, 3)))
+    assert math.isnan(_cka(torch.full((11, 3), 0.1, dtype=torch.float64), _random(11, 3)))
 
 
 def test_cka_needs_four_tokens() -> None:
     x = _random(3, 2)
-    for compute in (lambda: debiased_cka(x, x), lambda: cka_matrix(_sample_of(x[None], x[None], torch.arange(3)))):
-        with pytest.raises(ValueError, match="at least 4 tokens; got 3"):
-            compute()
+    with pytest.raises(ValueError, match="at least 4 tokens; got 3"):
+        debiased_cka([x, x])
     with pytest.raises(ValueError, match="got 0"):
-        cka_matrix(TokenSample())
+        debiased_cka([])
 
 
 # --- recoverability gap ---------------------------------------------------------------------------------------
@@ -261,23 +146,21 @@ def _reference_gap(x: Array, y: Array, example: Array) -> float:
     return 1 - float(r2_score(y, predicted, multioutput="variance_weighted"))
 
 
-def _cells(n_examples: int, *, noise: float, seed: int = 0) -> TokenSample:
+def _cells(n_examples: int, *, noise: float, seed: int = 0) -> Sample:
     """Increments that are linear in the student's layer 0 plus noise, and new to its layer 1; states far from 0."""
-    example, position = _keys(n_examples)
+    example = torch.arange(n_examples).repeat_interleave(7)
     n_tokens = len(example)
     student = _random(2, n_tokens, 6, seed=seed) * torch.tensor([5.0, 2, 1, 1, 0.5, 0.1]) + 3
     increments = torch.stack([student[0] @ _random(6, 4, seed=seed + k) for k in (1, 2)])
     increments = increments + noise * _random(2, n_tokens, 4, seed=seed + 3) + 10
     first = _random(1, n_tokens, 4, seed=seed + 4)
-    sample = TokenSample()
-    sample.update(torch.cat([first, increments]).cumsum(dim=0), student, example, position)
-    return sample
+    return Sample(torch.cat([first, increments]).cumsum(dim=0), student, example)
 
 
 @pytest.mark.parametrize(("n_examples", "noise"), [(5, 0.5), (13, 3.0), (40, 10.0)])
 def test_gap_against_a_loop_of_scikit_learn(n_examples: int, noise: float) -> None:
     sample = _cells(n_examples, noise=noise)
-    gap = recoverability_gap(sample)
+    gap = recoverability_gap(*sample)
     teacher, student = sample.teacher.double(), sample.student.double().numpy()
     assert gap.shape == (2, 3)
     assert bool(gap[:, 0].isnan().all())
@@ -288,31 +171,31 @@ def test_gap_against_a_loop_of_scikit_learn(n_examples: int, noise: float) -> No
 
 
 def test_gap_with_more_dimensions_than_tokens() -> None:
-    example, _ = _keys(6)
+    example = torch.arange(6).repeat_interleave(7)
     student, teacher = _random(1, 42, 60), _random(2, 42, 3, seed=1)
     teacher[1] = teacher[0] + 5 * student[0, :, :3] + _random(42, 3, seed=2)
-    sample = _sample_of(teacher, student, example)
+    sample = Sample(teacher, student, example)
     increment = (sample.teacher[1].double() - sample.teacher[0].double()).numpy()
     expected = _reference_gap(sample.student[0].double().numpy(), increment, sample.example.numpy())
-    assert recoverability_gap(sample)[0, 1].item() == pytest.approx(expected, rel=1e-5)
+    assert recoverability_gap(*sample)[0, 1].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_gap_is_0_where_the_student_has_the_increment() -> None:
-    gap = recoverability_gap(_cells(40, noise=0.0))
+    gap = recoverability_gap(*_cells(40, noise=0.0))
     assert gap[0, 1:].max().item() < 1e-9
     assert gap.nan_to_num(0).min().item() >= 0
 
 
 def test_gap_is_1_where_the_student_has_nothing() -> None:
-    gap = recoverability_gap(_cells(250, noise=1.0))
+    gap = recoverability_gap(*_cells(250, noise=1.0))
     assert gap[1, 1:].tolist() == pytest.approx([1, 1], abs=0.02)
 
 
 def test_gap_at_a_known_ratio_of_noise() -> None:
-    example, _ = _keys(280)
+    example = torch.arange(280).repeat_interleave(7)
     student, noise = _random(1, len(example), 8), _random(len(example), 8, seed=1)
     increment = student[0] @ _rotation(8).float() + 0.5 * noise
-    gap = recoverability_gap(_sample_of(torch.stack([noise, noise + increment]), student, example))
+    gap = recoverability_gap(*Sample(torch.stack([noise, noise + increment]), student, example))
     assert gap[0, 1].item() == pytest.approx(0.25 / 1.25, abs=0.01)
 
 
@@ -321,35 +204,34 @@ def test_gap_is_measured_on_examples_that_were_not_fitted() -> None:
     example = torch.arange(30).repeat_interleave(8)
     student = _random(30, 40)[example][None] + 0.01 * _random(1, 240, 40, seed=1)
     increment = _random(30, 4, seed=2)[example]
-    gap = recoverability_gap(_sample_of(torch.stack([0 * increment, increment]), student, example))
+    gap = recoverability_gap(*Sample(torch.stack([0 * increment, increment]), student, example))
     assert gap[0, 1].item() > 0.9
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_gap_does_not_change(change: str) -> None:
     sample = _cells(20, noise=2.0)
-    changed = _sample_of(
-        CHANGES[change](sample.teacher.double()), CHANGES[change](sample.student.double()), sample.example
-    )
-    expected = _sample_of(sample.teacher, sample.student, sample.example)
+    changed = Sample(CHANGES[change](sample.teacher.double()), CHANGES[change](sample.student.double()), sample.example)
+    expected = Sample(sample.teacher, sample.student, sample.example)
     torch.testing.assert_close(
-        recoverability_gap(changed), recoverability_gap(expected), rtol=1e-4, atol=0, equal_nan=True
+        recoverability_gap(*changed), recoverability_gap(*expected), rtol=1e-4, atol=0, equal_nan=True
     )
 
 
 def test_gap_of_one_cell_does_not_depend_on_the_others() -> None:
     sample = _cells(20, noise=2.0)
-    part = _sample_of(sample.teacher[1:], sample.student[1:], sample.example)
-    whole = _sample_of(sample.teacher, sample.student, sample.example)
-    torch.testing.assert_close(recoverability_gap(part)[0, 1], recoverability_gap(whole)[1, 2])
+    part = Sample(sample.teacher[1:], sample.student[1:], sample.example)
+    whole = Sample(sample.teacher, sample.student, sample.example)
+    torch.testing.assert_close(recoverability_gap(*part)[0, 1], recoverability_gap(*whole)[1, 2])
 
 
 def test_gap_is_undefined_without_five_examples_or_variation() -> None:
-    assert bool(recoverability_gap(_cells(4, noise=1.0)).isnan().all())
-    assert recoverability_gap(TokenSample()).shape == (0, 0)
-    example, _ = _keys(8)
+    assert bool(recoverability_gap(*_cells(4, noise=1.0)).isnan().all())
+    nothing = torch.zeros(0, 0, 0)
+    assert recoverability_gap(nothing, nothing, torch.zeros(0, dtype=torch.int64)).shape == (0, 0)
+    example = torch.arange(8).repeat_interleave(7)
     teacher = _random(2, 56, 3)
     teacher = torch.stack([teacher[0], teacher[1], teacher[1]])  # the last block adds nothing
     student = torch.stack([_random(56, 3, seed=1), torch.full((56, 3), 0.1)])
-    gap = recoverability_gap(_sample_of(teacher, student, example))
+    gap = recoverability_gap(*Sample(teacher, student, example))
     assert gap.isnan().tolist() == [[True, False, True], [True, True, True]]

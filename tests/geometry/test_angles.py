@@ -17,12 +17,11 @@ from layerangles.geometry.angles import (
     TOKENS_PER_CHUNK,
     angle_deg,
     check_states,
-    common_mode_ratio,
     layer_pairs,
-    mean_pairwise_distances,
     vertex_angles_deg,
     vertex_cosines,
 )
+from layerangles.geometry.distances import common_mode_ratio, mean_pairwise_distances
 
 Array = NDArray[np.float64]
 

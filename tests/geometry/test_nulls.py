@@ -1,6 +1,8 @@
 """The nulls: golden angles, each against its definition, and the excess with its interval."""
 
 import math
+from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,14 +11,16 @@ from torch import Tensor
 
 from layerangles.errors import InputError
 from layerangles.geometry.angles import layer_pairs, vertex_cosines
-from layerangles.geometry.nulls import NULLS, Tokens, check_nulls, independent_cosines, vertices
-from layerangles.sums.angle_sums import AngleSums, ClusteredMean, View
+from layerangles.geometry.nulls import NULLS, NullName, check_nulls, independent_cosines
+from layerangles.geometry.shared_space import SharedSpace, Tokens
+from layerangles.sums.angle_sums import AngleSums
+from layerangles.sums.clustered_mean import ClusteredMean
 
 N_STUDENT, N_TEACHER, DIM = 3, 5, 12
 COUNTS = (7, 60, 90, 1, 40)  # tokens of each example: more than one chunk, and one of a single token
 
 
-def _scene(seed: int = 0, offset: float = 1.0) -> tuple[View, Tokens]:
+def _scene(seed: int = 0, offset: float = 1.0) -> tuple[SharedSpace, Tokens]:
     rng = torch.Generator().manual_seed(seed)
     n = sum(COUNTS)
     shift = offset * torch.randn(DIM, generator=rng)
@@ -25,10 +29,17 @@ def _scene(seed: int = 0, offset: float = 1.0) -> tuple[View, Tokens]:
     untrained = 2 * torch.randn(N_STUDENT, n, DIM, generator=rng)
     example = torch.repeat_interleave(torch.arange(len(COUNTS)), torch.tensor(COUNTS))
     partner = torch.randperm(n, generator=rng)
-    return View(slice(0, N_STUDENT), teacher, vertex, untrained), Tokens(example, partner, torch.arange(n) + 1000)
+    key = torch.zeros_like(example)
+    return SharedSpace(slice(0, N_STUDENT), teacher, vertex, untrained), Tokens(example, partner, key, torch.arange(n))
 
 
-def _naive_angles(null: str, view: View, tokens: Tokens) -> Tensor:
+def _gaussian_points(view: SharedSpace, tokens: Tokens) -> Tensor:
+    vertices = NULLS["N4"].vertices
+    assert vertices is not None
+    return vertices(view, tokens, slice(None))
+
+
+def _naive_angles(null: str, view: SharedSpace, tokens: Tokens) -> Tensor:
     """Angles in degrees ``[student_layer, layer_a, layer_b, token]`` in float64, from the definition of each null."""
     teacher, vertex = view.teacher.double(), view.vertex.double()
     arm_b = teacher
@@ -44,9 +55,7 @@ def _naive_angles(null: str, view: View, tokens: Tokens) -> Tensor:
         assert view.untrained is not None
         vertex = view.untrained.double()
     elif null == "N4":
-        points = vertices("N4", view.teacher, view.vertex, tokens)
-        assert points is not None
-        vertex = points.double()
+        vertex = _gaussian_points(view, tokens).double()
     elif null == "N5":
         vertex = teacher.mean(dim=0, keepdim=True).expand(N_STUDENT, -1, -1)
     elif null == "N6":
@@ -57,7 +66,7 @@ def _naive_angles(null: str, view: View, tokens: Tokens) -> Tensor:
     return (dots / (spokes_a.norm(dim=-1) * spokes_b.norm(dim=-1))).clamp(-1, 1).arccos().rad2deg()
 
 
-def _measured(view: View, tokens: Tokens, nulls: tuple[str, ...] = NULLS) -> AngleSums:
+def _measured(view: SharedSpace, tokens: Tokens, nulls: Sequence[str] = tuple(NULLS)) -> AngleSums:
     sums = AngleSums(N_STUDENT, N_TEACHER, nulls=check_nulls(nulls))
     sums.update([view], tokens)
     return sums
@@ -80,9 +89,9 @@ def test_independent_states_in_high_dimension_are_what_the_closed_form_says(
     rng = torch.Generator().manual_seed(0)
     unit = torch.randn(6, 50, 20_000, generator=rng)
     unit /= unit.norm(dim=-1, keepdim=True)
-    view = View(slice(0, 1), unit[:5], student_norm * unit[5:])
-    tokens = Tokens(torch.arange(50) // 5, torch.arange(50).roll(5), torch.arange(50))
-    sums = AngleSums(1, 5, nulls=NULLS[:3])
+    view = SharedSpace(slice(0, 1), unit[:5], student_norm * unit[5:])
+    tokens = Tokens(torch.arange(50) // 5, torch.arange(50).roll(5), torch.arange(50) // 5, torch.arange(50) % 5)
+    sums = AngleSums(1, 5, nulls=("N0", "N1", "N2"))
     sums.update([view], tokens)
     assert sums.angle.mean().numpy() == pytest.approx(degrees, abs=0.3)
     assert (sums.null_total / sums.null_count).numpy() == pytest.approx(degrees, abs=0.3)  # N0, N1 and N2 alike
@@ -106,7 +115,7 @@ def test_every_null_against_its_definition(null: str) -> None:
     a, b = layer_pairs(N_TEACHER)
     naive = _naive_angles(null, view, tokens)[:, a, b]
     observed = _naive_angles("observed", view, tokens)[:, a, b]
-    k = NULLS.index(null)
+    k = list(NULLS).index(null)
     assert (sums.null_total / sums.null_count)[k].numpy() == pytest.approx(naive.mean(dim=-1).numpy(), abs=1e-5)
     excess = sums.excess.mean()[k].numpy()
     assert excess == pytest.approx((observed - naive).mean(dim=-1).numpy(), abs=1e-5)
@@ -153,7 +162,7 @@ def test_tokens_without_an_angle_are_left_out_of_the_excess_on_both_sides() -> N
 def test_several_views_are_each_alone() -> None:
     view, tokens = _scene()
     parts = [
-        View(slice(s, s + 1), view.teacher * (s + 1), view.vertex[s : s + 1], view.untrained[s : s + 1])  # type: ignore[index]
+        SharedSpace(slice(s, s + 1), view.teacher * (s + 1), view.vertex[s : s + 1], view.untrained[s : s + 1])  # type: ignore[index]
         for s in range(N_STUDENT)
     ]
     sums = AngleSums(N_STUDENT, N_TEACHER, nulls=("N0", "N1", "N2", "N5"))
@@ -168,15 +177,12 @@ def test_several_views_are_each_alone() -> None:
 
 def test_the_gaussian_student_has_the_students_norm_and_no_direction_of_its_own() -> None:
     view, tokens = _scene()
-    points = vertices("N4", view.teacher, view.vertex, tokens)
-    assert points is not None
+    points = _gaussian_points(view, tokens)
     assert points.norm(dim=-1).numpy() == pytest.approx(view.vertex.norm(dim=-1).numpy(), rel=1e-5)
     directions = (points / points.norm(dim=-1, keepdim=True)).flatten(0, 1)
     assert directions.mean(dim=0).norm() < 3 / math.sqrt(len(directions))
     assert len(directions.unique(dim=0)) == len(directions)  # no two tokens or layers share one
-    again = vertices("N4", view.teacher, view.vertex, tokens)
-    assert again is not None
-    assert torch.equal(points, again)
+    assert torch.equal(points, _gaussian_points(view, tokens))
 
 
 def test_unknown_nulls_are_refused_and_the_order_is_fixed() -> None:
@@ -186,3 +192,11 @@ def test_unknown_nulls_are_refused_and_the_order_is_fixed() -> None:
     view, tokens = _scene()
     with pytest.raises(ValueError, match="needs the states of an untrained student"):
         _measured(view._replace(untrained=None), tokens, ("N3",))
+
+
+def test_every_null_has_a_name_a_meaning_and_one_way_to_its_angles() -> None:
+    assert tuple(NULLS) == get_args(NullName)
+    for name, null in NULLS.items():
+        assert null.name == name
+        assert null.meaning.startswith("the ")
+        assert (null.vertices is None) != (null.cosines is None)

@@ -13,7 +13,7 @@ from toys.studies import ToyStudy
 
 from layerangles import AngleResult, InputError, measure_angles, open_student
 from layerangles.measurement.measure_arrays import measure_arrays
-from layerangles.measurement.passes import untrained_model
+from layerangles.measurement.passes import ModelRunner
 from layerangles.models.checkpoints import ModelCheckpoint
 from layerangles.models.states import counted_states, forward_with_states
 from layerangles.models.texts import EncodedTexts
@@ -36,7 +36,8 @@ def _all_states(study: ToyStudy, path: Path, model: Any = None) -> tuple[Tensor,
         with torch.no_grad():
             _, by_tower = forward_with_states(one.double(), batch.inputs)
         states.append(counted_states(by_tower["encoder"], batch.counted["encoder"]))
-    return *states, batch.example("encoder"), batch.partner("encoder")
+    tokens = batch.tokens("encoder")
+    return *states, tokens.example, tokens.partner
 
 
 def _angles(arm_a: Tensor, arm_b: Tensor, vertex: Tensor) -> Tensor:
@@ -115,10 +116,10 @@ def test_gradient_space_against_backward(study: ToyStudy) -> None:
 def test_an_untrained_student_is_the_architecture_with_random_weights(study: ToyStudy) -> None:
     data = _measure(study.learned, study.texts, nulls=("N3",)).sel(student="learned", tower="encoder", null="N3")
     student = open_student(study.learned)
-    random = untrained_model(student, torch.device("cpu"))
+    random = ModelRunner(torch.device("cpu")).untrained(student)
     trained = student.load_model().state_dict()
     torch.manual_seed(123)  # whatever was drawn before
-    again = untrained_model(student, torch.device("cpu")).state_dict()
+    again = ModelRunner(torch.device("cpu")).untrained(student).state_dict()
     assert any(not torch.equal(w, trained[name]) for name, w in random.state_dict().items())
     assert all(torch.equal(w, again[name]) for name, w in random.state_dict().items())
     teacher, states, _, _ = _all_states(study, study.learned, random)

@@ -18,7 +18,6 @@ from layerangles.files import atomic_write, check_absent, sha256_of_file
 from layerangles.geometry.maps import FILE_NAME, MatchingMap, MatchingMaps
 from layerangles.models.checkpoints import (
     ModelCheckpoint,
-    check_matching,
     check_same_tokenizer,
     load_config,
     load_tokenizer,
@@ -27,6 +26,7 @@ from layerangles.models.checkpoints import (
     tokenizer_sha256,
 )
 from layerangles.models.matching_file import MATCHING_FILE, Matching
+from layerangles.models.pairing import matched_pairs
 from layerangles.models.weights import check_weights, weight_files, weights_sha256
 
 
@@ -292,10 +292,10 @@ def test_hash_of_a_tokenizer() -> None:
 
 def test_a_matching_that_fits_gives_its_pairs(study: ToyStudy, tmp_path: Path) -> None:
     teacher = ModelCheckpoint(study.teacher)
-    assert check_matching(open_student(study.learned), teacher, "encoder") == ((0, 0), (1, 2))
-    assert check_matching(open_student(study.learned), teacher, "decoder") == ()
+    assert matched_pairs(open_student(study.learned), teacher, "encoder") == ((0, 0), (1, 2))
+    assert matched_pairs(open_student(study.learned), teacher, "decoder") == ()
     other = ModelCheckpoint(write_model(tmp_path / "other", toy_bert(layers=1, seed=7)))
-    assert check_matching(open_student(study.identity), other, "encoder") == ()  # matched, but to another teacher
+    assert matched_pairs(open_student(study.identity), other, "encoder") == ()  # matched, but to another teacher
 
 
 def test_all_that_does_not_fit_is_listed(tmp_path: Path, study: ToyStudy) -> None:
@@ -307,7 +307,7 @@ def test_all_that_does_not_fit_is_listed(tmp_path: Path, study: ToyStudy) -> Non
     del tensors["encoder.1.weight"]
     save_file(tensors, path / FILE_NAME)
     with pytest.raises(InputError) as raised:
-        check_matching(open_student(path), ModelCheckpoint(study.teacher), "encoder")
+        matched_pairs(open_student(path), ModelCheckpoint(study.teacher), "encoder")
     for part in (
         f"{path} does not fit {study.teacher}: ",
         "the map of layer 0 has the shape (40, 24), the models need (32, 24)",

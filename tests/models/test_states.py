@@ -44,7 +44,8 @@ def test_every_token_counts_once_and_pad_never(batch_size: int) -> None:
         assert (batch.inputs["input_ids"][counted] != 0).all()
         assert (batch.inputs["input_ids"][~counted] == 0).all()
         seen += batch.inputs["input_ids"][counted].tolist()
-        assert batch.example("encoder").tolist() == [e for e, row in enumerate(counted) for _ in range(int(row.sum()))]
+        example = batch.tokens("encoder").example.tolist()
+        assert example == [e for e, row in enumerate(counted) for _ in range(int(row.sum()))]
     assert len(encoded) == 10
     assert len(seen) == sum(len(text.split()) + 2 for text in texts)
 
@@ -155,8 +156,8 @@ def test_decoder_reads_the_target_shifted_right(config: PretrainedConfig, start:
     assert batch.inputs["decoder_attention_mask"].tolist() == masks["decoder"]
     # T5 starts with PAD, which counts there; the PAD behind a text does not.
     assert {tower: counted.long().tolist() for tower, counted in batch.counted.items()} == masks
-    assert batch.example("encoder").tolist() == [0] * 3 + [1] * 5
-    assert batch.example("decoder").tolist() == [0] * 5 + [1] * 3
+    assert batch.tokens("encoder").example.tolist() == [0] * 3 + [1] * 5
+    assert batch.tokens("decoder").example.tolist() == [0] * 5 + [1] * 3
 
 
 @pytest.mark.parametrize("config", [T5, BART])
@@ -258,7 +259,7 @@ def test_no_batch_splits_a_group(n: int, batch_size: int, at_most: int, seed: in
         groups = _groups_of(batch, n)
         assert len(batch) <= at_most + (n % 2 and n - 1 in batch.numbers)
         assert all(len(group) == 2 for group in groups if n - 1 not in group)
-        assert batch.first == batch.numbers[0] == min(batch.numbers)
+        assert batch.numbers[0] == min(batch.numbers)
         assert len(batch) == len(batch.inputs["input_ids"])
         seen += batch.numbers.tolist()
     assert sorted(seen) == list(range(n))
@@ -312,7 +313,7 @@ def _partners(batches: Iterable[Batch], tower: str) -> dict[tuple[int, int], tup
         names = []
         for number, row in zip(batch.numbers.tolist(), batch.counted[tower], strict=True):
             names += [(number, p) for p in range(int(row.sum()))]
-        pairs |= {name: names[i] for name, i in zip(names, batch.partner(tower).tolist(), strict=True)}
+        pairs |= {name: names[i] for name, i in zip(names, batch.tokens(tower).partner.tolist(), strict=True)}
     return pairs
 
 
@@ -357,8 +358,8 @@ def test_partners_of_texts_beside_an_empty_one_are_their_own() -> None:
     encoded = EncodedTexts.from_texts(["", "a b c d e"], toy_tokenizer(), max_length=64, special_tokens=False)
     (batch,) = encoded.batches(2)
     assert batch.counted["encoder"].sum(dim=1).tolist() == [0, 5]
-    assert batch.partner("encoder").tolist() == [2, 3, 4, 0, 1]
-    assert batch.example("encoder").tolist() == [1] * 5
+    assert batch.tokens("encoder").partner.tolist() == [2, 3, 4, 0, 1]
+    assert batch.tokens("encoder").example.tolist() == [1] * 5
 
 
 def test_a_batch_moves_with_all_it_holds() -> None:

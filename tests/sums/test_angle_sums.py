@@ -11,8 +11,9 @@ from scipy import stats
 from torch import Tensor
 
 from layerangles.geometry.angles import TOKENS_PER_CHUNK, layer_pairs
-from layerangles.geometry.nulls import Tokens
-from layerangles.sums.angle_sums import N_BINS, AngleSums, ClusteredMean, View
+from layerangles.geometry.shared_space import SharedSpace, Tokens
+from layerangles.sums.angle_sums import N_BINS, AngleSums
+from layerangles.sums.clustered_mean import ClusteredMean
 
 Array = NDArray[np.float64]
 
@@ -39,7 +40,8 @@ def _reference_interval(values: list[Array], confidence: float) -> tuple[float, 
 def update(sums: AngleSums, teacher: Tensor, vertex: Tensor, example: Tensor) -> None:
     """Add the tokens of a batch; every token's partner is the one before it."""
     number = torch.arange(len(example))
-    sums.update([View(slice(0, len(vertex)), teacher, vertex)], Tokens(example, number.roll(1), number))
+    space = SharedSpace(slice(0, len(vertex)), teacher, vertex)
+    sums.update([space], Tokens(example, number.roll(1), example, number))
 
 
 # --- ClusteredMean --------------------------------------------------------------------------------------------

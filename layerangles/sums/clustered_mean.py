@@ -1,0 +1,85 @@
+"""A mean over tokens with an interval clustered by example; and how objects of such sums are merged."""
+
+import copy
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+Sums = TypeVar("Sums")
+
+
+@dataclass
+class ClusteredMean:
+    """A mean over tokens whose interval treats the tokens of one example as one cluster.
+
+    With the total ``s_e`` and the number ``n_e`` of an example's tokens, the mean is the ratio ``Σ s_e / Σ n_e`` and
+    its variance the usual linearised one of a ratio of cluster totals,
+    ``E/(E−1) · Σ (s_e − mean · n_e)² / (Σ n_e)²`` (Cochran, *Sampling Techniques*, 1977, section 9A).
+    """
+
+    n_examples: Float[Tensor, "*cell"]
+    total: Float[Tensor, "*cell"]
+    count: Float[Tensor, "*cell"]
+    total_squared: Float[Tensor, "*cell"]
+    total_times_count: Float[Tensor, "*cell"]
+    count_squared: Float[Tensor, "*cell"]
+
+    @classmethod
+    def zeros(cls, *shape: int, device: torch.device | str = "cpu") -> "ClusteredMean":
+        """Sums over no tokens."""
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for _ in fields(cls)))
+
+    def add(self, total: Float[Tensor, "*cell example"], count: Float[Tensor, "*cell example"]) -> None:
+        """Add whole examples, each with the total and the number of its tokens."""
+        self.n_examples += (count > 0).sum(dim=-1)
+        self.total += total.sum(dim=-1)
+        self.count += count.sum(dim=-1)
+        self.total_squared += total.square().sum(dim=-1)
+        self.total_times_count += (total * count).sum(dim=-1)
+        self.count_squared += count.square().sum(dim=-1)
+
+    def merge(self, other: "ClusteredMean") -> "ClusteredMean":
+        """The sums over both parts of the data."""
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def mean(self) -> Float[Tensor, "*cell"]:
+        """The mean over tokens; NaN where there are none."""
+        return self.total / self.count
+
+    def interval(self, confidence: float = 0.95) -> tuple[Float[Tensor, "*cell"], Float[Tensor, "*cell"]]:
+        """The two-sided interval of the mean by Student's t with ``n_examples − 1`` degrees of freedom.
+
+        NaN where fewer than two examples have a token that counts.
+        """
+        mean, n = self.mean(), self.n_examples
+        squared_residual = self.total_squared - 2 * mean * self.total_times_count + mean**2 * self.count_squared
+        # Sums of squares may come out a rounding error below zero where all examples agree.
+        variance = n / (n - 1) * squared_residual.clamp(min=0.0) / self.count**2
+        quantile = torch.as_tensor(stats.t.ppf((1 + confidence) / 2, (n - 1).cpu().numpy())).to(n)
+        half_width = quantile * variance.sqrt()
+        return mean - half_width, mean + half_width
+
+
+def state_of(sums: object) -> dict[str, Tensor]:
+    """The tensors that make up an object of sums: its public attributes, and the fields of its clustered means."""
+    state: dict[str, Tensor] = {}
+    for name, value in vars(sums).items():
+        if isinstance(value, ClusteredMean):
+            state |= {f"{name}.{field.name}": getattr(value, field.name) for field in fields(value)}
+        elif isinstance(value, Tensor) and not name.startswith("_"):
+            state[name] = value
+    return state
+
+
+def merged(one: Sums, other: Sums) -> Sums:
+    """A new object whose every sum is the sum of the two's."""
+    both = copy.copy(one)
+    for name, value in vars(one).items():
+        setattr(both, name, copy.deepcopy(value) if isinstance(value, ClusteredMean | Tensor) else value)
+    for name, tensor in state_of(other).items():
+        state_of(both)[name].add_(tensor)
+    return both
