@@ -3,10 +3,12 @@
 # make test-long  the long ones: real studies, a real Slurm; half an hour
 # make test-fast  every test but those that take minutes
 # make notebooks  execute the notebooks of examples/ anew, and store what they put out
+# make package    sdist and wheel, into build/dist
+# make test-base  the wheel without extras, in an environment of its own, outside the checkout
 # make docs       the documentation site, into build/site; nothing is executed or trained for it
 # make lint       ruff and mypy
 # make setup      only what the others do first: install into .venv
-# make clean      remove what tools leave behind; to start over, remove .venv as well
+# make clean      remove what tools leave behind; to start over, remove .venv and .venv-base as well
 #
 # PYTHON=python3.12 chooses the interpreter of .venv; ARGS="..." goes to the demo, to pytest, or names notebooks.
 
@@ -16,7 +18,11 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-fast test-long notebooks docs lint clean
+BASE := .venv-base/bin
+WHEEL := build/dist/.built
+SOURCES := pyproject.toml $(shell find layerangles kd_train cli -type f -not -path '*/__pycache__/*')
+
+.PHONY: help setup demo test test-fast test-long test-base package notebooks docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +45,23 @@ test-long: $(INSTALLED)
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow and not long" $(ARGS)
 
+test-base: export HF_HUB_OFFLINE = 1
+test-base: .venv-base/.installed
+	$(BASE)/python .ci/base_install.py .
+
+package: $(WHEEL)
+
+# The folders that setuptools copies into would keep files that are gone from the sources.
+$(WHEEL): $(SOURCES) | $(INSTALLED)
+	rm -rf build/dist build/lib *.egg-info
+	$(BIN)/python -m build --outdir build/dist
+	@touch $@
+
+.venv-base/.installed: $(WHEEL) constraints.txt
+	$(PYTHON) -m venv --clear .venv-base
+	$(BASE)/python -m pip install --disable-pip-version-check -q --no-compile -c constraints.txt build/dist/*.whl
+	@touch $@
+
 notebooks: $(INSTALLED)
 	$(BIN)/python examples/notebooks/execute.py $(ARGS)
 
@@ -57,7 +80,7 @@ lint: $(INSTALLED)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
-	find . -name .venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 setup: $(INSTALLED)
 

@@ -74,6 +74,7 @@ def test_every_sub_package_is_in_the_wheel() -> None:
     found = {
         ".".join(file.parent.relative_to(ROOT).parts)
         for package in ("layerangles", "kd_train")
-        for file in (ROOT / package).rglob("*.py")
+        for file in (ROOT / package).rglob("*")
+        if file.suffix in (".py", ".css", ".js")
     }
     assert sorted(listed) == sorted(found | {"layerangles_cli"})
