@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import check  # beside this file, which mkdocs puts on the path while it loads it
+import choices
 import reference
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -28,6 +29,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         file = File(f"{TUTORIALS}/{notebook.name}", str(root / "examples"), config.site_dir, config.use_directory_urls)
         files.append(file)
     files.append(File.generated(config, "commands.md", content=reference.commands_page()))
+    files.append(File.generated(config, "choices.md", content=choices.choices_page()))
     files.append(File.generated(config, "study-file.md", content=reference.study_page()))
     files.append(File.generated(config, STUDIES_PAGE, content=reference.studies_page(root / "examples" / "studies")))
     return files

@@ -24,9 +24,9 @@ def commands_page() -> str:
             "# Commands",
             group.help,
             "`layerangles COMMAND --help` prints the same. Nothing is overwritten without `--overwrite`. Exit codes: "
-            "0; 2 for a mistake in what was given, with one [message](errors.md) that says what is allowed; 1 for a "
-            "failure; 130 for Ctrl-C. With `--json` a command prints for machines.",
-            _table(
+            "0; 2 for an error in what was given, with one message that says what is allowed; 1 for a failure while "
+            "running; 130 for Ctrl-C. With `--json` a command prints JSON.",
+            table(
                 ("command", "what it does"),
                 [(f"[`{name}`](#{name})", _first_line(command.help)) for name, command in group.commands.items()],
             ),
@@ -40,7 +40,7 @@ def commands_page() -> str:
 def _command(name: str, command: Any, context: Any) -> Iterator[str]:
     yield f"## {name} {{#{name}}}"
     paragraphs = [" ".join(paragraph.split()) for paragraph in command.help.split("\n\n")]
-    yield "\n\n".join(_escaped(p) for p in paragraphs if not p.startswith("Example: "))
+    yield "\n\n".join(escaped(p) for p in paragraphs if not p.startswith("Example: "))
     examples = [p.removeprefix("Example: ") for p in paragraphs if p.startswith("Example: ")]
     yield "\n".join(["```sh", *(examples or [f"layerangles {name}"]), "```"])
     records = [(param, param.get_help_record(context)) for param in command.get_params(context)]
@@ -51,7 +51,7 @@ def _command(name: str, command: Any, context: Any) -> Iterator[str]:
             if param.param_type_name == kind and record and param.name != "help"
         ]
         if rows:
-            yield _table((heading, "meaning", "default"), rows)
+            yield table((heading, "meaning", "default"), rows)
 
 
 def _parameter(flags: str, meaning: str) -> tuple[str, str, str]:
@@ -67,7 +67,7 @@ def _parameter(flags: str, meaning: str) -> tuple[str, str, str]:
                 default = "required"
             else:
                 limits = f" {_range(note)}."
-    return f"`{' '.join(flags.split())}`", _escaped(" ".join(meaning.split()) + limits), default
+    return f"`{' '.join(flags.split())}`", escaped(" ".join(meaning.split()) + limits), default
 
 
 def _range(note: str) -> str:
@@ -78,7 +78,7 @@ def _range(note: str) -> str:
 
 
 def _first_line(text: str) -> str:
-    return _escaped(" ".join(text.split("\n\n", 1)[0].split()))
+    return escaped(" ".join(text.split("\n\n", 1)[0].split()))
 
 
 # ---- the study file ------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def _sections(root: type[BaseModel]) -> Iterator[str]:
             (f"`{name}`", _takes(field.annotation, field.metadata), _default(field), _meaning(field))
             for name, field in model.model_fields.items()
         ]
-        yield _table(("key", "takes", "default", "meaning"), rows)
+        yield table(("key", "takes", "default", "meaning"), rows)
 
 
 def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:
@@ -164,12 +164,12 @@ def _anchor(model: type[BaseModel]) -> str:
 
 def _docstring(model: type[BaseModel]) -> str:
     lines = (model.__doc__ or "").strip().splitlines()
-    return _escaped("\n".join(line.strip() for line in lines))
+    return escaped("\n".join(line.strip() for line in lines))
 
 
 def _meaning(field: FieldInfo) -> str:
     if field.description:
-        return _escaped(field.description)
+        return escaped(field.description)
     if get_origin(field.annotation) is Literal:  # the tag of a part that has several forms
         return f"this form of the {'task' if field.default else 'file'}"
     return "; ".join(f"[{_place(model)}](#{_anchor(model)})" for model in _models_in(field.annotation))
@@ -254,13 +254,14 @@ def studies_page(folder: Path) -> str:
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 
-def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _escaped(text: str) -> str:
-    """Text of the code as Markdown: nothing in it is HTML, or a link, but ``code`` stays code."""
+def escaped(text: str) -> str:
+    """Text of the code as Markdown without HTML, links or emphasis; ``code`` stays code."""
     parts = re.split(r"(``?[^`]+``?)", text)
     return "".join(
         part if i % 2 else re.sub(r"([\[\]*_])", r"\\\1", part.replace("<", "&lt;")) for i, part in enumerate(parts)

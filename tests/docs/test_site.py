@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import griffe
@@ -12,11 +13,13 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-MADE = {"commands.md", "study-file.md", "studies.md"}
+MADE = {"choices.md", "commands.md", "study-file.md", "studies.md"}
 PUBLIC = ("layerangles", "layerangles.figures", "layerangles.equivalence", "kd_train", "kd_train.data.embedded")
 
 sys.path.insert(0, str(DOCS / "hooks"))  # as mkdocs does it
-check, pages, reference, roles = (importlib.import_module(n) for n in ("check", "pages", "reference", "roles"))
+check, choices, pages, reference, roles = (
+    importlib.import_module(name) for name in ("check", "choices", "pages", "reference", "roles")
+)
 
 
 def settings() -> dict[str, Any]:
@@ -204,7 +207,9 @@ def test_all_that_is_public_is_shown(packages):
         for name in package.__all__:
             thing = getattr(package, name)
             module = getattr(thing, "__module__", "builtins")
-            if module.partition(".")[0] in ("layerangles", "kd_train"):
+            if isinstance(thing, ModuleType):
+                assert thing.__name__ in PUBLIC
+            elif module.partition(".")[0] in ("layerangles", "kd_train"):
                 assert {f"{module}.{thing.__qualname__}", module} & covered, name
             elif name != "__version__":  # an alias or a constant, which does not know where it comes from
                 assert packages[f"{package.__name__}.{name}"].canonical_path in covered, name
