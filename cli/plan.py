@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import design
+from .comparison_plan import comparisons_as_json, print_comparisons, seeds_needed
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -36,19 +36,21 @@ def plan(
 
     Example: layerangles plan examples/studies/movie-reviews.yaml --set verdict.margin=0.01 --pilot runs/pilot
     """
-    from kd_train.study.plan import plan_study
     from kd_train.study.study_file import read_study
 
-    planned = plan_study(read_study(study, overrides=set_ or []))
-    needs = design.needs(planned.study, pilot, power) if pilot is not None else []
+    checked = read_study(study, overrides=set_ or [])  # before torch is imported, so that a typo is answered at once
+    from kd_train.study.plan import plan_study
+
+    planned = plan_study(checked)
+    needed = seeds_needed(checked, pilot, power) if pilot is not None else []
     if as_json:
-        print_json(_content(planned) | {"design": design.content(planned.study), "needs": needs})
+        print_json(_as_json(planned) | {"design": comparisons_as_json(checked), "needs": needed})
         return
     _print(planned)
-    design.show(planned.study, needs, power)
+    print_comparisons(checked, needed, power)
 
 
-def _content(plan: "StudyPlan") -> dict[str, Any]:
+def _as_json(plan: "StudyPlan") -> dict[str, Any]:
     from kd_train.study.costs import estimate
 
     study = plan.study

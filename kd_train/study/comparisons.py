@@ -1,12 +1,18 @@
 """How a study's students are compared: cells of strategies, draws of random maps, and seeds."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kd_train.study.study_file import Study, Variant
-from layerangles.equivalence.cells import Role
-from layerangles.equivalence.decision import Margin
+from layerangles.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from layerangles import equivalence
+else:
+    equivalence = lazy_module("layerangles.equivalence")
 
 # What the students of one cell share: where they begin, and how the terms of their loss weigh. Strategies may bring a
 # rate, maps and a hidden loss of their own; that is part of what is compared.
@@ -31,7 +37,7 @@ class Arm(NamedTuple):
     cell: str
     strategy: str
     draw: int
-    role: Role
+    role: equivalence.Role
 
 
 def arms_of(study: Study) -> list[Arm]:
@@ -96,12 +102,12 @@ def comparisons(study: Study) -> list[Comparison]:
     return found
 
 
-def margin_of(study: Study) -> Margin | None:
+def margin_of(study: Study) -> equivalence.Margin | None:
     """The margin that the study file states."""
     spec = study.verdict
     if spec.margin is not None:
-        return Margin(spec.margin)
-    return None if spec.margin_of_gain is None else Margin(spec.margin_of_gain, of_gain=True)
+        return equivalence.Margin(spec.margin)
+    return None if spec.margin_of_gain is None else equivalence.Margin(spec.margin_of_gain, of_gain=True)
 
 
 def _key(study: Study, variant: Variant) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def _arm(variant: Variant, cell: str, members: list[Variant], *, keeps_names: bo
     strategy = _plain(variant)
     if variant.name and (keeps_names or len(namesakes) > 1 or variant.pairs is not None):
         strategy = variant.name
-    role: Role = "none" if not variant.matches else "control" if variant.is_control else "matched"
+    role: equivalence.Role = "none" if not variant.matches else "control" if variant.is_control else "matched"
     return Arm(variant.label, cell, strategy, draw, role)
 
 

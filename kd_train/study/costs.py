@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kd_train.study.plan import MemberPlan, StudyPlan, without_weights
-from kd_train.study.study_file import RunSpec
+from kd_train.study.specs import RunSpec
 from layerangles.models.states import n_layers, towers_of
 
 # Bytes of activations that a block keeps for its backward pass, per token and dimension, in float32: twice the 34 bytes

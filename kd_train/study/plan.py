@@ -15,7 +15,8 @@ from kd_train.matching.losses import LossSpec
 from kd_train.matching.strategies import assign, layer_pairs
 from kd_train.students.student_plan import StudentPlan, plan_student, student_config
 from kd_train.students.student_spec import StudentSpec
-from kd_train.study.study_file import Study, TeacherSpec, Variant
+from kd_train.study.specs import TeacherSpec
+from kd_train.study.study_file import Study, Variant
 from layerangles.errors import InputError
 from layerangles.layers import LayerPair, Tower
 from layerangles.models.checkpoints import load_config, resolve

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from kd_train.batches.order import DataOrder, cut_by_length
 from kd_train.study.plan import StudyPlan
 from kd_train.study.score_logs import ExampleScores, ExamplesLog, Measurement, MetricsLog
-from kd_train.study.study_file import RunSpec, Study
+from kd_train.study.specs import RunSpec
+from kd_train.study.study_file import Study
 from kd_train.tasks.base import Feature, Task
 from kd_train.tasks.metrics import Predictions
 from kd_train.training.bank import Bank

@@ -12,7 +12,8 @@ from kd_train.data import embedded
 from kd_train.randomness import seeded
 from kd_train.students.lora import add_adapters
 from kd_train.study.folder_names import TEACHER
-from kd_train.study.study_file import FinetuneSpec, Study
+from kd_train.study.specs import FinetuneSpec
+from kd_train.study.study_file import Study
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member
 from kd_train.training.run import Run, TrainingContext, forget_states

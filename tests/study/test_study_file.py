@@ -6,17 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kd_train.study.study_file import (
-    RESOLVED_FILE,
-    FinetuneSpec,
-    RunSpec,
-    StudentTraining,
-    Study,
-    parse_study,
-    read_study,
-    study_of,
-    write_resolved,
-)
+from kd_train.study.specs import FinetuneSpec, RunSpec, StudentTraining
+from kd_train.study.study_file import RESOLVED_FILE, Study, parse_study, read_study, study_of, write_resolved
 from layerangles import InputError
 
 MINIMAL = """

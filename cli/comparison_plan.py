@@ -1,4 +1,4 @@
-"""The design of a study, as ``layerangles plan`` shows it: what is compared, and what so many seeds can show."""
+"""The comparisons of a study as ``layerangles plan`` shows them: cells, what their seeds can show, and seeds needed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from kd_train.study.study_file import Study
 
 
-def content(study: "Study") -> dict[str, Any]:
-    """The design for machines."""
+def comparisons_as_json(study: "Study") -> dict[str, Any]:
+    """Cells and margin of a study, for JSON."""
     from kd_train.study.comparisons import comparisons, margin_of
 
     margin = margin_of(study)
@@ -22,8 +22,12 @@ def content(study: "Study") -> dict[str, Any]:
     }
 
 
-def needs(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
-    """The seeds that each cell of the pilot says are needed, for as many strategies as the study compares."""
+def seeds_needed(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
+    """Table of the seeds that a study needs, one row for each cell of a pilot.
+
+    Raises:
+        InputError: the study states no margin, or the pilot cannot be read.
+    """
     from kd_train.outcome.opened_study import open_scores
     from kd_train.study.comparisons import comparisons, margin_of
     from layerangles.equivalence.pilot import plan_from_pilot
@@ -55,36 +59,38 @@ def needs(study: "Study", pilot: Path, power: float) -> list[dict[str, Any]]:
     return rows
 
 
-def show(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
-    """Print the design, and what follows from a pilot."""
+def print_comparisons(study: "Study", needed: list[dict[str, Any]], power: float) -> None:
+    """Print the cells of a study, the scatter that its seeds can bear, and the table of :func:`seeds_needed`."""
     from kd_train.study.comparisons import comparisons, margin_of
-    from layerangles.equivalence import largest_sd
-    from layerangles.notation import number
 
-    margin = margin_of(study)
-    rows = [
-        {
-            "cell": comparison.cell,
-            "compared": comparison.compared,
-            "gain over": "none" if comparison.none else "–",
-            "controls": ", ".join(comparison.controls) or "–",
-            "seeds": comparison.n_seeds,
-        }
-        for comparison in comparisons(study)
-        if comparison.strategies
-    ]
-    if rows:
+    compared = [comparison for comparison in comparisons(study) if comparison.strategies]
+    if compared:
         typer.echo("")
-        print_table(rows, title="Design: every strategy and draw with every seed; differences are paired by seed")
+        print_table(
+            [
+                {
+                    "cell": comparison.cell,
+                    "compared": comparison.compared,
+                    "gain over": "none" if comparison.none else "–",
+                    "controls": ", ".join(comparison.controls) or "–",
+                    "seeds": comparison.n_seeds,
+                }
+                for comparison in compared
+            ],
+            title="Design: every strategy and draw with every seed; differences are paired by seed",
+        )
+    margin = margin_of(study)
+    most = max((len(comparison.strategies) for comparison in compared), default=0)
     if margin is None:
         typer.echo("No margin is stated, so `layerangles verdict` will need one: verdict: {margin: 0.01}.")
-    elif not margin.of_gain and len(study.seeds) > 1 and rows:
-        most = max(len(comparison.strategies) for comparison in comparisons(study))
-        if most > 1:
-            sd = number(largest_sd(len(study.seeds), margin.size, most, power=power), digits=2)
-            typer.echo(
-                f"With {len(study.seeds)} seeds, {most} strategies that do not differ are found equivalent within "
-                f"{margin} with a probability of {power:g} if their paired differences scatter by {sd} at most."
-            )
+    elif not margin.of_gain and len(study.seeds) > 1 and most > 1:
+        from layerangles.equivalence import largest_sd
+        from layerangles.notation import number
+
+        sd = number(largest_sd(len(study.seeds), margin.size, most, power=power), digits=2)
+        typer.echo(
+            f"With {len(study.seeds)} seeds, {most} strategies that do not differ are found equivalent within "
+            f"{margin} with a probability of {power:g} if their paired differences scatter by {sd} at most."
+        )
     if needed:
         print_table(needed, title=f"Seeds needed for a probability of {power:g}, by the pilot's scatter")
