@@ -1,7 +1,7 @@
-"""Common random numbers: every draw is a function of (seed, what it is for, step), and of nothing else.
+"""Common random numbers: every draw is a function of (seed, purpose, step), and of nothing else.
 
-So all students of a seed see the same data order, the same dropout masks and the same initial weights, whatever
-their strategy and whoever is trained beside them, and a resumed run draws what the uninterrupted one would have.
+So all students of a seed see the same data order, the same dropout masks and the same initial weights, whatever their
+strategy and their company in training, and a resumed run draws the numbers of the uninterrupted one.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def derive_seed(*parts: int | str) -> int:
 
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Draw torch's random numbers from this seed within the block, and leave the generators as they were after it."""
+    """Seed torch's generators within the block, and restore them after it."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(*parts))

@@ -1,4 +1,4 @@
-"""A model called on a micro-batch, padded or packed, and its states at the tokens that are matched."""
+"""The inputs of models on a micro-batch, padded or packed, and their states at the matched tokens."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,12 +17,12 @@ from layerangles.models.states import counted_states, forward_with_states, known
 
 
 class ModelInputs:
-    """A micro-batch on its device, in the form in which models are called on it.
+    """A micro-batch on its device, padded or packed.
 
     Attributes:
         micro_batch: the micro-batch, padded.
-        inputs: what models are called with: the micro-batch's own, or the packed ones.
-        packing: how the tokens are packed; None if they are not.
+        inputs: the arguments of models: the micro-batch's own, or packed ones.
+        packing: the packing of the tokens; None if they are padded.
     """
 
     def __init__(self, micro_batch: MicroBatch, device: torch.device, *, pack: bool, first_position: int = 0) -> None:
@@ -37,7 +37,7 @@ class ModelInputs:
     def run(
         self, model: PreTrainedModel, inputs: Mapping[str, Tensor], *, layers: Collection[int]
     ) -> tuple[Any, dict[str, tuple[Tensor | None, ...]]]:
-        """A model's output, and the states of these layers by tower; of packed inputs ``[1, token, dim]`` each."""
+        """A model's output, and the states of these layers by tower; ``[1, token, dim]`` each if packed."""
         options: dict[str, Any] = {} if self.packing is None else {"packing": self.packing}
         with nullcontext() if self.packing is None else attending_packed(model, self.packing):
             if layers:
@@ -55,7 +55,7 @@ class ModelInputs:
         return flat if tokens == "valid" else flat[:, self.first_of_valid(tower)]
 
     def first_of_valid(self, tower: Tower) -> Bool[Tensor, " token"]:
-        """Which of the valid tokens begin a text."""
+        """Mask of the valid tokens that begin a text."""
         valid = self.micro_batch.valid[tower]
         return chosen_tokens(valid, "first")[valid]
 
@@ -63,7 +63,7 @@ class ModelInputs:
 def labelled(
     logits: Float[Tensor, "*where label"], labels: Shaped[Tensor, "*where"]
 ) -> tuple[Float[Tensor, "prediction label"], Shaped[Tensor, " prediction"]]:
-    """The logits and the labels of an example each, or of the positions at which something is predicted."""
+    """The logits and labels of the predictions: one per example, or one per labelled position."""
     if labels.ndim == 1:
         return logits.float(), labels
     index = (labels.flatten() != IGNORED).nonzero().squeeze(1)

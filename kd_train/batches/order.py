@@ -1,4 +1,4 @@
-"""Which examples make up the batch of a step, and how a batch is cut so that little of what is computed is padding."""
+"""The order of examples, and the cutting of batches into micro-batches with little padding."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from kd_train.tasks.base import Feature, MicroBatch, Task
 
 
 class DataOrder:
-    """Which examples make up the batch of a step: a permutation an epoch, a function of (seed, epoch) alone."""
+    """The examples of every step's batch: one permutation per epoch, a function of (seed, epoch) alone."""
 
     def __init__(self, n_examples: int, batch_size: int, seed: int) -> None:
         self.n_examples, self.batch_size, self.seed = n_examples, batch_size, seed
@@ -81,15 +81,15 @@ def cut_of_least_cost(
     Args:
         cost: ``cost[start, end]`` of a part; infinite where ``end`` is not above ``start``.
         n_parts: the most parts.
-        min_parts: the fewest, where there is as much to cut.
-        worth: what a further part must spare, and a little more.
+        min_parts: the fewest parts, as far as the sequence can be cut.
+        worth: the least cost that a further part must save.
     """
     n = len(cost)
-    least = np.append(0.0, cost[0, 1:])  # cost of the first so many, in one part
+    least = np.append(0.0, cost[0, 1:])  # least cost of each prefix, so far in one part
     begins: list[list[int]] = [[0] * (n + 1)]
     for number in range(2, n_parts + 1):
         ways = least[:n, None] + cost
-        ways[0] = np.inf  # a part before it must hold something
+        ways[0] = np.inf  # the part before it must not be empty
         begin = ways.argmin(axis=0)
         more = ways[begin, np.arange(n + 1)]
         better = more < (least - worth if number > min_parts else np.inf)

@@ -1,7 +1,7 @@
-"""A batch without padding: an encoder gets the tokens of all texts as one long text; only attention tells them apart.
+"""Packing of batches without padding: an encoder reads all texts as one, and only its attention tells them apart.
 
-Linear layers, norms and dropout work token by token, so they need no rectangle. Attention does, and gets it: queries,
-keys and values are laid out in rectangles of texts of like length, and what comes out is packed again.
+Linear layers, norms and dropout work token by token, so they need no rectangle. Attention does: queries, keys and
+values are laid out in rectangles of texts of like length, and its output is packed again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,18 +23,18 @@ from kd_train.batches.order import cut_of_least_cost
 from layerangles.models.states import blocks, first_position, forward_with_states, towers_of
 
 _NAME = "layerangles_packed"
-# Into how many rectangles a batch is laid out at most: more spare little, and each is some calls a layer.
+# The most rectangles of a batch: more save little, and each costs some calls per layer.
 _RECTANGLES = 4
 
 
 class _Rectangle(NamedTuple):
-    """Texts of like length that follow one another.
+    """Consecutive texts of like length.
 
     Attributes:
-        tokens: where their tokens are in the packed batch.
-        shape: how many texts, and the length of the longest.
+        tokens: the slice of the packed batch that holds their tokens.
+        shape: the number of texts, and the length of the longest.
         places: the place of each token in the rectangle, row by row.
-        mask: which places hold tokens, ``[text, 1, 1, place]``; None if all do.
+        mask: the places that hold tokens, ``[text, 1, 1, place]``; None if all do.
     """
 
     tokens: slice
@@ -50,18 +50,18 @@ class _Rectangle(NamedTuple):
         return cls(slice(first_token, first_token + len(places)), (n_texts, longest), places, mask)
 
     def laid_out(self, tokens: Float[Tensor, "1 head token dim"]) -> Float[Tensor, "text head place dim"]:
-        """The packed tokens of these texts, with 0 where there is none."""
+        """The packed tokens of these texts, padded with 0."""
         rows = tokens[0, :, self.tokens].transpose(0, 1)
         padded: Tensor = _Pad.apply(rows, self.places, self.shape[0] * self.shape[1])  # type: ignore[no-untyped-call]
         return padded.view(*self.shape, *rows.shape[1:]).transpose(1, 2)
 
 
 class Packing:
-    """Where the tokens of a padded batch are in the packed one.
+    """The positions of a padded batch's tokens in the packed one.
 
     Args:
         valid: which positions hold tokens; they stand at the beginning of every row.
-        first_position: the number that a model gives to the first position of a text.
+        first_position: the number of a text's first position in the model.
     """
 
     def __init__(self, valid: Bool[Tensor, "example position"], first_position: int = 0) -> None:
@@ -76,19 +76,19 @@ class Packing:
             token = rectangle.tokens.stop
 
     def packed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs of a model, ``[1, token]``, without a mask but with every token's position in its text."""
+        """The inputs of a model, ``[1, token]``, with the position of every token in its text in place of a mask."""
         index = self._whole.places
         positions = self._first_position + torch.arange(self._shape[1], device=index.device).expand(self._shape)
         rows = {name: value for name, value in inputs.items() if name != "attention_mask"} | {"position_ids": positions}
         return {name: value.flatten(0, 1).index_select(0, index)[None] for name, value in rows.items()}
 
     def padded(self, tokens: Float[Tensor, "1 token dim"]) -> Float[Tensor, "example position dim"]:
-        """The packed tokens of all texts, with 0 where there is none."""
+        """The packed tokens of all texts, padded with 0."""
         return self._whole.laid_out(tokens[None]).squeeze(1)
 
 
 def _attention_costs(lengths: Sequence[int]) -> npt.NDArray[np.float64]:
-    """What attention costs in a rectangle of the texts start … end - 1: their number times the longest squared."""
+    """The cost of attention in a rectangle of texts start … end - 1: their number times the longest length squared."""
     n = len(lengths)
     costs = np.full((n, n + 1), np.inf)
     for start in range(n):
@@ -98,7 +98,7 @@ def _attention_costs(lengths: Sequence[int]) -> npt.NDArray[np.float64]:
 
 
 class _Pad(torch.autograd.Function):
-    """torch's own backward of an index is a sum over indices, which costs more than a copy and has nothing to sum."""
+    """Scatter tokens into zeros. torch's own backward of an index sums over indices, which costs more than a copy."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, index: Tensor, n: int) -> Tensor:
@@ -112,6 +112,8 @@ class _Pad(torch.autograd.Function):
 
 
 class _Unpad(torch.autograd.Function):
+    """The inverse of :class:`_Pad`."""
+
     @staticmethod
     def forward(ctx: Any, padded: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
@@ -129,7 +131,7 @@ def _attention(
     query: Float[Tensor, "1 head token dim"],
     key: Float[Tensor, "1 head token dim"],
     value: Float[Tensor, "1 head token dim"],
-    attention_mask: None,  # noqa: ARG001 (transformers gives it by position; the packing has its own)
+    attention_mask: None,  # noqa: ARG001 (transformers passes it by position; the packing has its own)
     *,
     packing: Packing,
     **options: Any,
@@ -147,9 +149,9 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, sdpa_mask)
 
 
 def can_be_packed(model: PreTrainedModel) -> bool:
-    """Whether an encoder gives the same for packed inputs as for padded ones; found out by trying three short texts.
+    """Whether an encoder has the same states for packed as for padded inputs, tried on three short texts.
 
-    Encoders with attention in windows are left out: texts short enough to try would not show the window.
+    Encoders with windowed attention are excluded: texts short enough to try would not show the window.
     """
     config = model.config
     windows = ("sliding_window", "local_attention", "attention_window", "layer_types")
@@ -172,16 +174,16 @@ def can_be_packed(model: PreTrainedModel) -> bool:
         padded = torch.stack([state[valid] for state in states["encoder"]])
         packed = torch.cat(packed_states["encoder"])
     except (TypeError, ValueError, AttributeError, RuntimeError, LookupError):
-        return False  # it takes no positions, or has an attention of its own
+        return False  # the model takes no positions, or implements its own attention
     finally:
         model.train(was_training)
-    # Rounding, and no more: of an untrained model the states hardly depend on their neighbours.
+    # Up to rounding and no more: the states of an untrained model hardly depend on their neighbours.
     return padded.shape == packed.shape and bool((padded - packed).abs().max() <= 1e-5 * padded.abs().max())
 
 
 @contextmanager
 def attending_packed(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
-    """Within the block, the model takes packed inputs; its head gets padded states, as it expects them."""
+    """Let a model take packed inputs within the block; its head receives padded states, as it expects."""
 
     def pad_again(_module: nn.Module, _args: Any, output: Any) -> Any:
         output.last_hidden_state = packing.padded(output.last_hidden_state)

@@ -19,8 +19,10 @@ from layerangles.lazy import lazy_module
 
 if TYPE_CHECKING:
     import torch
+
+    States = Mapping[int, Float[torch.Tensor, "token dim"]]
 else:
-    torch = lazy_module("torch")
+    torch, States = lazy_module("torch"), Mapping
 
 
 class Assignment(ABC):
@@ -44,12 +46,7 @@ class Assignment(ABC):
         """The teacher layers whose states a step needs, ascending."""
         return tuple(sorted({teacher_layer for _, teacher_layer in self.pairs(step)}))
 
-    def matched(
-        self,
-        step: int,
-        student: Mapping[int, Float[torch.Tensor, "token dim"]],
-        teacher: Mapping[int, Float[torch.Tensor, "token dim"]],
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def matched(self, step: int, student: States, teacher: States) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Pairs of student states, in teacher space, and their targets; both ``[token, dim]``."""
         return [(student[s], teacher[t]) for s, t in self.pairs(step)]
 
@@ -123,12 +120,7 @@ class Attention(Assignment):
         """All weighted pairs."""
         return self._pairs
 
-    def matched(
-        self,
-        step: int,
-        student: Mapping[int, Float[torch.Tensor, "token dim"]],
-        teacher: Mapping[int, Float[torch.Tensor, "token dim"]],
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def matched(self, step: int, student: States, teacher: States) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The states of every student layer and its mixture."""
         targets = torch.stack([teacher[layer] for layer in self.teacher_layers(step)])
         matched, weight_sums = [], []
@@ -194,12 +186,7 @@ class DynamicAssignment(Assignment):
         """All student layers: each is a candidate."""
         return (*(student_layer for student_layer, _ in self._embedding), *self._candidates)
 
-    def matched(
-        self,
-        step: int,
-        student: Mapping[int, Float[torch.Tensor, "token dim"]],
-        teacher: Mapping[int, Float[torch.Tensor, "token dim"]],
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def matched(self, step: int, student: States, teacher: States) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The states of the map's pairs; the errors of all candidates are added to ``observed``."""
         with torch.no_grad():
             errors = torch.stack(

@@ -48,82 +48,55 @@ class HiddenLossKind:
     per_example: bool = False
 
 
-def squared_error(
-    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
-) -> Float[torch.Tensor, " token"]:
-    """``‖S − T‖²``, summed over dimensions."""
-    return (student - teacher).square().sum(dim=-1)
-
-
-def mean_squared_error(
-    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
-) -> Float[torch.Tensor, " token"]:
-    """``‖S − T‖² / dim``."""
+def mean_squared_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """``‖S − T‖² / dim`` of every token."""
     return (student - teacher).square().mean(dim=-1)
 
 
-def layer_norm_error(
-    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
-) -> Float[torch.Tensor, " token"]:
-    """``‖LN(S) − LN(T)‖² / dim`` with every token's state normalized over its dimensions: layers of one scale."""
-    return mean_squared_error(_normalized(student), _normalized(teacher))
+def _layer_norm_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    shape = student.shape[-1:]
+    return mean_squared_error(functional.layer_norm(student, shape), functional.layer_norm(teacher, shape))
 
 
-def _normalized(states: Float[torch.Tensor, "token dim"]) -> Float[torch.Tensor, "token dim"]:
-    return functional.layer_norm(states, states.shape[-1:])
-
-
-def unit_squared_error(
-    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
-) -> Float[torch.Tensor, " token"]:
-    """``‖S/‖S‖ − T/‖T‖‖²``, which is ``2 (1 − cos)``; a state of length 0 stays 0."""
-    return squared_error(functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1))
-
-
-def cosine_distance(
-    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
-) -> Float[torch.Tensor, " token"]:
-    """``1 − cos(S, T)``."""
-    return 1 - functional.cosine_similarity(student, teacher, dim=-1)
-
-
-def jointly_normalized_error(
-    student: Float[torch.Tensor, "token dim"], teacher: Float[torch.Tensor, "token dim"]
-) -> Float[torch.Tensor, " token"]:
-    """The mean squared error after one layer norm over tokens and dimensions together (the paper's code for T5)."""
+def _joint_layer_norm_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return mean_squared_error(
         functional.layer_norm(student, student.shape), functional.layer_norm(teacher, teacher.shape)
     )
 
 
+def _unit_squared_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    # A state of length 0 stays 0: the embedding of PAD is 0 in many models.
+    return (functional.normalize(student, dim=-1) - functional.normalize(teacher, dim=-1)).square().sum(dim=-1)
+
+
 HIDDEN_LOSSES: dict[str, HiddenLossKind] = {
     "mse": HiddenLossKind("‖S − T‖²/dim", mean_squared_error),
-    "layer_norm": HiddenLossKind("‖LN(S) − LN(T)‖²/dim, LN over the dimensions of each token", layer_norm_error),
-    "unit": HiddenLossKind("‖S/‖S‖ − T/‖T‖‖² = 2 (1 − cos)", unit_squared_error),
-    "cosine": HiddenLossKind("1 − cos(S, T)", cosine_distance),
+    "layer_norm": HiddenLossKind("‖LN(S) − LN(T)‖²/dim, LN over the dimensions of each token", _layer_norm_error),
+    "unit": HiddenLossKind("‖S/‖S‖ − T/‖T‖‖² = 2 (1 − cos)", _unit_squared_error),
+    "cosine": HiddenLossKind("1 − cos(S, T)", lambda s, t: 1 - functional.cosine_similarity(s, t, dim=-1)),
     "patient": HiddenLossKind(
         "‖S/‖S‖ − T/‖T‖‖²",
-        unit_squared_error,
+        _unit_squared_error,
         "on the first token of every text; pairs are added (Sun et al. 2019, 1908.09355, equation 7)",
         tokens="first",
         adds_pairs=True,
     ),
     "paper_bert": HiddenLossKind(
         "‖S − T‖²",
-        squared_error,
+        lambda s, t: (s - t).square().sum(dim=-1),
         "the mean is divided once more by the number of examples, so it depends on the batch size",
         per_example=True,
     ),
     "paper_bart": HiddenLossKind("‖S − T‖²/dim", mean_squared_error, "pairs are added", adds_pairs=True),
     "paper_t5": HiddenLossKind(
         "‖LN(S) − LN(T)‖²/dim, one LN over batch, position and dimension together, PAD included",
-        jointly_normalized_error,
+        _joint_layer_norm_error,
         "the mean leaves PAD out; pairs are added",
         tokens="all",
         averaged_tokens="valid",
         adds_pairs=True,
     ),
-    "paper_qwen": HiddenLossKind("‖S/‖S‖ − T/‖T‖‖²", unit_squared_error, "the mean includes PAD", tokens="all"),
+    "paper_qwen": HiddenLossKind("‖S/‖S‖ − T/‖T‖‖²", _unit_squared_error, "the mean includes PAD", tokens="all"),
 }
 
 

@@ -14,15 +14,15 @@ from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.models.states import blocks, towers_of
 
-# Beside the blocks stand embeddings, with norms of their own, and what all blocks use or what comes after them.
+# The tensors outside the blocks are embeddings with their norms, and modules that all blocks share or that follow them.
 _EMBEDDING = re.compile(r"emb|(^|\.)(wte|wpe|shared)\.")
 
 
 def build_student(teacher: PreTrainedModel, plan: StudentPlan, *, auto_model: Any, seed: int) -> PreTrainedModel:
-    """A new student: random by ``seed``, then overwritten by what is copied from the teacher.
+    """A new student: random by ``seed``, with the copied parts of the teacher written over it.
 
-    A classification head is new in every student, as in the paper: what it needs it learns in a few steps. A language
-    model's head speaks the vocabulary of its embeddings and goes with them.
+    A classification head is new in every student, as in the paper: it is learned in a few steps. A language model's
+    head shares the vocabulary of the embeddings and is copied with them.
     """
     with seeded(seed, "student"):
         student: PreTrainedModel = auto_model.from_config(student_config(plan, teacher.config), dtype=torch.float32)
@@ -60,7 +60,7 @@ def _copy_blocks(teacher: PreTrainedModel, student: PreTrainedModel, tower: Towe
 
 
 def _beside_blocks(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
-    """The base model's tensors that are part of no block, nor of a language model's head (T5's base holds it)."""
+    """The base model's tensors outside its blocks and outside a language model's head, which T5's base holds."""
     base = model.base_model
     others = [*(blocks(model, tower) for tower in towers_of(model.config)), model.get_output_embeddings()]  # type: ignore[no-untyped-call]
     prefixes = tuple(f"{name}." for name, module in base.named_modules() if any(module is of for of in others))
@@ -72,6 +72,6 @@ def _copy_language_head(teacher: PreTrainedModel, student: PreTrainedModel) -> N
     if head is None:
         return
     student.get_output_embeddings().load_state_dict(head.state_dict())  # type: ignore[no-untyped-call]
-    bias = getattr(teacher, "final_logits_bias", None)  # BART's and Marian's stands beside the head
+    bias = getattr(teacher, "final_logits_bias", None)  # in BART and Marian it is a buffer beside the head
     if bias is not None:
         student.get_buffer("final_logits_bias").copy_(bias)

@@ -1,4 +1,4 @@
-"""The matching maps ``W: student space → teacher space`` while they are trained."""
+"""The matching maps ``W: student space → teacher space`` as trainable modules."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,16 +13,16 @@ from layerangles.layers import Tower
 def build_maps(
     plan: StudentPlan, teacher_width: int, matched: Mapping[Tower, Iterable[int]], *, seed: int
 ) -> nn.ModuleDict:
-    """Linear maps without bias as modules, named ``<tower>_<student layer>``; none for identity maps.
+    """Linear maps without bias, named ``<tower>_<student layer>``; none for identity maps.
 
-    Learned maps exist for the matched layers only, since no other would ever be trained. Fixed ones exist for every
-    layer, so that angles can be seen from unmatched layers too. All are drawn from ``seed``, tower and layer alone. The
+    Learned maps exist for the matched layers only, since no others would be trained. Fixed ones exist for every layer,
+    so that angles can be measured from unmatched layers too. All are drawn from ``seed``, tower and layer alone. The
     weights of ``pca`` maps are set afterwards (:func:`kd_train.students.principal_maps.set_principal_maps`).
 
     Args:
-        plan: the student's.
-        teacher_width: the teacher's.
-        matched: by tower, the student layers that are ever matched.
+        plan: the student's plan.
+        teacher_width: the width of teacher space.
+        matched: by tower, the student layers that are matched at any time.
         seed: of the run.
     """
     maps = nn.ModuleDict()
@@ -54,7 +54,7 @@ def name_of(tower: str, layer: int) -> str:
 
 
 def stored_maps(modules: nn.ModuleDict) -> MatchingMaps:
-    """The maps in the form in which a student directory holds them."""
+    """A copy of the maps as they are stored in a student directory."""
     stored = {}
     for name, module in modules.items():
         tower, layer = name.rsplit("_", 1)

@@ -1,4 +1,4 @@
-"""A student's depth, width, copied blocks and map, settled against its teacher's configuration."""
+"""The plan of a student: its depth, width, copied blocks and map, resolved against its teacher's configuration."""
 
 import copy
 from typing import Literal
@@ -25,7 +25,7 @@ _INNER_WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "encoder_
 
 
 class StudentPlan(BaseModel):
-    """A :class:`StudentSpec` with its defaults settled against a teacher."""
+    """A :class:`StudentSpec` with its defaults resolved against a teacher."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,10 +39,10 @@ class StudentPlan(BaseModel):
 
 
 def plan_student(spec: StudentSpec, teacher: PretrainedConfig) -> StudentPlan:
-    """Settle the defaults, and refuse what is not possible with this teacher.
+    """Resolve the defaults of a student against its teacher.
 
     Raises:
-        InputError: deeper than the teacher, a block that does not exist, or copying across widths.
+        InputError: the student is deeper than the teacher, copies a block that does not exist, or copies across widths.
     """
     width = spec.width or teacher.hidden_size
     same_width = width == teacher.hidden_size
@@ -137,7 +137,7 @@ def _copied_layers(spec: StudentSpec, teacher: PretrainedConfig) -> dict[Tower, 
 
 
 def student_config(plan: StudentPlan, teacher: PretrainedConfig) -> PretrainedConfig:
-    """The teacher's configuration with the student's depth and width; heads keep their size."""
+    """The teacher's configuration with the student's depth and width; the size of a head stays."""
     config = copy.deepcopy(teacher)
     teacher_width = teacher.hidden_size
     for tower, depth in plan.layers.items():
@@ -152,7 +152,7 @@ def student_config(plan: StudentPlan, teacher: PretrainedConfig) -> PretrainedCo
 
 
 def _set_depth(config: PretrainedConfig, tower: Tower, depth: int, like: tuple[int, ...]) -> None:
-    """Set the number of a tower's blocks under all its names; blocks of several types are of the teacher's ``like``."""
+    """Set a tower's number of blocks under all its names; their types are those of the teacher's blocks ``like``."""
     names = DEPTHS[tower] if config.is_encoder_decoder else ("num_hidden_layers",)
     for name in _present(names, config):
         setattr(config, name, depth)

@@ -8,15 +8,15 @@ from layerangles.models.matching_file import MapKind
 
 
 class StudentSpec(BaseModel):
-    """The study's ``student``: what every student looks like before training."""
+    """The ``student`` of a study: every student's architecture and initialisation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    layers: int = Field(ge=1, description="blocks; at most the teacher's")
+    layers: int = Field(ge=1, description="number of blocks; at most the teacher's")
     decoder_layers: PositiveInt | None = Field(
-        default=None, description="of the decoder of an encoder-decoder; as many as layers by default"
+        default=None, description="blocks of an encoder-decoder's decoder; as many as layers by default"
     )
-    width: int | None = Field(default=None, ge=1, description="the teacher's by default")
+    width: int | None = Field(default=None, ge=1, description="hidden size; the teacher's by default")
     init: Literal["copied", "random"] = Field(default="copied", description="blocks of the teacher, or random ones")
     copied_layers: tuple[int, ...] | None = Field(
         default=None, min_length=1, description="teacher blocks, 1..L; forward by default"
@@ -25,8 +25,8 @@ class StudentSpec(BaseModel):
         default=None, min_length=1, description="the same for the decoder"
     )
     embeddings: Literal["copied", "random"] | None = Field(
-        default=None, description="copied where the widths agree, by default"
+        default=None, description="by default copied where the widths agree"
     )
-    freeze_embeddings: bool = Field(default=False, description="leave them, and a head tied to them, as they are")
-    map: MapKind | None = Field(default=None, description="identity where the widths agree, else learned, by default")
+    freeze_embeddings: bool = Field(default=False, description="do not train them, nor a head tied to them")
+    map: MapKind | None = Field(default=None, description="by default identity where the widths agree, else learned")
     share_map: bool = Field(default=False, description="one map for all layers of a tower (TinyBERT)")

@@ -1,1 +1,1 @@
-"""Training runs: the bank of students behind one teacher pass."""
+"""Training runs: teachers, banks of students, and the study as a whole."""

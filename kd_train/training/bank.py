@@ -1,8 +1,8 @@
-"""Many students behind one teacher pass: the training step, and the state to resume from.
+"""The bank: many students trained behind one teacher pass, and its state to resume from.
 
-All students of a bank share the teacher, the batch and the random numbers; their losses do not touch. A student
-trained in a bank is therefore the student trained alone, to the bit on the CPU. Processes share the
-micro-batches of a batch.
+All students of a bank share the teacher, the batch and the random numbers, and their losses are independent. A student
+trained in a bank is therefore the student trained alone, to the bit on the CPU. Processes share the micro-batches of a
+batch.
 """
 
 import json
@@ -31,13 +31,13 @@ from kd_train.training.student_loss import BatchTotals, loss_terms
 from kd_train.training.word_embeddings import WordEmbeddings
 from layerangles.models.states import blocks, first_position, towers_of
 
-# On a GPU, work is queued: to know whose time it was, the queue must be emptied. Done in every so many steps only.
+# On a GPU work is queued, and must be finished to be timed. Only every so many steps are.
 _TIMED_EVERY = 16
 
 
 @dataclass
 class _StepTally:
-    """The loss terms of one member in this process, summed over the micro-batches of a step, and its computing time."""
+    """The loss terms of one member, summed over this process's micro-batches of a step, and its computing time."""
 
     terms: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
@@ -50,10 +50,10 @@ class _StepTally:
 class Bank:
     """Students, each with its optimizer, trained together on the targets of one teacher.
 
-    Without a teacher the members learn from the labels alone: that is how a teacher itself is fine-tuned.
+    Without a teacher the members learn from the labels alone, as a teacher does that is fine-tuned.
 
     Attributes:
-        packs: whether no padding is computed (:mod:`kd_train.batches.packing`); a batch need not be cut then.
+        packs: whether batches are packed (:mod:`kd_train.batches.packing`) and need not be cut against padding.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Bank:
         }
         self._rate_factor = rate_factor(optimizer, total_steps)
         models = [member.model for member in members] + (self._teacher.models if self._teacher else [])
-        # A compiled block would be compiled anew for every packing.
+        # Every packing would compile the blocks again.
         self.packs = not compiled and all(can_be_packed(model) for model in models)
         self._first_position = first_position(members[0].model.config)
 
     @property
     def active(self) -> list[Member]:
-        """The members that are still trained."""
+        """The members that have not been stopped."""
         return [member for member in self.members if member.stopped is None]
 
     def train_step(self, micro_batches: Sequence[MicroBatch], step: int) -> dict[str, dict[str, float]]:
@@ -101,7 +101,7 @@ class Bank:
 
         Args:
             micro_batches: the batch, from :func:`kd_train.batches.order.cut_by_length`; the same in all processes.
-            step: the number of the step, from 0: it decides dropout, learning rate and all that is random.
+            step: the number of the step, from 0; it decides the learning rate and all random numbers.
 
         Returns:
             The loss terms of each member, unweighted, and their weighted sum ``total``.
@@ -226,9 +226,9 @@ class Bank:
                 assignment.end_step(self._summed(assignment.observed).cpu())
 
     def _add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum the gradients of all processes, in one message; a process without micro-batches has none.
+        """Sum the gradients of all processes in one message; a process without micro-batches has none.
 
-        What no process has a gradient of stays without one: an optimizer does not touch it then.
+        A parameter without a gradient in any process stays without one, so that the optimizer leaves it alone.
         """
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         had = torch.tensor([float(p.grad is not None) for p in parameters], device=gradients[0].device)
@@ -238,11 +238,11 @@ class Bank:
             parameter.grad = piece.view_as(parameter) if times else None
 
     def memory_bytes(self) -> dict[str, int]:
-        """By member: weights, gradients and optimizer; see :meth:`Member.memory_bytes`."""
+        """The memory of every member; see :meth:`Member.memory_bytes`."""
         return {member.name: member.memory_bytes(self._optimizers[member.name]) for member in self.members}
 
     def save(self, folder: Path) -> None:
-        """Write all that a later step depends on: weights, maps, optimizers, changing maps, and who is stopped."""
+        """Write all that later steps depend on: weights, maps, optimizers, assignments, and the stopped members."""
         for member in self.members:
             place = folder / member.name
             place.mkdir(parents=True)
@@ -252,7 +252,7 @@ class Bank:
                 (place / "stopped.json").write_text(json.dumps(asdict(member.stopped)), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """Read what :meth:`save` wrote."""
+        """Restore the state that :meth:`save` wrote."""
         for member in self.members:
             place = folder / member.name
             load_member(member, place)
@@ -262,9 +262,9 @@ class Bank:
 
 
 def _compile(model: PreTrainedModel) -> None:
-    """Compile the blocks, in place: they are where the time goes, and the weights keep their names.
+    """Compile the blocks in place: they take most of the time, and the weights keep their names.
 
-    Dropout then draws from the compiler's own generator: other masks than without, still a function of the seed.
+    Dropout then draws from the compiler's own generator: other masks, but still a function of the seed.
     """
     for tower in towers_of(model.config):
         for block in blocks(model, tower):

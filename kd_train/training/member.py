@@ -1,4 +1,4 @@
-"""One student of a bank: its model, its maps, what it is matched to, and its state on disk."""
+"""One student of a bank: its model, maps, assignments and loss, and its state on disk."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from layerangles.layers import Tower
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a member is trained no further after ``step`` steps: it failed, or it got no better."""
+    """The reason why a member was stopped after ``step`` steps: it failed, or it stopped improving."""
 
     step: int
     reason: str
@@ -28,19 +28,19 @@ class Stop:
 
 @dataclass
 class Member:
-    """One student of a bank, and all that it does not share with the others.
+    """One student of a bank, with everything that it does not share with the others.
 
     Attributes:
-        name: of its directory.
+        name: the name of its directory.
         model: the student.
-        assignments: what it is matched to, by tower; empty where nothing is.
+        assignments: its targets, by tower; empty for a teacher.
         maps: its maps into teacher space, from :func:`kd_train.students.learned_maps.build_maps`.
         loss: its loss.
-        targets: what it is matched to, if it is a control.
-        learning_rate: its own, if it is not the bank's.
+        targets: the kind of its targets, a key of :data:`kd_train.matching.controls.TARGETS`.
+        learning_rate: its own, if not the bank's.
         adapters: peft's wrapper around the model, where only adapters are trained.
-        stopped: why it is trained no further, if it is not.
-        seconds: what its part of the timed steps took, and how many those were.
+        stopped: why it was stopped; None while it is trained.
+        seconds: the time of its share of the timed steps, and their number.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Member:
         return self.assignments if self.loss.hidden_weight else {}
 
     def target_requests(self, step: int) -> dict[TargetRequest, tuple[int, ...]]:
-        """The states of the teacher that a step needs, and their layers."""
+        """The teacher's states that a step needs, with their layers."""
         requests = {
             TargetRequest(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
             for tower, assignment in self.matched.items()
@@ -68,19 +68,19 @@ class Member:
         return {request: layers for request, layers in requests.items() if layers}
 
     def student_layers(self, step: int) -> set[int]:
-        """The layers of its own that a step needs, in any tower."""
+        """Its own layers that a step needs, in any tower."""
         towers = [request.tower for request in self.target_requests(step)]
         return {layer for tower in towers for layer in self.assignments[tower].student_layers(step)}
 
     def memory_bytes(self, optimizer: torch.optim.Optimizer) -> int:
-        """The memory of its weights, their gradients and its optimizer; not of its activations."""
+        """The memory of its weights, gradients and optimizer, without activations."""
         parameters = [*self.model.parameters(), *self.maps.parameters()]
         held = sum(p.nbytes * (2 if p.requires_grad else 1) for p in parameters)
         return held + sum(tensor.nbytes for tensor in optimizer_tensors(optimizer).values())
 
 
 def save_member(member: Member, folder: Path) -> None:
-    """Write a member's weights, its maps, and what its changing maps did; not its optimizer."""
+    """Write a member's weights, its maps and the state of its assignments, without its optimizer."""
     save_model(member.model, str(folder / "model.safetensors"))
     save_model(member.maps, str(folder / "maps.safetensors"))
     for tower, assignment in member.assignments.items():
@@ -89,7 +89,7 @@ def save_member(member: Member, folder: Path) -> None:
 
 
 def load_member(member: Member, folder: Path) -> None:
-    """Read what :func:`save_member` wrote."""
+    """Restore the state that :func:`save_member` wrote."""
     load_model(member.model, folder / "model.safetensors")
     load_model(member.maps, folder / "maps.safetensors")
     for tower, assignment in member.assignments.items():

@@ -1,4 +1,4 @@
-"""One training run, of a teacher or of a bank of students: scored along the way, and resumed where it stopped."""
+"""A training run of a teacher or of a bank of students, scored along the way and resumed where it was interrupted."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from layerangles.notation import number
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What all runs of a study share: where it is written, its data in tokens, and the machinery."""
+    """Everything that the runs of a study share: its plan, directory, encoded data, logs and accelerator."""
 
     plan: StudyPlan
     folder: Path
@@ -43,17 +43,17 @@ class TrainingContext:
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """The splits that are scored on."""
+        """All splits but the training data."""
         return tuple(split for split in self.features if split != "train")
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process is the one that writes."""
         return bool(self.accelerator.is_main_process)
 
     @property
     def final_splits(self) -> tuple[str, ...]:
-        """The splits that decide about finished students: all that are held out but dev, or dev where it is alone."""
+        """The splits on which finished students are compared: the held-out ones except dev, or dev alone."""
         return tuple(split for split in self.held_out if split != "dev") or ("dev",)
 
     def evaluate(self, member: Member, step: int, splits: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class TrainingContext:
             self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
 
     def evaluate_finally(self, member: Member, step: int) -> None:
-        """Score a finished member, example by example too, on the splits that decide."""
+        """Score a finished member on the final splits, by example as well."""
         for split in self.final_splits:
             predictions = self._predictions(member, split)
             self.examples.append(
@@ -71,7 +71,7 @@ class TrainingContext:
                 for name in self.task.metrics
                 if (by_example := self.task.all_metrics[name].by_example) is not None
             )
-            if split != "dev":  # on which it was scored along the way
+            if split != "dev":  # dev was scored along the way
                 values = self.task.values(predictions)
                 self.report(Measurement(member.name, step, split, metric, value) for metric, value in values.items())
 
@@ -79,14 +79,14 @@ class TrainingContext:
         return self.task.predict(member.model, split, self.features[split], self.tokenizer, self.accelerator)
 
     def report(self, measurements: Iterable[Measurement]) -> None:
-        """Write measurements to the study's file, and to its trackers."""
+        """Write measurements to the study's log and to its trackers."""
         new = list(measurements)
         self.log.append(new)
         for m in new:
             self.accelerator.log({f"{m.student}/{m.split}/{m.metric}": m.value}, step=m.step)
 
     def best(self, student: str) -> Measurement | None:
-        """The best of a student so far by the deciding metric on the dev split."""
+        """A student's best value so far of the first metric on the dev split."""
         metric = self.task.metrics[0]
         better = self.study.task.all_metrics[metric].higher_is_better
         return self.log.best(student, metric, higher_is_better=better)
@@ -94,12 +94,12 @@ class TrainingContext:
 
 @dataclass
 class Run:
-    """A bank to be trained, and how.
+    """The training of a bank from start to end.
 
     Attributes:
-        name: of its states to resume from, and of its progress bar.
-        title: what the progress bar says.
-        after_step: called with the number of steps done, 0 before the first.
+        name: the name of its states to resume from.
+        title: the text of its progress bar.
+        after_step: called with the number of finished steps, with 0 before the first.
     """
 
     context: TrainingContext
@@ -116,7 +116,7 @@ class Run:
         return self.context.folder / "resume" / self.name
 
     def train(self) -> dict[str, int]:
-        """Train the bank from where it stopped to its last step; the step of each member's final state."""
+        """Train the bank from its newest state to its last step, and return the step of each member's final state."""
         context, bank, spec = self.context, self.bank, self.spec
         start = _newest_state(self._states)
         if start:
@@ -162,7 +162,7 @@ class Run:
         )
 
     def _evaluate(self, done: int) -> str:
-        """Score the active members; keep those that are at their best, and stop those that get no better."""
+        """Score the active members, save those at their best, and stop those that have not improved."""
         context, metric = self.context, self.context.task.metrics[0]
         values = []
         for member in self.bank.active:
@@ -183,7 +183,7 @@ class Run:
         return f"dev {metric} {number(sum(values) / max(1, len(values)), 3)}"
 
     def _final_steps(self) -> dict[str, int]:
-        """Put every member into the state that is kept of it; the steps of these states."""
+        """Load the state that is kept of every member, and return the steps of these states."""
         steps = {}
         for member in self.bank.members:
             steps[member.name] = self.total_steps if member.stopped is None else member.stopped.step
@@ -205,14 +205,14 @@ class Run:
 
 
 def forget_states(context: TrainingContext, name: str) -> None:
-    """Remove a run's states to resume from, once what they led to is written."""
+    """Remove a run's states to resume from, once its results are written."""
     context.accelerator.wait_for_everyone()
     if context.is_main:
         shutil.rmtree(context.folder / "resume" / name, ignore_errors=True)
-        with suppress(OSError):  # another run's states are still in it, or there are none
+        with suppress(OSError):  # it holds another run's states, or does not exist
             (context.folder / "resume").rmdir()
 
 
 def _newest_state(states: Path) -> int:
-    """The last step whose state is there whole; 0 if there is none."""
+    """The last step with a complete state; 0 if there is none."""
     return max((int(path.name.removeprefix("step-")) for path in states.glob("step-*")), default=0)

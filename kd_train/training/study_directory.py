@@ -1,4 +1,4 @@
-"""A study's directory during training: claimed before any work, and inspected for what is done."""
+"""The directory of a study: claimed before any work, and checked for finished teachers and students."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ STOPPED_FILE = "stopped.json"
 
 
 def is_done(study: Study, seed: int) -> bool:
-    """Whether all students of a seed are there, or marked as stopped."""
+    """Whether all students of a seed are written, or marked as stopped."""
     students = study.folder / STUDENTS
     return all(
         any((students / f"{strategy.label}-seed{seed}" / file).exists() for file in (MATCHING_FILE, STOPPED_FILE))
@@ -28,7 +28,7 @@ def is_done(study: Study, seed: int) -> bool:
 
 
 def teacher_is_done(study: Study) -> bool:
-    """Whether the teacher is there, and scored."""
+    """Whether the teacher is written and scored."""
     is_there = study.teacher.finetune is None or (study.folder / TEACHER).exists()
     log = MetricsLog(study.folder, writes=False).read() if is_there else []
     return any(m.student == TEACHER and m.split == "dev" for m in log)
@@ -47,10 +47,10 @@ def stopped_students(folder: Path) -> list[tuple[Path, str]]:
 
 
 def check_claim(study: Study, *, resume: bool, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Check, before any work, that the study may be written to its folder.
+    """Check, before any work, that the study may be written to its directory.
 
     Raises:
-        InputError: something is there already, or something that the study is made from would be deleted.
+        InputError: the directory is in use, or deleting it would delete an input of the study.
     """
     folder = study.folder
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -76,19 +76,19 @@ def check_claim(study: Study, *, resume: bool, overwrite: bool, inputs: Iterable
 
 
 def claim_study(study: Study, *, resume: bool = False, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Make the study's folder, and write down what is run, unless :func:`check_claim` objects."""
+    """Create the study's directory with its resolved study file, unless :func:`check_claim` objects."""
     check_claim(study, resume=resume, overwrite=overwrite, inputs=inputs)
     if overwrite and study.folder.exists():
         shutil.rmtree(study.folder)
     study.folder.mkdir(parents=True, exist_ok=True)
     write_resolved(study, study.folder)
-    if not (study.folder / ENVIRONMENT_FILE).exists():  # what resumes a study does not rewrite where it began
+    if not (study.folder / ENVIRONMENT_FILE).exists():  # a resumed study keeps the record of where it began
         with atomic_write(study.folder / ENVIRONMENT_FILE) as beside:
             beside.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse_to_delete(folder: Path, inputs: Iterable[Path]) -> None:
-    """Raise if something that the study is made from lies in the directory that is to be replaced."""
+    """Raise if an input of the study lies in the directory that is to be replaced."""
     for path in inputs:
         if folder.resolve() in path.resolve().parents:
             raise InputError(

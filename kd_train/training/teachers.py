@@ -1,4 +1,4 @@
-"""The teacher of a study: taken as it is, or fine-tuned into the study's directory."""
+"""The teacher of a study: used as it is, or fine-tuned into the study's directory."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ from layerangles.models.weights import weights_sha256
 
 
 def load_teacher(path: Path, study: Study) -> PreTrainedModel:
-    """A teacher with all its weights, head included.
+    """Load a teacher with all its weights, head included.
 
     Raises:
-        InputError: some are not in its file; transformers would draw them at random.
+        InputError: weights are missing in its file, which transformers would draw at random.
     """
     model: PreTrainedModel
     with quiet_transformers():
@@ -51,7 +51,7 @@ def random_teacher(context: TrainingContext, seed: int) -> PreTrainedModel:
 
 
 def score_as_it_is(context: TrainingContext, base: Path, teacher: PreTrainedModel) -> TeacherReference:
-    """Score a teacher that needs no fine-tuning, unless it is scored; what students say of it."""
+    """Score a teacher that needs no fine-tuning, unless it is scored, and return the reference for its students."""
     study = context.study
     _score(context, teacher, 0)
     is_local = embedded.is_embedded(study.teacher.model) or Path(study.teacher.model).is_dir()
@@ -62,7 +62,7 @@ def score_as_it_is(context: TrainingContext, base: Path, teacher: PreTrainedMode
 def tuned_teacher(
     context: TrainingContext, base: Path, spec: FinetuneSpec, cache: Path | None
 ) -> tuple[PreTrainedModel, TeacherReference]:
-    """The teacher, fine-tuned into the study's directory unless it is there or in the cache, and scored."""
+    """The teacher, scored, and fine-tuned into the study's directory unless it is there or in the cache."""
     place = context.folder / TEACHER
     total_steps = spec.total_steps(len(context.features["train"]))
     if not place.exists():
@@ -82,7 +82,7 @@ def tuned_teacher(
 
 
 def _score(context: TrainingContext, teacher: PreTrainedModel, step: int) -> None:
-    """Score the teacher on what it is not scored on yet."""
+    """Score the teacher on all held-out splits, unless all its scores are logged."""
     scored = {(m.split, m.metric) for m in context.log.read() if (m.student, m.step) == (TEACHER, step)}
     if not {(split, metric) for split in context.held_out for metric in context.task.metrics} <= scored:
         context.log.forget_after(step - 1, [TEACHER], splits=context.held_out)
@@ -133,7 +133,7 @@ def _untuned(context: TrainingContext, base: Path, spec: FinetuneSpec) -> PreTra
 
 
 def _recipe_hash(context: TrainingContext, base: Path, spec: FinetuneSpec) -> str:
-    """A name for the teacher that this recipe makes of this base on these data."""
+    """Hash of everything that determines a fine-tuned teacher: recipe, base, data and machine."""
     content = [
         spec.model_dump(mode="json", exclude={"resume_every"}),
         context.study.precision,

@@ -32,19 +32,19 @@ def train_study(
     device: str = "auto",
     seeds: Sequence[int] | None = None,
 ) -> Path:
-    """Train everything that a study asks for, and return its directory.
+    """Train all models of a study, and return its directory.
 
     Args:
-        study: what to do.
-        resume: go on with a study that was interrupted; the students are those of the uninterrupted run.
-        overwrite: replace a study that is there.
-        teacher_cache: keep fine-tuned teachers here, and take them from here where data and recipe are the same.
-        device: ``"auto"`` for the best present, or ``"cpu"``.
-        seeds: only the students of these of the study's seeds; none of them for the teacher alone.
+        study: the study.
+        resume: continue an interrupted study; the students are those of the uninterrupted run.
+        overwrite: replace an existing study.
+        teacher_cache: directory of fine-tuned teachers, reused where recipe, base and data are the same.
+        device: ``"auto"`` for the best one present, or ``"cpu"``.
+        seeds: the seeds whose students are trained, all by default; an empty sequence trains the teacher alone.
 
     Raises:
-        InputError: anything wrong with the study, its models or its data; before any training.
-        RunError: the disk is full, or the teacher's training failed.
+        InputError: the study, its models or its data are invalid; raised before any training.
+        RunError: the disk is full, or the training of the teacher failed.
     """
     require_extra("train", "training")
     plan = plan_study(study)

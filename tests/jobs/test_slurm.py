@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from layerangles_cli.main import run
-from toys.jobs import Trained, a_study, assert_same_study, claimed, play, states, trained
+from toys.jobs import Trained, a_study, claimed, play, states, trained
+from toys.trained_studies import assert_same_study
 
 from kd_train.jobs.job_options import JobOptions
 from kd_train.jobs.submission import submit

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import torch
 from toys.command_line import Cli
-from toys.jobs import Trained, a_study, assert_same_study, claimed, play, ran, states, trained
+from toys.jobs import Trained, a_study, claimed, play, ran, states, trained
+from toys.trained_studies import assert_same_study
 
 import kd_train.jobs.job
 from kd_train.jobs.job import Job, RunJob, held, sole_command, write_record

@@ -11,7 +11,6 @@ import pytest
 import kd_train.jobs.job
 from kd_train.jobs import submission
 from kd_train.jobs.job_status import JobStatus
-from kd_train.study.score_logs import METRICS_FILE
 from kd_train.study.study_file import Study
 from kd_train.training import study_directory
 from kd_train.training.study_directory import claim_study
@@ -99,20 +98,3 @@ def trained(root: Path) -> Trained:
     made = Trained(write_task(root / "task"), write_model(root / "base", toy_teacher()), root / "study")
     train_study(made.study(made.folder, seeds=[0, 1]), device="cpu")
     return made
-
-
-def _content(study: Path) -> dict[Path, bytes]:
-    files = [file for part in ("teacher", "students") for file in (study / part).rglob("*") if file.is_file()]
-    return {file.relative_to(study): file.read_bytes() for file in files}
-
-
-def _measured(study: Path) -> list[str]:
-    """What was measured, but for what it cost."""
-    lines = (study / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    return sorted(line for line in lines if "seconds_per_step" not in line and "memory_mib" not in line)
-
-
-def assert_same_study(got: Path, expected: Path) -> None:
-    """To the bit, and measured as often."""
-    assert _content(got) == _content(expected)
-    assert _measured(got) == _measured(expected)
