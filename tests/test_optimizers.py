@@ -82,7 +82,7 @@ def test_optimizers_are_their_definitions(optimizer: Any, definition: Any) -> No
     assert torch.equal(model.still, start["still"])
 
 
-def test_only_what_is_trained_is_optimized_and_what_is_shared_once() -> None:
+def test_exactly_the_trained_parameters_are_optimized_once_each() -> None:
     model = _Model()
     both = nn.ModuleList([model, model])
     optimizer = build_optimizer([model, both], OptimizerSpec(learning_rate=1.0), learning_rate=RATE)
@@ -93,13 +93,13 @@ def test_only_what_is_trained_is_optimized_and_what_is_shared_once() -> None:
     assert [(len(params), decay, rate) for params, decay, rate in groups] == [(1, 0.01, RATE), (1, 0.0, RATE)]
 
 
-def test_a_group_of_nothing_is_left_out() -> None:
+def test_an_empty_parameter_group_is_left_out() -> None:
     optimizer = build_optimizer([nn.Linear(2, 2, bias=False)], OptimizerSpec(learning_rate=1.0), learning_rate=RATE)
     assert len(optimizer.param_groups) == 1
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adafactor"])
-def test_a_state_of_tensors_goes_on_as_if_nothing_had_been(kind: Any) -> None:
+def test_a_restored_optimizer_continues_unchanged(kind: Any) -> None:
     spec = OptimizerSpec(learning_rate=RATE, optimizer=kind)
     whole, halved = _Model(), _Model()
     _steps(whole, build_optimizer([whole], spec, learning_rate=RATE), 5)
@@ -128,12 +128,12 @@ def test_a_warmup_is_a_share_of_all_steps_or_a_number_of_them(warmup: float, tot
     assert factor(total) == 0.0
 
 
-def test_a_constant_rate_stays() -> None:
+def test_a_constant_schedule_keeps_the_learning_rate() -> None:
     factor = rate_factor(OptimizerSpec(learning_rate=1.0, warmup=0.0, schedule="constant_with_warmup"), 10)
     assert [factor(step) for step in (0, 5, 9)] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0}, {"optimizer": "sgd"}, {"max_grad_norm": 0}, {"warmup": -1}])
-def test_an_optimizer_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+def test_an_invalid_optimizer_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="1 validation error"):
         OptimizerSpec.model_validate({"learning_rate": 1.0} | change)

@@ -8,15 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # Options that would break the order of jobs, their logs, their paths or the signal that warns them.
 _RESERVED = (
-    "array",
-    "chdir",
-    "dependency",
-    "error",
-    "job-name",
-    "kill-on-invalid-dep",
-    "open-mode",
-    "output",
-    "signal",
+    *("array", "chdir", "dependency", "error", "job-name"),
+    *("kill-on-invalid-dep", "open-mode", "output", "signal"),
 )
 
 

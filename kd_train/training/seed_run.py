@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -30,8 +31,7 @@ _PRINCIPAL_EXAMPLES = 512
 
 def train_seed(context: TrainingContext, teacher: PreTrainedModel, reference: TeacherReference, seed: int) -> None:
     """Train the bank of one seed and write its students."""
-    spec, students = context.study.training, context.folder / STUDENTS
-    plans = context.plan.student_names(seed)
+    spec, plans = context.study.training, context.plan.student_names(seed)
     total_steps = spec.total_steps(len(context.features["train"]))
     members = [_member(context, teacher, name, plan, seed) for name, plan in plans.items()]
     _set_principal_maps(context, teacher, members, plans)
@@ -46,35 +46,25 @@ def train_seed(context: TrainingContext, teacher: PreTrainedModel, reference: Te
         random_teacher=random_teacher(context, seed) if needs_random else None,
         compiled=context.study.compile,
     )
-
-    def write(member: Member, place: Path, step: int, *, final: bool = False) -> None:
-        if not context.is_main:
-            return
-        best = context.best(member.name) if final else None
-        matching = _matching(context, member, plans[member.name], place, reference, seed, step, best)
-        model = merged(member.adapters) if member.adapters is not None else member.model
-        write_student(place, model, context.tokenizer, matching, stored_maps(member.maps), overwrite=True)
-
-    keep = set(spec.checkpoint_steps(total_steps))
+    writer = _StudentWriter(context, reference, seed, plans)
+    kept = set(spec.checkpoint_steps(total_steps))
 
     def keep_checkpoints(step: int) -> None:
-        if step in keep:
-            for member in bank.active:
-                write(member, students / member.name / "checkpoints" / f"step-{step}", step)
+        for member in bank.active if step in kept else ():
+            writer.write(member, f"checkpoints/step-{step}", step)
 
     title = f"training {len(members)} students, seed {seed}"
-    run = Run(context, bank, spec, total_steps, seed, f"seed{seed}", title, keep_checkpoints)
-    final_steps = run.train()
+    final_steps = Run(context, bank, spec, total_steps, seed, f"seed{seed}", title, keep_checkpoints).train()
     memory = bank.memory_bytes()
     for member in members:
         step = final_steps[member.name]
         _report_costs(context, member, step, memory[member.name])
         if member.stopped is not None and member.stopped.failed:
             if context.is_main:
-                mark_stopped(students / member.name, member.stopped)
+                mark_stopped(context.folder / STUDENTS / member.name, member.stopped)
             continue
         context.evaluate_finally(member, step)
-        write(member, students / member.name, step, final=True)
+        writer.write(member, "", step, best=context.best(member.name))
 
 
 def _member(context: TrainingContext, teacher: PreTrainedModel, name: str, plan: MemberPlan, seed: int) -> Member:
@@ -123,40 +113,50 @@ def _report_costs(context: TrainingContext, member: Member, step: int, memory_by
     context.report(Measurement(member.name, step, "train", name, value) for name, value in costs.items())
 
 
-def _matching(
-    context: TrainingContext,
-    member: Member,
-    plan: MemberPlan,
-    place: Path,
-    reference: TeacherReference,
-    seed: int,
-    step: int,
-    best: Measurement | None,
-) -> Matching:
-    if reference.path == TEACHER:  # relative, so that the study can be moved
-        reference = reference.model_copy(update={"path": os.path.relpath(context.folder / TEACHER, place)})
-    strategy = plan.strategy
-    records = {tower: assignment.record(step) for tower, assignment in member.assignments.items()}
-    changing = {str(tower): record for tower, record in records.items() if record is not None}
-    return Matching(
-        teacher=reference,
-        strategy=strategy.model_dump(mode="json", exclude_none=True, include=set(Strategy.model_fields)),
-        seed=seed,
-        mapping_seed=strategy.drawn_from,
-        step=step,
-        best=None if best is None else {"step": best.step, "metric": best.metric, "value": best.value},
-        towers={
-            tower: TowerMatching(pairs=assignment.pairs_before(step), map=plan.student.map)
-            for tower, assignment in member.assignments.items()
-        },
-        init={
-            "kind": "copied" if any(plan.student.copied_layers.values()) else "random",
-            "copied_layers": {tower: list(layers) for tower, layers in plan.student.copied_layers.items()},
-            "embeddings": plan.student.embeddings,
-            "freeze_embeddings": plan.student.freeze_embeddings,
-        },
-        loss=plan.loss.model_dump(mode="json")
-        | {"learning_rate": plan.learning_rate, "share_map": plan.student.share_map},
-        targets=strategy.targets,
-        changing=changing or None,
-    )
+@dataclass(frozen=True)
+class _StudentWriter:
+    """Writes the students of one seed into the study's directory."""
+
+    context: TrainingContext
+    reference: TeacherReference
+    seed: int
+    plans: Mapping[str, MemberPlan]
+
+    def write(self, member: Member, place: str, step: int, *, best: Measurement | None = None) -> None:
+        """Write a student after ``step`` steps to a place in its directory."""
+        if not self.context.is_main:
+            return
+        folder = self.context.folder / STUDENTS / member.name / place
+        model = merged(member.adapters) if member.adapters is not None else member.model
+        matching = self._matching(member, folder, step, best)
+        write_student(folder, model, self.context.tokenizer, matching, stored_maps(member.maps), overwrite=True)
+
+    def _matching(self, member: Member, folder: Path, step: int, best: Measurement | None) -> Matching:
+        plan, reference = self.plans[member.name], self.reference
+        strategy, student = plan.strategy, plan.student
+        if reference.path == TEACHER:  # relative, so that the study can be moved
+            reference = reference.model_copy(update={"path": os.path.relpath(self.context.folder / TEACHER, folder)})
+        records = {tower: assignment.record(step) for tower, assignment in member.assignments.items()}
+        changing = {str(tower): record for tower, record in records.items() if record is not None}
+        return Matching(
+            teacher=reference,
+            strategy=strategy.model_dump(mode="json", exclude_none=True, include=set(Strategy.model_fields)),
+            seed=self.seed,
+            mapping_seed=strategy.drawn_from,
+            step=step,
+            best=None if best is None else {"step": best.step, "metric": best.metric, "value": best.value},
+            towers={
+                tower: TowerMatching(pairs=assignment.pairs_before(step), map=student.map)
+                for tower, assignment in member.assignments.items()
+            },
+            init={
+                "kind": "copied" if any(student.copied_layers.values()) else "random",
+                "copied_layers": {tower: list(layers) for tower, layers in student.copied_layers.items()},
+                "embeddings": student.embeddings,
+                "freeze_embeddings": student.freeze_embeddings,
+            },
+            loss=plan.loss.model_dump(mode="json")
+            | {"learning_rate": plan.learning_rate, "share_map": student.share_map},
+            targets=strategy.targets,
+            changing=changing or None,
+        )

@@ -132,7 +132,7 @@ def test_seeds_are_the_same_on_every_machine() -> None:
     assert len({derive_seed(*micro_batches) for micro_batches in ((0, "a"), (0, "b"), (1, "a"), ("0", "a", 0))}) == 4
 
 
-def test_random_numbers_are_given_back() -> None:
+def test_generators_are_restored_after_a_seeded_block() -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)

@@ -76,7 +76,7 @@ def test_packed_gradients_are_the_padded_ones(family: str) -> None:
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6 * scale)
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_packing_restores_the_model() -> None:
     model = toy_bert(layers=2)
     forward_with_states(model, _padded_inputs([2])[0])  # transformers leaves hooks of its own at the first call
     before = (model.config._attn_implementation, [len(m._forward_hooks) for m in model.modules()], model.training)
@@ -91,11 +91,11 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("family", PACKED)
-def test_what_can_be_packed_is_found_out(family: str) -> None:
+def test_encoders_that_can_be_packed_are_recognized(family: str) -> None:
     assert can_be_packed(toy_family(family))
 
 
-def test_what_cannot_be_packed_is_found_out() -> None:
+def test_models_that_cannot_be_packed_are_recognized() -> None:
     small = {
         "vocab_size": 30,
         "hidden_size": 32,

@@ -131,7 +131,7 @@ def test_slurm_gets_one_job_for_each_teacher_and_seed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_slurm_is_left_what_it_has(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_jobs_active_on_slurm_are_left_alone(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study", seeds=[0, 1, 2])
     submit([study], executor="slurm")
     slurm.says(job11="RUNNING|None", job12="PENDING|Dependency", job13="COMPLETING|None", job14="PENDING|Priority")
@@ -144,7 +144,7 @@ def test_slurm_is_left_what_it_has(slurm: FakeSlurm, tmp_path: Path) -> None:
         submit([study], executor="local")
 
 
-def test_slurm_gets_again_what_failed(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_failed_jobs_are_submitted_again(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     (log,) = [s.log for s in submit([study], executor="slurm") if s.name == "teacher"]
     assert log is not None
@@ -162,7 +162,7 @@ def test_slurm_gets_again_what_failed(slurm: FakeSlurm, tmp_path: Path) -> None:
     assert slurm.flags(16)["dependency"] == "afterok:14"
 
 
-def test_slurm_gets_nothing_that_is_done(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_finished_jobs_are_not_submitted(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     folder = claimed(study)
     (folder / "done-teacher").touch()
@@ -172,7 +172,7 @@ def test_slurm_gets_nothing_that_is_done(slurm: FakeSlurm, tmp_path: Path) -> No
     assert "dependency" not in slurm.flags(11)
 
 
-def test_slurm_runs_so_many_at_once(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_at_once_limits_the_parallel_jobs_on_slurm(slurm: FakeSlurm, tmp_path: Path) -> None:
     submit([a_study(tmp_path / "study", seeds=[0, 1, 2])], executor="slurm", options=JobOptions(at_once=2))
     named = [(slurm.flags(job)["job-name"], slurm.flags(job)["dependency"]) for job in slurm.scripts]
     assert named == [
@@ -183,14 +183,14 @@ def test_slurm_runs_so_many_at_once(slurm: FakeSlurm, tmp_path: Path) -> None:
     ]
 
 
-def test_the_accounts_remember_what_the_queue_forgot(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_sacct_knows_jobs_that_squeue_forgot(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study", seeds=[0])
     submit([study], executor="slurm")
     (slurm.folder / "accounts").write_text("11|CANCELLED by 1000\n12|RUNNING\n")
     assert [s.why for s in submit([study], executor="slurm", dry_run=True)] == ["CANCELLED: no log", "ended: no log"]
 
 
-def test_a_silent_slurm_gets_nothing(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_nothing_is_submitted_if_slurm_does_not_answer(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     submit([study], executor="slurm")
     (slurm.folder / "down").write_text("slurm_load_jobs error: Unable to contact slurm controller")
@@ -199,7 +199,7 @@ def test_a_silent_slurm_gets_nothing(slurm: FakeSlurm, tmp_path: Path) -> None:
     assert len(slurm.scripts) == 3
 
 
-def test_a_refusal_is_told_and_what_was_queued_is_known(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_a_refused_job_is_reported_and_those_queued_before_stay_on_record(slurm: FakeSlurm, tmp_path: Path) -> None:
     first, second = a_study(tmp_path / "a"), a_study(tmp_path / "b")
     submit([first], executor="slurm")
     (slurm.folder / "refuse").write_text("sbatch: error: invalid partition specified: gpus")
@@ -208,7 +208,7 @@ def test_a_refusal_is_told_and_what_was_queued_is_known(slurm: FakeSlurm, tmp_pa
     assert not (second.folder / "jobs" / "teacher.json").exists()
 
 
-def test_from_within_a_job_its_limits_are_not_inherited(
+def test_jobs_submitted_from_within_a_job_do_not_inherit_its_limits(
     slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "10")
@@ -222,7 +222,7 @@ def test_from_within_a_job_its_limits_are_not_inherited(
     assert os.environ["SBATCH_ACCOUNT"] == "mine"
 
 
-def test_a_record_that_is_not_ours(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_a_foreign_record_is_refused(slurm: FakeSlurm, tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     submit([study], executor="slurm")
     file = study.folder / "jobs" / "seed0.json"
@@ -231,13 +231,13 @@ def test_a_record_that_is_not_ours(slurm: FakeSlurm, tmp_path: Path) -> None:
         submit([study], executor="slurm")
 
 
-def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
+def test_a_machine_without_slurm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"no Slurm here \(sbatch, squeue, srun not found\).*--executor local"):
         submit([a_study(tmp_path / "study")], executor="slurm")
 
 
-def test_the_command_queues_and_says_how_to_go_on(
+def test_the_command_queues_jobs_and_says_how_to_continue(
     slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [tmp_path / f"{name}.yaml" for name in ("a", "b")]
@@ -295,7 +295,7 @@ def wait_until(is_so: Callable[[], bool], *, minutes: float) -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("real_slurm")
-def test_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_trains_on_a_real_slurm(toys: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher that fails and its students with it; then the study, with a student's job preempted on its way."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = toys.longer_study(tmp_path / "study")

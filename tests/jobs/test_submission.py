@@ -78,7 +78,7 @@ def test_a_local_job_shuts_others_out(toys: Trained, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_teachers_first_and_so_many_at_once(tmp_path: Path) -> None:
+def test_local_jobs_run_after_their_teachers_and_at_most_at_once_in_parallel(tmp_path: Path) -> None:
     studies = [a_study(tmp_path / "a", seeds=[0, 1, 2]), a_study(tmp_path / "b", seeds=[5])]
     told: list[JobStatus] = []
     found = submit(studies, executor="local", options=JobOptions(at_once=2, cpus=3), report=told.append)
@@ -98,7 +98,9 @@ def test_teachers_first_and_so_many_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_one_at_a_time_by_default_and_threads_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_jobs_run_one_by_one_by_default_and_share_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     submit([a_study(tmp_path / "a", seeds=[0])], executor="local")
     submit([a_study(tmp_path / "b", seeds=[0])], executor="local", options=JobOptions(at_once=3))
@@ -166,7 +168,7 @@ def test_an_interrupt_ends_the_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_look_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     assert states(submit([study], executor="local", dry_run=True)) == [
         ("teacher", "missing"), ("seed0", "missing"), ("seed1", "missing")
@@ -175,7 +177,7 @@ def test_a_look_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_what_another_process_trains_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_another_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kd_train.jobs.job, "_PATIENCE_SECONDS", 0)
     study = a_study(tmp_path / "study")
     job = Job.all_of([study])[1]
@@ -191,7 +193,7 @@ def test_what_another_process_trains_is_left_alone(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_overwrite_starts_anew(tmp_path: Path) -> None:
+def test_overwrite_starts_a_study_anew(tmp_path: Path) -> None:
     study = a_study(tmp_path / "study", seeds=[0])
     submit([study], executor="local")
     changed = a_study(tmp_path / "study", seeds=[0], precision="bfloat16")
@@ -202,7 +204,7 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
     assert read_study(study.folder) == changed
 
 
-def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_assigned_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert _gpus("auto", JobOptions(at_once=3)) == [[0], [1], [0]]
@@ -219,7 +221,7 @@ def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_ctrl_c_on_the_command_and_again(toys: Trained, tmp_path: Path) -> None:
+def test_the_command_resumes_after_ctrl_c(toys: Trained, tmp_path: Path) -> None:
     """Real jobs in real processes: interrupted while training, gone at once, and gone on with to the same study."""
     study = toys.longer_study(tmp_path / "study")
     file = tmp_path / "study.yaml"
@@ -300,7 +302,7 @@ def test_the_command_reports_each_job(cli: Cli, tmp_path: Path) -> None:
         (["--set", "output=one"], ("same output",)),
     ],
 )
-def test_what_the_command_refuses(cli: Cli, arguments: list[str], parts: tuple[str, ...]) -> None:
+def test_the_command_refuses_invalid_options(cli: Cli, arguments: list[str], parts: tuple[str, ...]) -> None:
     outcome = cli("a.yaml", "b.yaml", *arguments)
     assert outcome.code == 2, outcome.err
     assert outcome.err.startswith("Error: ")

@@ -45,7 +45,7 @@ def test_a_fixed_map_is_the_same_in_every_step() -> None:
     assert (fixed.record(7), fixed.state(), fixed.observed) == (None, {}, None)
 
 
-def test_layers_are_named_once_and_ascending() -> None:
+def test_layers_of_an_assignment_are_distinct_and_ascending() -> None:
     fixed = Fixed(((2, 1), (1, 4), (1, 1)))
     assert (fixed.student_layers(0), fixed.teacher_layers(0)) == ((1, 2), (1, 4))
 
@@ -139,7 +139,7 @@ def _mean_squared(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("embedding_pair", [True, False])
-def test_the_nearest_map_is_chosen_on_the_batch_of_the_step_before(embedding_pair: bool) -> None:
+def test_a_dynamic_map_is_chosen_on_the_batch_of_the_step_before(embedding_pair: bool) -> None:
     nearest = _assigned(Strategy(kind="dynamic"), embedding_pair=embedding_pair)
     first = ((0, 0),) if embedding_pair else ()
     chosen = [(1, 2)]

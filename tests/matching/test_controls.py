@@ -113,5 +113,5 @@ def test_a_layer_does_not_depend_on_which_others_are_asked_for(kind: TargetKind)
 
 
 @pytest.mark.parametrize("kind", TRANSFORMED)
-def test_controls_are_no_teacher(kind: TargetKind) -> None:
+def test_control_targets_differ_from_the_teachers_states(kind: TargetKind) -> None:
     assert not torch.equal(_made(kind), torch.cat(_states(), dim=1))

@@ -105,7 +105,7 @@ def test_hidden_losses_are_their_definitions(kind: HiddenLoss) -> None:
 
 
 @pytest.mark.parametrize("kind", HIDDEN_LOSSES)
-def test_what_stands_at_pad_enters_only_where_the_papers_code_has_it(kind: HiddenLoss) -> None:
+def test_states_at_pad_matter_only_for_losses_that_count_pad(kind: HiddenLoss) -> None:
     losses = []
     for filler in (0.5, 7.0):
         student, teacher = _padded_states(0, filler=filler), _padded_states(1, filler=-1.0)
@@ -129,7 +129,7 @@ def test_a_student_in_its_target_has_no_loss(kind: HiddenLoss) -> None:
 
 
 @pytest.mark.parametrize("kind", HIDDEN_LOSSES)
-def test_which_losses_are_blind_to_length(kind: HiddenLoss) -> None:
+def test_normalized_losses_ignore_the_length_of_states(kind: HiddenLoss) -> None:
     student, teacher = _padded_states(0, filler=0.5), _padded_states(1, filler=-0.5)
     is_same = torch.allclose(_loss(kind, 3 * student, teacher), _loss(kind, student, teacher), rtol=1e-3)
     assert is_same == (kind in ("layer_norm", "unit", "cosine", "patient", "paper_t5", "paper_qwen"))
@@ -154,7 +154,7 @@ def test_pairs_are_averaged_or_added(kind: HiddenLoss) -> None:
 
 
 @pytest.mark.parametrize("kind", HIDDEN_LOSSES)
-def test_every_loss_says_which_tokens_it_is_about(kind: HiddenLoss) -> None:
+def test_every_loss_states_its_tokens(kind: HiddenLoss) -> None:
     spec = LossSpec(hidden=kind)
     matched = {"patient": "first", "paper_t5": "all", "paper_qwen": "all"}.get(kind, "valid")
     assert (spec.matched_tokens, spec.averaged_tokens) == (matched, "valid" if kind == "paper_t5" else matched)
@@ -193,7 +193,7 @@ def test_cross_entropy_is_its_definition() -> None:
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
-def test_numbers_are_compared_by_their_squares() -> None:
+def test_regression_loss_is_the_mean_squared_error() -> None:
     logits, labels = _logits(0, n_labels=1), [0.5, -1.0, 2.0, 3.0, 0.0, 1.0, 1.5]
     expected = sum((row[0] - y) ** 2 for row, y in zip(logits.tolist(), labels, strict=True)) / 7
     got = label_loss(logits, torch.tensor(labels).double(), 7)
@@ -230,14 +230,14 @@ def test_divergences_are_their_definitions(kind: Divergence, temperature: float)
 
 
 @pytest.mark.parametrize("kind", DIVERGENCES)
-def test_a_divergence_of_predictions_that_are_sure_is_finite(kind: Divergence) -> None:
+def test_the_divergence_of_certain_predictions_is_finite(kind: Divergence) -> None:
     student, teacher = torch.tensor([[200.0, 0.0]]), torch.tensor([[0.0, 200.0]])
     loss = prediction_divergence(student, teacher, LossSpec(divergence=kind), 1)
     assert float(loss) == pytest.approx(math.log(2) if kind == "jensen_shannon" else 200, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", DIVERGENCES)
-def test_numbers_diverge_by_their_squares_at_any_temperature(kind: Divergence) -> None:
+def test_regression_divergence_is_the_mean_squared_difference_at_any_temperature(kind: Divergence) -> None:
     student, teacher = _logits(0, n_labels=1), _logits(1, n_labels=1)
     got = prediction_divergence(student, teacher, LossSpec(divergence=kind, temperature=3.0), 7)
     expected = sum((s[0] - t[0]) ** 2 for s, t in zip(student.tolist(), teacher.tolist(), strict=True)) / 7
@@ -263,6 +263,6 @@ def test_the_weights_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("change", [{"ce_weight": -1}, {"temperature": 0}, {"hidden": "l1"}, {"margin": 1}])
-def test_a_loss_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+def test_an_invalid_loss_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="1 validation error"):
         LossSpec.model_validate(change)

@@ -49,7 +49,7 @@ def test_all_to_one_goes_to_the_middle_and_takes_the_embedding_along() -> None:
     assert _targets(1, 1, kind="all_to_one") == (1,)
 
 
-def test_all_to_one_to_a_layer_that_is_not_there() -> None:
+def test_all_to_one_to_a_missing_layer_is_refused() -> None:
     with pytest.raises(InputError, match=r"teacher layer 13: the teacher has the layers 1 to 12\."):
         layer_pairs(Strategy(kind="all_to_one", teacher_layer=13), 3, 12)
 
@@ -87,12 +87,12 @@ def test_in_order_random_draws_every_set_about_equally_often() -> None:
     assert all(70 <= times <= 130 for times in drawn.values())
 
 
-def test_in_order_random_that_is_impossible_names_the_depths() -> None:
+def test_an_impossible_in_order_random_names_the_depths() -> None:
     with pytest.raises(InputError, match=r"draws 4 different teacher layers .* a teacher of 4 layers has only 3"):
         layer_pairs(Strategy(kind="in_order_random"), 4, 4)
 
 
-def test_maps_of_one_pair_or_none_say_themselves_what_is_matched() -> None:
+def test_maps_of_at_most_one_pair_ignore_the_embedding_pair() -> None:
     assert layer_pairs(Strategy(kind="none"), 3, 12) == ()
     assert layer_pairs(Strategy(kind="first"), 3, 12) == ((1, 1),)
     assert layer_pairs(Strategy(kind="last"), 3, 12) == ((3, 12),)
@@ -164,21 +164,21 @@ def test_explicit_pairs_are_taken_as_they_are_by_student_layer() -> None:
 
 
 @pytest.mark.parametrize("pair", [(4, 1), (1, 13), (-1, 1), (1, -1)])
-def test_an_explicit_pair_that_names_no_layer(pair: tuple[int, int]) -> None:
+def test_an_explicit_pair_with_a_missing_layer_is_refused(pair: tuple[int, int]) -> None:
     with pytest.raises(InputError) as caught:
         layer_pairs(Strategy(kind="explicit", pairs=((1, 1), pair)), 3, 12)
     assert str(list(pair)) in str(caught.value)
     assert "student layers 0 to 3 and teacher layers 0 to 12" in str(caught.value)
 
 
-def test_an_explicit_pair_written_twice() -> None:
+def test_a_repeated_explicit_pair_is_refused() -> None:
     with pytest.raises(InputError, match=r"\[\[1, 4\], \[1, 4\]\] name one pair twice"):
         layer_pairs(Strategy(kind="explicit", pairs=((1, 4), (1, 4))), 3, 12)
 
 
 @pytest.mark.parametrize("kind", STRATEGIES)
 @pytest.mark.parametrize(("student", "teacher"), [(5, 4), (0, 4)])
-def test_impossible_depths_are_named(kind: str, student: int, teacher: int) -> None:
+def test_impossible_depths_are_refused(kind: str, student: int, teacher: int) -> None:
     parameters = {"explicit": {"pairs": ((1, 1),)}, "one_to_one": {"student_layer": 1, "teacher_layer": 1}}
     strategy = Strategy(kind=kind, **parameters.get(kind, {}))
     with pytest.raises(InputError, match=rf"a student of {student} layers cannot be matched to a teacher of {teacher}"):
@@ -204,7 +204,7 @@ def test_impossible_depths_are_named(kind: str, student: int, teacher: int) -> N
         ("forwards", "Input should be 'none', 'forward'"),
     ],
 )
-def test_what_does_not_belong_to_a_kind_is_refused(content: object, message: str) -> None:
+def test_invalid_parameters_of_a_kind_are_refused(content: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Strategy.model_validate(content)
 
@@ -222,11 +222,11 @@ def test_what_does_not_belong_to_a_kind_is_refused(content: object, message: str
         ({"kind": "random", "mapping_seed": 5, "redraw": 100}, "random-draw5-every-100"),
     ],
 )
-def test_labels(content: object, label: str) -> None:
+def test_labels_name_kind_draw_and_redraw(content: object, label: str) -> None:
     assert Strategy.model_validate(content).label == label
 
 
-def test_which_maps_change() -> None:
+def test_exactly_the_changing_maps_say_how_they_change() -> None:
     fixed = {kind for kind in STRATEGIES if kind not in ("explicit", "one_to_one") and not Strategy(kind=kind).change}
     assert set(STRATEGIES) - fixed == {"attention", "dynamic", "explicit", "one_to_one"}
     assert not Strategy(kind="explicit", pairs=((1, 1),)).change

@@ -54,7 +54,7 @@ def test_copied_blocks_are_the_listed_ones_and_no_others(
         assert equal == [source]
 
 
-def test_what_is_copied_is_a_copy(teacher: PreTrainedModel) -> None:
+def test_copied_weights_share_no_memory_with_the_teacher(teacher: PreTrainedModel) -> None:
     student = _student(teacher, toy_plan(teacher))
     shared = {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in student.parameters()}
     assert not shared
@@ -201,12 +201,12 @@ def test_the_teachers_configuration_stays_as_it_is(teacher: PreTrainedModel) -> 
         ({"layers": 2, "copied_layers": [1, 5]}, r"copied_layers is \[1, 5\].*from 1 to 4"),
     ],
 )
-def test_what_is_not_possible_with_this_teacher(teacher: PreTrainedModel, spec: dict[str, Any], message: str) -> None:
+def test_impossible_students_are_refused(teacher: PreTrainedModel, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_student(StudentSpec.model_validate(spec), teacher.config)
 
 
-def test_the_default_student_is_the_papers(teacher: PreTrainedModel) -> None:
+def test_the_default_student_is_that_of_the_paper(teacher: PreTrainedModel) -> None:
     plan = plan_student(StudentSpec(layers=2), teacher.config)
     assert (plan.width, plan.copied_layers, plan.embeddings, plan.map) == (
         32,

@@ -248,6 +248,6 @@ def test_the_plan_counts_the_parameters_that_are_built(family: str, student: dic
         ("t5", {"share_map": True, "map": "identity"}, "share_map is set, but an identity map has nothing to share"),
     ],
 )
-def test_what_is_not_possible_with_this_teacher(family: str, spec: dict[str, Any], message: str) -> None:
+def test_impossible_students_are_refused(family: str, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_student(StudentSpec(**{"layers": 2} | spec), CONFIGS[family]())

@@ -102,7 +102,7 @@ def test_the_output_of_an_adapter_is_scaled_by_alpha_over_rank() -> None:
 
 
 @pytest.mark.parametrize("targets", [("query", "value"), ("intermediate.dense",)])
-def test_adapters_stand_where_they_are_asked_for(targets: tuple[str, ...]) -> None:
+def test_adapters_are_added_to_the_requested_layers(targets: tuple[str, ...]) -> None:
     member = toy_adapted(toy_member(toy_teacher(), "a", FORWARD), targets=targets)
     adapted = {name.split(".lora_A")[0] for name, _ in member.model.named_parameters() if "lora_A" in name}
     assert len(adapted) == 2 * len(targets)

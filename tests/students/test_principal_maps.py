@@ -55,12 +55,12 @@ def test_no_other_map_of_this_rank_keeps_more_of_the_states(width: int) -> None:
     assert _lost(states, directions[:, :1]) == pytest.approx(float(singular[1:].square().sum()), rel=1e-5)
 
 
-def test_the_sign_of_a_direction_is_settled() -> None:
+def test_the_sign_of_a_principal_direction_is_fixed() -> None:
     directions = principal_directions([_moment(_token_states(0))], 5)
     assert all(column[column.abs().argmax()] > 0 for column in directions.T)
 
 
-def test_several_layers_are_taken_together() -> None:
+def test_the_directions_of_several_layers_are_those_of_their_union() -> None:
     first, second = _token_states(0), _token_states(1)
     together = principal_directions([_moment(torch.cat([first, second]))], 4)
     torch.testing.assert_close(principal_directions([_moment(first), _moment(second)], 4), together)

@@ -78,7 +78,7 @@ def test_a_student_in_a_bank_is_the_student_alone_to_the_bit(name: str, company:
     assert losses == company[name][1]
 
 
-def test_a_student_is_the_same_beside_one_that_counts_pad() -> None:
+def test_a_student_is_the_same_in_a_bank_with_a_loss_that_counts_pad() -> None:
     after = []
     for others in ((), (LossSpec(hidden="paper_qwen"),)):
         teacher = toy_teacher(dropout=0.1)
@@ -89,7 +89,7 @@ def test_a_student_is_the_same_beside_one_that_counts_pad() -> None:
     assert differing(*after) == set()
 
 
-def test_the_company_is_mixed(company: dict[str, _Trained]) -> None:
+def test_every_student_of_the_bank_has_another_loss(company: dict[str, _Trained]) -> None:
     after = [company[name][1][-1]["total"] for name in _COMPANY]
     assert len(set(after)) == len(after)
 
@@ -132,7 +132,7 @@ def test_every_step_and_every_micro_batch_has_a_dropout_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("n_micro_batches", [3])
-def test_a_student_that_diverges_stops_and_the_others_never_notice(n_micro_batches: int) -> None:
+def test_a_student_that_diverges_stops_without_effect_on_the_others(n_micro_batches: int) -> None:
     teacher = toy_teacher(dropout=0.1)
     names = ["forward", "gaussian", "attention"]
     members = [_COMPANY[name](teacher) for name in names]
@@ -157,7 +157,7 @@ def test_a_student_that_diverges_stops_and_the_others_never_notice(n_micro_batch
         assert differing(parameters_of(member), parameters_of(same)) == set()
 
 
-def test_a_gradient_that_is_no_number_stops_a_student() -> None:
+def test_a_gradient_that_is_not_finite_stops_a_student() -> None:
     teacher = toy_teacher()
     member = toy_member(teacher, "a", FORWARD)
     start = parameters_of(member)
@@ -179,7 +179,7 @@ _RESUMED = (
 
 
 @pytest.mark.parametrize(("stop", "optimizer"), [(0, "adamw"), (2, "adamw"), (2, "adafactor")])
-def test_a_saved_state_goes_on_as_if_nothing_had_been(tmp_path: Path, stop: int, optimizer: str) -> None:
+def test_a_restored_state_trains_like_the_uninterrupted_bank(tmp_path: Path, stop: int, optimizer: str) -> None:
     def members(teacher: PreTrainedModel) -> list[Member]:
         return [_COMPANY[name](teacher) for name in _RESUMED]
 
@@ -203,7 +203,7 @@ def test_a_saved_state_goes_on_as_if_nothing_had_been(tmp_path: Path, stop: int,
         assert a.assignments["encoder"].pairs(4) == b.assignments["encoder"].pairs(4), a.name
 
 
-def test_who_is_stopped_stays_stopped(tmp_path: Path) -> None:
+def test_a_stopped_student_stays_stopped_after_a_restore(tmp_path: Path) -> None:
     teacher = toy_teacher()
 
     def members() -> list[Member]:

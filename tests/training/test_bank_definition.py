@@ -251,7 +251,7 @@ def _is_moved_by_chance(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", _DEFINITIONS)
-def test_training_is_that_of_the_definition(name: str) -> None:
+def test_training_follows_the_definition(name: str) -> None:
     given = _DEFINITIONS[name]
     teacher, steps = toy_teacher(dropout=0), 4
     spec = OptimizerSpec(learning_rate=given.get("rate", 1e-3), warmup=0.5, optimizer=given.get("optimizer", "adamw"))

@@ -114,7 +114,7 @@ def _expected(family: str, member: Member, teacher: PreTrainedModel) -> dict[str
         ("marian", {"towers": ("encoder",)}),
     ],
 )
-def test_losses_and_gradients_are_those_of_the_definition(
+def test_losses_and_gradients_follow_the_definition(
     family: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = language_teacher(family)

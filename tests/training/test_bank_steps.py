@@ -140,7 +140,7 @@ def test_the_gradient_of_the_micro_batches_is_the_gradient_of_the_batch(
 
 
 @pytest.mark.parametrize(("kind", "moves"), [("learned", True), ("frozen", False), ("orthogonal", False)])
-def test_everything_that_is_trained_moves_and_nothing_else(kind: str, moves: bool) -> None:
+def test_exactly_the_trained_parameters_move(kind: str, moves: bool) -> None:
     teacher = toy_teacher()
     theirs = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     member = toy_member(teacher, "forward", FORWARD, width=24, init="random", map=kind)
@@ -153,7 +153,7 @@ def test_everything_that_is_trained_moves_and_nothing_else(kind: str, moves: boo
     assert differing(theirs, dict(teacher.state_dict())) == set()
 
 
-def test_of_a_student_with_adapters_only_these_and_the_head_move() -> None:
+def test_only_adapters_and_head_of_an_adapted_student_move() -> None:
     teacher = toy_teacher()
     member = toy_adapted(toy_member(teacher, "a", FORWARD, map="learned"))
     start = parameters_of(member)
@@ -212,7 +212,7 @@ def test_each_student_is_clipped_by_itself() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
-def test_the_learning_rate_is_transformers_own_step_by_step(schedule: str) -> None:
+def test_the_learning_rate_follows_the_schedule_of_transformers(schedule: str) -> None:
     teacher, total = toy_teacher(), 10
     members = [toy_member(teacher, "a", ()), replace(toy_member(teacher, "b", ()), learning_rate=5e-4)]
     bank = toy_bank(teacher, members, total_steps=total, schedule=schedule, warmup=0.3, learning_rate=1e-3)
@@ -242,14 +242,14 @@ def test_biases_and_norms_do_not_decay() -> None:
     assert not decay
 
 
-def test_without_a_teacher_the_labels_alone_teach() -> None:
+def test_without_a_teacher_the_loss_is_the_cross_entropy() -> None:
     member = Member("teacher", toy_bert(layers=2))
     losses = train(toy_bank(None, [member]), range(2))
     assert set(losses[0]["teacher"]) == {"ce", "total"}
     assert losses[0]["teacher"]["ce"] == losses[0]["teacher"]["total"]
 
 
-def test_the_memory_is_that_of_all_its_tensors() -> None:
+def test_the_memory_of_a_student_is_that_of_all_its_tensors() -> None:
     teacher = toy_teacher()
     member = toy_member(teacher, "a", FORWARD, width=24, init="random", freeze_embeddings=True)
     bank = toy_bank(teacher, [member])

@@ -37,7 +37,7 @@ def wild(task: TaughtTask, tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study
 
 
-def test_a_student_that_diverged_is_marked_and_none_is_written(wild: Study) -> None:
+def test_a_diverged_student_is_marked_and_not_written(wild: Study) -> None:
     place = wild.folder / "students" / "wild-seed0"
     assert {file.name for file in place.iterdir()} == {"stopped.json", "checkpoints"}
     stopped = json.loads((place / "stopped.json").read_text(encoding="utf-8"))
@@ -52,21 +52,23 @@ def test_a_student_that_diverged_is_marked_and_none_is_written(wild: Study) -> N
     assert not [m for m in scored if m.split == "test"]
 
 
-def test_the_others_are_those_of_a_study_without_it(wild: Study, calm: Study) -> None:
+def test_a_diverged_student_has_no_effect_on_the_others(wild: Study, calm: Study) -> None:
     assert {name: content for name, content in model_files(wild.folder).items() if "wild" not in name} == model_files(
         calm.folder
     )
     assert measured_lines(wild.folder) - measured_lines(wild.folder, of="wild-seed0") == measured_lines(calm.folder)
 
 
-def test_a_study_with_a_marked_student_is_finished(wild: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_with_a_diverged_student_counts_as_finished(wild: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model_files(wild.folder), measured_lines(wild.folder)
     monkeypatch.setattr(Bank, "train_step", None)
     train_study(wild, resume=True, device="cpu")
     assert (model_files(wild.folder), measured_lines(wild.folder)) == before
 
 
-def test_a_run_in_which_all_diverge_ends(task: TaughtTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_when_all_students_diverged(
+    task: TaughtTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: list[int] = []
     step_of_bank = Bank.train_step
     monkeypatch.setattr(
@@ -80,7 +82,7 @@ def test_a_run_in_which_all_diverge_ends(task: TaughtTask, tmp_path: Path, monke
     assert len(steps) < 8
 
 
-def test_a_teacher_that_diverges_teaches_nobody(task: TaughtTask, tmp_path: Path) -> None:
+def test_a_study_fails_if_its_teacher_diverges(task: TaughtTask, tmp_path: Path) -> None:
     tuning = {"max_steps": 6, "batch_size": 8, "learning_rate": 1e25}
     study = task.study(tmp_path / "study", "none", teacher={"model": str(task.teacher), "finetune": tuning})
     with pytest.raises(RunError, match=r"fine-tuning the teacher failed: its loss was .* Lower teacher\.finetune\.lea"):
@@ -127,14 +129,14 @@ def _regression(task: TaughtTask, folder: Path, *strategies: Any, **training: An
     teacher = folder.parent / "regressor"
     if not teacher.exists():
         write_model(teacher, toy_bert(layers=4, num_labels=1, problem_type="regression"))
-    task = {"kind": "regression", "files": _numbers(folder.parent / "numbers"), "metrics": ["mean_squared_error"]}
-    task["max_length"] = 16
-    return task.study(folder, *strategies, task=task, teacher={"model": str(teacher)}, training=training)
+    regression = {"kind": "regression", "files": _numbers(folder.parent / "numbers"), "metrics": ["mean_squared_error"]}
+    regression["max_length"] = 16
+    return task.study(folder, *strategies, task=regression, teacher={"model": str(teacher)}, training=training)
 
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize("keep", ["last", "best"])
-def test_students_that_get_no_better_stop(task: TaughtTask, tmp_path: Path, keep: str) -> None:
+def test_students_that_stop_improving_are_stopped(task: TaughtTask, tmp_path: Path, keep: str) -> None:
     study = task.study(tmp_path / "study", *_SCRIPTED, training={"patience": 2, "keep": keep})
     train_study(study, device="cpu")
     # Two evaluations without a better one: from the best on dev, the earliest of equals.
@@ -158,7 +160,7 @@ def test_students_that_get_no_better_stop(task: TaughtTask, tmp_path: Path, keep
 
 
 @pytest.mark.usefixtures("scripted")
-def test_the_best_is_kept_where_less_is_better(task: TaughtTask, tmp_path: Path) -> None:
+def test_the_best_state_is_kept_for_a_metric_to_be_minimized(task: TaughtTask, tmp_path: Path) -> None:
     study = _regression(task, tmp_path / "study", *_SCRIPTED, keep="best")
     train_study(study, device="cpu")
     best = {"peaks": 1, "rises": 1, "falls": 8, "nothing": 8, "evens": 2}
@@ -174,7 +176,7 @@ def test_the_best_is_kept_where_less_is_better(task: TaughtTask, tmp_path: Path)
     assert matching_of(study, "evens")["best"] == {"step": 2, "metric": "mean_squared_error", "value": 0.4}
 
 
-def test_the_student_that_is_kept_scores_as_its_best(task: TaughtTask, tmp_path: Path) -> None:
+def test_the_kept_student_has_the_score_of_its_best_step(task: TaughtTask, tmp_path: Path) -> None:
     """By transformers alone, with a learning rate that makes it better and worse."""
     study = _regression(task, tmp_path / "study", "forward", keep="best", learning_rate=2e-2, warmup=0.0)
     train_study(study, device="cpu")
@@ -189,3 +191,14 @@ def test_the_student_that_is_kept_scores_as_its_best(task: TaughtTask, tmp_path:
     with torch.no_grad():
         squared = [(float(model(**tokenizer(r["text"], return_tensors="pt")).logits) - r["label"]) ** 2 for r in rows]
     assert sum(squared) / len(squared) == pytest.approx(best["value"], rel=1e-4)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_best_state_records_its_map_up_to_its_step(task: TaughtTask, tmp_path: Path) -> None:
+    strategies = [{"kind": "dynamic", "name": "peaks"}, {"kind": "attention", "name": "evens"}]
+    study = task.study(tmp_path / "study", *strategies, training={"keep": "best"})
+    train_study(study, device="cpu")
+    for name, step in (("peaks", 3), ("evens", 4)):
+        kept, then = matching_of(study, name), matching_of(study, name, step)
+        assert kept["step"] == step
+        assert (kept["changing"], kept["towers"]) == (then["changing"], then["towers"])

@@ -34,7 +34,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return study
 
 
-def test_the_plan_knows_the_towers_before_anything_is_trained(trained: Study) -> None:
+def test_the_plan_has_the_towers_of_every_family(trained: Study) -> None:
     plan = plan_study(trained)
     towers = {**dict.fromkeys(PAIRED, ("encoder", "decoder")), **dict.fromkeys(CAUSAL, ("decoder",))}
     expected = towers.get(trained.name, ("encoder",))
@@ -83,7 +83,7 @@ def test_the_angles_of_the_students_can_be_measured_in_every_tower(trained: Stud
 @pytest.mark.parametrize(
     "family", ["bart", *(pytest.param(name, marks=pytest.mark.long) for name in ("qwen3", "regression"))]
 )
-def test_a_killed_run_of_every_task_goes_on_as_if_nothing_had_been(family: str, tmp_path: Path) -> None:
+def test_a_killed_run_of_every_task_ends_as_the_uninterrupted_one(family: str, tmp_path: Path) -> None:
     """SIGKILL in the middle of the students' training; a second process resumes; the weights are the same."""
     base = write_base(tmp_path / "base", family)
     whole = study_of_family(tmp_path / "whole", family, base)

@@ -95,7 +95,7 @@ def _interrupt_at(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, call: 
         (kd_train.training.seed_run, "write_student", 9, True),  # all are there
     ],
 )
-def test_wherever_a_run_is_interrupted_it_goes_on(
+def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(
     trained: TrainedStudy, tmp_path: Path, where: Any, name: str, call: int, after: bool
 ) -> None:
     folder = tmp_path / "study"
@@ -107,7 +107,7 @@ def test_wherever_a_run_is_interrupted_it_goes_on(
     assert_same_study(folder, trained.folder)
 
 
-def test_a_finished_study_is_left_as_it_is_by_resume(trained: TrainedStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_a_finished_study_changes_nothing(trained: TrainedStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model_files(trained.folder), (trained.folder / METRICS_FILE).read_bytes()
     monkeypatch.setattr(Bank, "train_step", None)
     train_study(trained.study(trained.folder), resume=True, device="cpu")

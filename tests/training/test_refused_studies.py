@@ -20,7 +20,7 @@ def _refused(study: Study, message: str, **how: Any) -> None:
         train_study(study, device="cpu", **how)
 
 
-def test_a_study_that_is_there_is_not_written_over(trained: TrainedStudy) -> None:
+def test_an_existing_study_is_not_overwritten(trained: TrainedStudy) -> None:
     before = model_files(trained.folder)
     _refused(
         trained.study(trained.folder), "holds a study already. Continue it with --resume, replace it with --overwrite"
@@ -29,7 +29,9 @@ def test_a_study_that_is_there_is_not_written_over(trained: TrainedStudy) -> Non
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_what_is_no_study_is_never_deleted(trained: TrainedStudy, tmp_path: Path, overwrite: bool) -> None:
+def test_a_directory_that_holds_no_study_is_never_deleted(
+    trained: TrainedStudy, tmp_path: Path, overwrite: bool
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     _refused(trained.study(tmp_path / "thesis"), "exists and holds no study, so it is left alone", overwrite=overwrite)
@@ -37,7 +39,7 @@ def test_what_is_no_study_is_never_deleted(trained: TrainedStudy, tmp_path: Path
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
-def test_a_study_is_not_replaced_while_it_holds_what_it_is_made_from(trained: TrainedStudy, tmp_path: Path) -> None:
+def test_a_study_that_holds_its_own_inputs_is_not_replaced(trained: TrainedStudy, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     shutil.copytree(trained.folder, folder)
     message = "lies in .*study, which is to be replaced and would be deleted first"
@@ -69,7 +71,7 @@ def test_a_study_is_not_resumed_with_other_settings(trained: TrainedStudy, chang
     assert model_files(trained.folder) == before
 
 
-def test_wrong_data_are_told_before_the_old_study_is_gone(trained: TrainedStudy, tmp_path: Path) -> None:
+def test_wrong_data_are_reported_before_the_old_study_is_deleted(trained: TrainedStudy, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     shutil.copytree(trained.folder, folder)
     three = write_model(tmp_path / "three", toy_bert(layers=4, num_labels=3))
@@ -95,7 +97,7 @@ def test_wrong_data_are_told_before_the_old_study_is_gone(trained: TrainedStudy,
     assert model_files(folder) == model_files(trained.folder)
 
 
-def test_all_that_is_impossible_with_a_teacher_is_told_at_once(trained: TrainedStudy, tmp_path: Path) -> None:
+def test_everything_impossible_with_a_teacher_is_reported_at_once(trained: TrainedStudy, tmp_path: Path) -> None:
     study = trained.study(
         tmp_path / "study",
         student={"layers": 4},
@@ -112,7 +114,7 @@ def test_all_that_is_impossible_with_a_teacher_is_told_at_once(trained: TrainedS
     assert not (tmp_path / "study").exists()
 
 
-def test_texts_longer_than_the_tokenizer_allows(trained: TrainedStudy, tmp_path: Path) -> None:
+def test_texts_longer_than_the_tokenizer_allows_are_refused(trained: TrainedStudy, tmp_path: Path) -> None:
     """RoBERTa has 514 positions and room for 512 tokens; its tokenizer knows."""
     tokenizer = toy_tokenizer()
     tokenizer.model_max_length = 8
@@ -120,6 +122,6 @@ def test_texts_longer_than_the_tokenizer_allows(trained: TrainedStudy, tmp_path:
     _refused(trained.as_it_is(tmp_path / "study", teacher), "a text has 12 tokens, more than the 8")
 
 
-def test_a_device_that_is_none(trained: TrainedStudy, tmp_path: Path) -> None:
+def test_an_unknown_device_is_refused(trained: TrainedStudy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="device is 'tpu'; training takes auto"):
         train_study(trained.study(tmp_path / "study"), device="tpu")

@@ -40,7 +40,7 @@ def test_a_teacher_is_fine_tuned_once(trained: TrainedStudy, tmp_path: Path, tun
 
 
 @pytest.mark.parametrize("what", ["recipe", "data", "base"])
-def test_another_teacher_is_not_taken_from_the_cache(
+def test_a_teacher_of_another_recipe_data_or_base_is_not_taken_from_the_cache(
     trained: TrainedStudy, tmp_path: Path, tunings: list[Path], what: str
 ) -> None:
     files = write_task(tmp_path / "task")

@@ -13,7 +13,7 @@ from kd_train.training.train_study import train_study
 from layerangles import InputError
 
 
-def test_trackers_get_what_the_metrics_file_gets(task: TaughtTask, tmp_path: Path) -> None:
+def test_trackers_log_all_measurements(task: TaughtTask, tmp_path: Path) -> None:
     study = task.study(tmp_path / "study", "forward", report_to=["tensorboard"])
     train_study(study, device="cpu")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -28,7 +28,7 @@ def test_trackers_get_what_the_metrics_file_gets(task: TaughtTask, tmp_path: Pat
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "trackio"])
-def test_a_tracker_that_is_not_installed(
+def test_a_tracker_that_is_not_installed_is_refused(
     task: TaughtTask, tmp_path: Path, tracker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: Callable[[str], Any] = __import__("importlib.util").util.find_spec
@@ -41,7 +41,7 @@ def test_a_tracker_that_is_not_installed(
     assert not study.folder.exists()
 
 
-def test_a_study_resumed_elsewhere_may_report_elsewhere(task: TaughtTask, tmp_path: Path) -> None:
+def test_a_resumed_study_may_report_to_another_tracker(task: TaughtTask, tmp_path: Path) -> None:
     study = task.study(tmp_path / "study", "none", training={"max_steps": 1, "checkpoints": []})
     train_study(study, device="cpu")
     again = study.model_copy(update={"report_to": ("tensorboard",)})

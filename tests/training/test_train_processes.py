@@ -153,7 +153,7 @@ def test_a_student_that_diverges_stops_in_all_processes(studies: Studies) -> Non
     assert json.loads(stopped[0])["step"] == json.loads(stopped[1])["step"]
 
 
-def test_one_process_writes(studies: Studies) -> None:
+def test_exactly_one_process_writes(studies: Studies) -> None:
     first, second = studies[2]
     assert len(first["writes"]) > 50
     assert second["writes"] == []

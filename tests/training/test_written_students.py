@@ -39,7 +39,7 @@ def _accuracy(model_dir: Path, jsonl: str) -> float:
     return sum(model.config.id2label[a] == row["label"] for a, row in zip(given, rows, strict=True)) / len(rows)
 
 
-def test_a_study_directory_is_that_of_the_design(trained: TrainedStudy) -> None:
+def test_a_study_directory_holds_the_documented_files(trained: TrainedStudy) -> None:
     names = {file.name for file in trained.folder.iterdir() if file.is_file() or any(file.iterdir())}
     assert {name for name in names if not name.startswith(".")} == {
         "environment.json", "examples.jsonl", "metrics.jsonl", "students", "study.resolved.yaml", "teacher"
@@ -56,7 +56,7 @@ def test_a_study_directory_is_that_of_the_design(trained: TrainedStudy) -> None:
     assert study_of(trained.folder / "students" / "none-seed0") == trained.study(trained.folder)
 
 
-def test_matching_json_says_how_a_student_was_made(trained: TrainedStudy) -> None:
+def test_matching_json_records_how_a_student_was_made(trained: TrainedStudy) -> None:
     student = trained.folder / "students" / "random-draw1-seed0"
     for place, step in ((student, 8), (student / "checkpoints" / "step-4", 4)):
         content = json.loads((place / "matching.json").read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def test_the_teacher_was_fine_tuned_and_then_left_alone(trained: TrainedStudy) -
     assert config["id2label"] == {"0": "neg", "1": "pos"}
 
 
-def test_strategies_differ_and_equal_ones_do_not(trained: TrainedStudy) -> None:
+def test_students_differ_exactly_if_their_strategies_do(trained: TrainedStudy) -> None:
     weights = {name: (trained.folder / f"students/{name}/model.safetensors").read_bytes() for name in STUDENTS}
     assert weights["none-seed0"] != weights["forward-seed0"]
     # This draw is the identity, which is forward: the same student to the bit.
