@@ -305,34 +305,34 @@ class _Line(NamedTuple):
         if np.isnan(spearman):
             nothing = pd.DataFrame(columns=list(_LINE), dtype=float)
             return cls({"n_cells": n} | dict.fromkeys(_FIT, np.nan), nothing, known["gap"] * np.nan)
-        from statsmodels.regression.linear_model import OLS  # type: ignore[import-untyped, unused-ignore]  # seconds
+        from scipy import special, stats
 
-        def design(at: Values) -> Float[np.ndarray, "n 2"]:
-            # About the mean, so that values far from 0 lose no digits.
-            return np.column_stack([np.ones(len(at)), at - x.mean()])
+        fitted = stats.linregress(x, y)
+        residuals = y - y.mean() - fitted.slope * (x - x.mean())
+        quantile = float(special.stdtrit(n - 2, 0.5 + _CONFIDENCE / 2))
 
-        fit = OLS(y, design(x)).fit()
-        slope_low, slope_high = fit.conf_int(1 - _CONFIDENCE)[1]
-        leverage = fit.get_influence().hat_matrix_diag
+        def leverage(values: Values) -> Values:
+            return 1 / n + ((values - x.mean()) / np.linalg.norm(x - x.mean())) ** 2
+
         # If all others have one value, no line goes through them, and the leverage of the one left out is 1.
         has_line = np.array([not _same(np.delete(x, left_out)) for left_out in range(n)])
-        predicted = np.full(n, np.nan)
-        predicted[has_line] = (y - fit.resid / np.where(has_line, 1 - leverage, np.nan))[has_line]
+        predicted = y - residuals / np.where(has_line, 1 - leverage(x), np.nan)
         row = {
             "n_cells": n,
-            "slope": fit.params[1],
-            "slope_low": slope_low,
-            "slope_high": slope_high,
-            "r_squared": fit.rsquared,
+            "slope": fitted.slope,
+            "slope_low": fitted.slope - quantile * fitted.stderr,
+            "slope_high": fitted.slope + quantile * fitted.stderr,
+            "r_squared": fitted.rvalue**2,
             "error": np.sqrt(np.mean((y - predicted) ** 2)),
             "error_of_mean": np.sqrt(np.mean((y - (y.sum() - y) / (n - 1)) ** 2)),
             "spearman": spearman,
             "p": p,
         }
         at = np.linspace(x.min(), x.max(), _N_POINTS)
-        band = fit.get_prediction(design(at))
-        low, high = band.conf_int(alpha=1 - _CONFIDENCE).T  # of the mean, not of a new cell's gap
-        points = pd.DataFrame({"x": at, "fitted": band.predicted_mean, "low": low, "high": high})
+        on_line = y.mean() + fitted.slope * (at - x.mean())
+        # Of the mean gap there, not of a new cell's gap.
+        half = quantile * np.sqrt(residuals @ residuals / (n - 2) * leverage(at))
+        points = pd.DataFrame({"x": at, "fitted": on_line, "low": on_line - half, "high": on_line + half})
         return cls(row, points, pd.Series(predicted, index=known.index))
 
 
