@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from layerangles.equivalence.cells import Cell
 from layerangles.equivalence.decision import Margin
@@ -15,7 +15,7 @@ from layerangles.notation import number
 _CAUTION = 0.8
 
 
-class Plan(NamedTuple):
+class PilotPlan(NamedTuple):
     """How many seeds a study needs, by a pilot.
 
     Attributes:
@@ -32,7 +32,9 @@ class Plan(NamedTuple):
     seeds_at_most: int | None
 
 
-def plan_from_pilot(pilot: Cell, margin: Margin, n_matched: int, *, power: float = 0.8, alpha: float = 0.05) -> Plan:
+def plan_from_pilot(
+    pilot: Cell, margin: Margin, n_matched: int, *, power: float = 0.8, alpha: float = 0.05
+) -> PilotPlan:
     """The seeds with which ``n_matched`` strategies that do not differ are found equivalent.
 
     The scatter is that of the interaction of strategy and seed in the pilot (the residual of the two-way analysis of
@@ -59,9 +61,9 @@ def plan_from_pilot(pilot: Cell, margin: Margin, n_matched: int, *, power: float
     residual = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
     degrees = (n_seeds - 1) * (n_strategies - 1)
     sd = math.sqrt(2 * float((residual**2).sum()) / degrees)
-    sd_at_most = sd * math.sqrt(degrees / float(stats.chi2.ppf(1 - _CAUTION, degrees)))
+    sd_at_most = sd * math.sqrt(degrees / (2 * float(special.gammaincinv(degrees / 2, 1 - _CAUTION))))
     size = margin.size * _gain(pilot, margin) if margin.of_gain else margin.size
-    return Plan(
+    return PilotPlan(
         sd,
         sd_at_most,
         *(seeds_to_plan(value, size, n_matched, power=power, alpha=alpha) for value in (sd, sd_at_most)),

@@ -20,6 +20,7 @@ from layerangles.notation import interval, number, percent, probability, with_in
 from layerangles.report.angle_sections import angle_sections
 from layerangles.report.citation import PAPER, SOFTWARE
 from layerangles.report.html_page import Part, Preformatted, Section, Subheading, Tag, write_page
+from layerangles.report.prediction_wording import sentences_on
 from layerangles.report.verdict_wording import reason_for
 from layerangles.results.angle_result import AngleResult
 
@@ -358,7 +359,7 @@ def _prediction_section(prediction: Prediction) -> Section:
     table.insert(1, "slope [95 %]", slopes)
     return Section(
         "Does geometry predict where the choice matters?",
-        [" ".join(prediction.sentences())],
+        [" ".join(sentences_on(prediction))],
         more=[
             prediction_figure(prediction),
             {

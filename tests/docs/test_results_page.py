@@ -9,6 +9,7 @@ from kd_train.outcome.opened_study import open_study
 from kd_train.outcome.study_geometry import predict_from
 from layerangles import AngleResult
 from layerangles.equivalence.intervals import Estimate
+from layerangles.report.prediction_wording import sentences_on
 from layerangles.report.verdict_wording import reason_for
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def test_geometry(judged: list[Judged]) -> None:
     assert [row for row in rows if row not in page] == []
     prediction = predict_from(judged)
     assert prediction is not None
-    for sentence in prediction.sentences():
+    for sentence in sentences_on(prediction):
         assert sentence in page.replace("\n", " ")
 
 

@@ -27,6 +27,7 @@ from layerangles.equivalence.gap_prediction import predict_gaps
 from layerangles.equivalence.verdict import Margin, Verdict
 from layerangles.report.citation import PAPER, SOFTWARE
 from layerangles.report.html_page import Preformatted, Section, Subheading, Tag, write_page
+from layerangles.report.prediction_wording import sentences_on
 from layerangles.report.study_report import StudyReport, write_report
 from layerangles.report.verdict_wording import reason_for
 
@@ -342,7 +343,7 @@ def test_prediction_is_told_and_drawn(tmp_path: Path) -> None:
     cells = cells_of([1, 2, 4, 7, 6], excess_deg=[3, 2, 1, 5, 4], common_mode_ratio=[np.nan, np.nan, 1, 2, 2])
     prediction = predict_gaps(cells)
     text = written(tmp_path, make_verdict(), prediction=prediction)
-    assert " ".join(prediction.sentences()) in text
+    assert " ".join(sentences_on(prediction)) in text
     fit = prediction.fits.loc["excess_deg"]
     slope = f"{fit['slope']:.3g} [{fit['slope_low']:.3g}, {fit['slope_high']:.3g}]".replace("-", "−")
     assert f"excess_deg 5 {slope} {fit['error']:.3g}" in text

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from layerangles.equivalence.gap_prediction import PREDICTORS, Prediction, predict_gaps
+from layerangles.report.prediction_wording import sentences_on
 
 
 def cells_of(gap: Sequence[float], **predictors: Sequence[float]) -> pd.DataFrame:
@@ -39,3 +40,8 @@ def demo(n: int, n_strategies: int = 4, *, names: Sequence[str] = "abcdefghijklm
     for name in PREDICTORS:
         strategies[name] = np.repeat(cells[name].to_numpy(), n_strategies) + rng.normal(0, 0.1, len(index))
     return predict_gaps(cells, strategies)
+
+
+def text_of(prediction: Prediction) -> str:
+    """The paragraph that a report has on it."""
+    return " ".join(sentences_on(prediction))
