@@ -223,7 +223,7 @@ def _of_students(results: "Sequence[AngleResult]", chosen: Chosen) -> "AngleResu
         datasets = [dataset.sel(null=shared) for dataset in datasets]
     # Which step of how many is known of some results alone.
     datasets = [dataset.drop_vars(["step", "trained_steps"], errors="ignore") for dataset in datasets]
-    return AngleResult.join([AngleResult(dataset) for dataset in datasets])
+    return AngleResult.concat_students([AngleResult(dataset) for dataset in datasets])
 
 
 def _step(chosen: Chosen) -> int | None:
@@ -267,7 +267,7 @@ def _trajectory(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme"
     if chosen.student:
         parts = [_of_student(along, name, None) for name in chosen.student]
         along = [AngleResult(result.dataset.sel(student=[name])) for result, name in parts]
-    whole = along[0] if len(along) == 1 else AngleResult.join(along)
+    whole = along[0] if len(along) == 1 else AngleResult.concat_students(along)
     return figures.trajectory(whole, null=chosen.null or "N1", tower=chosen.tower, theme=theme)
 
 

@@ -21,5 +21,5 @@ def merge(
     from layerangles.files import check_absent
 
     check_absent(output, overwrite=overwrite)
-    merged = AngleResult.merge([AngleResult.load(path) for path in results])
+    merged = AngleResult.merge_shards([AngleResult.load(path) for path in results])
     print_written(merged.save(output, overwrite=overwrite))

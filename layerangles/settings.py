@@ -101,7 +101,7 @@ class MeasurementSettings:
         until: end the pass as soon as the widest interval of a mean angle is narrower than this, in degrees. The texts
             then come in random order instead of by length.
         shard: ``(i, n)``, counted from 0: measure one of n disjoint parts of the data; see
-            :meth:`layerangles.AngleResult.merge`.
+            :meth:`layerangles.AngleResult.merge_shards`.
         gradient_batches: batches over which gradients are summed.
         final_norm: take the last layer of a pre-norm model before (``"pre"``) or after its final norm (``"post"``).
         special_tokens: whether special tokens count. PAD never does.

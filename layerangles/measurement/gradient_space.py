@@ -8,6 +8,7 @@ from torch import Tensor
 
 from layerangles.geometry.student_tower import StudentTower
 from layerangles.results import labelling
+from layerangles.results.combination import combine_parts
 from layerangles.settings import MeasurementSettings
 
 
@@ -30,7 +31,9 @@ class GradientMeter:
 
     def update(self, tower: StudentTower, products: Float[Tensor, "view teacher_layer teacher_layer"]) -> None:
         """Add a student tower: the products of its gradients."""
-        self._parts.append(labelling.placed(labelling.labelled_gradients(products, tower), tower, self._steps))
+        self._parts.append(
+            labelling.label_student(labelling.label_gradients(products, tower), tower, steps=self._steps)
+        )
 
     def merge(self, other: "GradientMeter") -> "GradientMeter":
         """The meter of the towers of both, measured on the same examples."""
@@ -40,4 +43,4 @@ class GradientMeter:
 
     def compute(self) -> xr.Dataset:
         """The labelled angles of all towers."""
-        return labelling.combine(self._parts).assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)
+        return combine_parts(self._parts).assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)

@@ -20,6 +20,8 @@ from layerangles.geometry.student_tower import StudentTower
 from layerangles.layers import Tower
 from layerangles.models.states import check_finite
 from layerangles.results import labelling
+from layerangles.results.combination import combine_parts
+from layerangles.results.derivation import derived
 from layerangles.settings import MeasurementSettings
 from layerangles.sums.angle_sums import AngleSums
 from layerangles.sums.clustered_mean import ClusteredMean
@@ -202,13 +204,13 @@ class AngleMeter:
         return [self._labelled(*pair) for pair in zip(self.towers, self._sums, strict=True)]
 
     def _labelled(self, tower: StudentTower, sums: _TowerSums) -> xr.Dataset:
-        place = (tower.layers, tower.n_layers, self._n_teacher[tower.tower])
-        parts = [labelling.labelled(sums.angles, *place)]
+        n_teacher = self._n_teacher[tower.tower]
+        parts = [labelling.label_sums(sums.angles, tower, n_teacher)]
         if sums.relations is not None:
-            parts.append(labelling.labelled_relations(sums.relations, *place))
+            parts.append(labelling.label_sums(sums.relations, tower, n_teacher))
         if sums.sample is not None:
-            parts.append(labelling.labelled_alternatives(sums.sample, *place))
-        return labelling.placed(xr.merge(parts), tower, self._settings.steps)
+            parts.append(labelling.label_sample(sums.sample, tower, n_teacher))
+        return labelling.label_student(xr.merge(parts), tower, steps=self._settings.steps)
 
     def compute(self, earlier: Sequence[xr.Dataset] = ()) -> xr.Dataset:
         """Means and intervals, labelled; with ``n_examples`` and ``aggregation`` as attributes.
@@ -216,6 +218,8 @@ class AngleMeter:
         Args:
             earlier: the :meth:`parts` of other students on the same data, to be put before these.
         """
-        dataset = labelling.derived(labelling.combine([*earlier, *self.parts()]), self._settings.confidence)
-        dataset = xr.merge([dataset, *labelling.top_dimensions(self._teacher.statistics)], combine_attrs="override")
+        dataset = derived(combine_parts([*earlier, *self.parts()]), self._settings.confidence)
+        dataset = xr.merge(
+            [dataset, *labelling.label_top_dimensions(self._teacher.statistics)], combine_attrs="override"
+        )
         return dataset.assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)

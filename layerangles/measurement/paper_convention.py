@@ -33,6 +33,7 @@ from layerangles.measurement.meter import StudentStates, TeacherBatch
 from layerangles.models.states import n_positions
 from layerangles.models.texts import Batch
 from layerangles.results import labelling
+from layerangles.results.combination import combine_parts
 from layerangles.settings import MeasurementSettings
 
 EPSILON = 1e-6
@@ -98,10 +99,10 @@ class PaperMeter:
     def compute(self) -> xr.Dataset:
         """``cosine``, ``angle_deg``, ``acute_fraction``, ``histogram`` of layer 1; all else is NaN, intervals too."""
         parts = [
-            labelling.placed(_labelled(one, torch.stack(means).mean(dim=0), histogram), one, self._steps)
+            labelling.label_student(_labelled(one, torch.stack(means).mean(dim=0), histogram), one, steps=self._steps)
             for one, means, histogram in zip(self.towers, self._means, self._histograms, strict=True)
         ]
-        return labelling.combine(parts).assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)
+        return combine_parts(parts).assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)
 
 
 def check_positions(max_length: int, configs: Iterable[PretrainedConfig]) -> None:
@@ -146,29 +147,23 @@ def _labelled(student_tower: StudentTower, means: Float[Tensor, "kind teacher_la
         out[LAYER] = float(value)
         return out
 
-    square = ("student_layer", "layer_a", "layer_b")
     cosine, angle, acute = means
     n_tokens = histogram.sum(dim=-1)
     nan = torch.full_like(angle, torch.nan)
-    return xr.Dataset(
+    return labelling.label_values(
         {
-            "cosine": (square, cells(cosine, np.nan)),
-            "angle_deg": (square, cells(angle, np.nan)),
-            "ci_low": (square, cells(nan, np.nan)),
-            "ci_high": (square, cells(nan, np.nan)),
-            "acute_fraction": (square, cells(acute, np.nan)),
-            "n_tokens": (square, cells(n_tokens, 0)),
-            "n_degenerate": (square, cells(torch.zeros_like(n_tokens), 0)),
-            "histogram": ((*square, "bin"), cells(histogram, 0)),
-            "layer_angle_deg": ("student_layer", layer(angle[others].mean())),
-            "layer_ci_low": ("student_layer", layer(nan[0])),
-            "layer_ci_high": ("student_layer", layer(nan[0])),
-            "layer_acute_fraction": ("student_layer", layer(acute[others].mean())),
+            "cosine": cells(cosine, np.nan),
+            "angle_deg": cells(angle, np.nan),
+            "ci_low": cells(nan, np.nan),
+            "ci_high": cells(nan, np.nan),
+            "acute_fraction": cells(acute, np.nan),
+            "n_tokens": cells(n_tokens, 0),
+            "n_degenerate": cells(torch.zeros_like(n_tokens), 0),
+            "histogram": cells(histogram, 0),
+            "layer_angle_deg": layer(angle[others].mean()),
+            "layer_ci_low": layer(nan[0]),
+            "layer_ci_high": layer(nan[0]),
+            "layer_acute_fraction": layer(acute[others].mean()),
         },
-        coords={
-            "student_layer": np.arange(student_tower.n_layers),
-            "layer_a": np.arange(n_teacher),
-            "layer_b": np.arange(n_teacher),
-            "bin": np.round(np.linspace(-1, 1, N_BINS + 1)[:-1], 12),
-        },
+        bin=np.round(np.linspace(-1, 1, N_BINS + 1)[:-1], 12),
     )

@@ -1,17 +1,17 @@
 """AngleResult: labelled arrays with their provenance; save, load, join, summarise."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from layerangles.errors import InputError
 from layerangles.files import atomic_write
-from layerangles.settings import MUST_AGREE
+from layerangles.results import combination
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ class AngleResult:
               ``top_dimension`` and ``top_dimension_share``
             - ``map_r2`` held-out R² of maps that were fitted, at most 1
             - in gradient space ``whole_angle_deg`` and ``whole_cosine``, those of the whole student
-            - ``sum_…`` what all means and intervals follow from, and what :meth:`merge` adds
+            - ``sum_…`` what all means and intervals follow from, and what :meth:`merge_shards` adds
 
             NaN: the diagonal (a layer makes no angle with itself), layers that a student does not have, and layers
             that cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding
@@ -193,35 +193,16 @@ class AngleResult:
         return cls(dataset)
 
     @classmethod
-    def join(cls, results: Sequence["AngleResult"]) -> "AngleResult":
+    def concat_students(cls, results: Sequence["AngleResult"]) -> "AngleResult":
         """One result with the students of all; measured on the same teacher and data in the same way.
 
         Raises:
-            InputError: nothing to join, a student that occurs twice, or results that are not comparable.
+            InputError: no results, a student that occurs twice, or results that are not comparable.
         """
-        if not results:
-            raise InputError("there is nothing to join: got no results. Give at least one.")
-        first = results[0].dataset
-        for other in results[1:]:
-            for key in MUST_AGREE:
-                ours, theirs = first.attrs[key], other.dataset.attrs[key]
-                if ours != theirs:
-                    raise InputError(
-                        f"these results are not comparable: {key} is {ours!r} in one and {theirs!r} in another. "
-                        "Measure both in one call, or with the same settings."
-                    )
-        names = [name for result in results for name in result.students]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise InputError(f"the student {repeated[0]!r} occurs in more than one result; rename it or leave one out.")
-        if len({bool(result.steps) for result in results}) > 1:
-            raise InputError("some results have a step axis and some have none; take one step of the former (at_step).")
-        if len({tuple(result.nulls) for result in results}) > 1:
-            raise InputError("some results have other nulls than others. Measure all with the same nulls.")
-        return cls(_added_up([result.dataset for result in results], first.attrs))
+        return cls(combination.concat_students([result.dataset for result in results]))
 
     @classmethod
-    def merge(cls, results: Sequence["AngleResult"]) -> "AngleResult":
+    def merge_shards(cls, results: Sequence["AngleResult"]) -> "AngleResult":
         """The result on all of the data from those on disjoint shards of it, measured apart (``shard=(i, n)``).
 
         Equal to the result of one pass, up to the rounding of float64. What is estimated from a sample of tokens (CKA,
@@ -230,58 +211,7 @@ class AngleResult:
         Raises:
             InputError: results that are not comparable, overlap, or hold nothing that can be added.
         """
-        from layerangles.results import labelling
-
-        if not results:
-            raise InputError("there is nothing to merge: got no results. Give at least one.")
-        first = results[0].dataset
-        shards: list[str] = []
-        for result in results:
-            data = result.dataset
-            for key in MUST_AGREE:
-                if first.attrs[key] != data.attrs[key]:
-                    raise InputError(
-                        f"these shards are not comparable: {key} is {first.attrs[key]!r} in one and "
-                        f"{data.attrs[key]!r} in another. Measure all shards with the same settings."
-                    )
-            if "sum_angle" not in data:
-                raise InputError(
-                    "results in gradient space or in the paper's convention are no sums: they do not add up."
-                )
-            if data.attrs["maps"].startswith("fitted") or data.attrs["preprocessing"] not in ("raw", "unit"):
-                raise InputError(
-                    "every shard has fitted its own maps or its own preprocessing, so that these are not parts of one "
-                    "measurement. Measure in one pass, with several processes if need be (accelerate launch)."
-                )
-            if data.attrs["stopped"] != first.attrs["stopped"] or data.attrs["stopped"] != "all texts":
-                raise InputError(
-                    "a shard was stopped early (until), so that it is not all of its data. Measure it whole."
-                )
-            shards += data.attrs["shards"].rsplit("/", 1)[0].split(",")
-        counts = {result.dataset.attrs["shards"].rsplit("/", 1)[1] for result in results}
-        if len(counts) > 1 or len(set(shards)) < len(shards):
-            given = ", ".join(result.dataset.attrs["shards"] for result in results)
-            raise InputError(f"the shards overlap: got {given}. Give each of the shards 0/n to n-1/n once.")
-        parts = [
-            result.dataset[[n for n in result.dataset.data_vars if labelling.additive(str(n))]] for result in results
-        ]
-        try:
-            xr.align(*parts, join="exact", copy=False)
-        except ValueError as error:
-            raise InputError(
-                "the shards hold other students, steps or nulls than one another. Measure the same."
-            ) from error
-        for name in ("weights_sha256", "matched"):
-            if any((first[name] != result.dataset[name]).any() for result in results):
-                raise InputError(f"a student's {name} differ between the shards. Measure the same students.")
-        total = sum(parts[1:], parts[0]).assign({name: first[name] for name in ("weights_sha256", "matched")})
-        dataset = labelling.derived(total, first.attrs["confidence"])
-        order = sorted(shards, key=int)
-        dataset.attrs = first.attrs | {
-            "shards": f"{','.join(order)}/{counts.pop()}",
-            "n_examples": sum(int(result.dataset.attrs["n_examples"]) for result in results),
-        }
-        return cls(dataset)
+        return cls(combination.merge_shards([result.dataset for result in results]))
 
     @property
     def in_words(self) -> str:
@@ -307,16 +237,3 @@ class AngleResult:
         from layerangles.results.notebook_html import result_html
 
         return result_html(self)
-
-
-def _added_up(datasets: Sequence[xr.Dataset], attrs: Mapping[str, Any]) -> xr.Dataset:
-    """Datasets of different students in one, with everything that follows from their sums."""
-    from layerangles.results import labelling
-
-    measured = [data.drop_vars([n for n in data.data_vars if n in labelling.DERIVED]) for data in datasets]
-    summed = all("sum_angle" in data for data in datasets)
-    joined = labelling.join(measured if summed else datasets)
-    if summed:
-        joined = labelling.derived(joined, attrs["confidence"])
-    joined.attrs = dict(attrs)
-    return joined

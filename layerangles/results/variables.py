@@ -1,5 +1,11 @@
-"""What can be shown of a pair of teacher layers: an angle, aggregated over tokens in one way or another."""
+"""The table of measured variables: names, units, dimensions, meanings, and how each follows from sums over tokens.
 
+Labelling, derived means, the documentation of files, table heads, figures and the app read it. A new quantity is a
+kernel that sums it (:mod:`layerangles.sums`) and a row of :data:`MEASURED`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -7,27 +13,355 @@ import xarray as xr
 
 from layerangles.errors import InputError
 
+Dims = tuple[str, ...]
+
+PAIR: Dims = ("student_layer", "layer_a", "layer_b")
+"""A student layer, and the two teacher layers between which it sees an angle."""
+
+DIMENSIONS = {
+    "student": "names",
+    "step": "training steps; only where checkpoints were measured",
+    "tower": "`encoder`, `decoder`",
+    "student_layer": "layers of the student; 0 is the embedding output",
+    "student_layer_b": "the same, where two of them are compared",
+    "layer_a": "teacher layers; 0 is the embedding output",
+    "layer_b": "the same",
+    "null": "N0 to N6, those that were measured",
+    "bin": "lower ends of 200 equal bins of the cosine over [−1, 1] (1000 in the paper's convention)",
+    "rank": "1 to 5, from the largest share",
+    "moment": "what clustered sums consist of: `n_examples`, `total`, `count`, `total_squared`, `total_times_count`, "
+    "`count_squared`",
+}
+"""The dimensions of a result's dataset, as Markdown."""
+
+
+class Sum(NamedTuple):
+    """A sum over tokens; those of disjoint parts of the data add up to that of the whole.
+
+    Attributes:
+        name: the stored variable.
+        attribute: of the kernel's sums (``AngleSums``, ``RelationSums``) that hold it; one of type ``ClusteredMean``
+            gets the dimension ``moment``.
+        dims: where they are not those of the variable that follows from it.
+    """
+
+    name: str
+    attribute: str
+    dims: Dims | None = None
+
+
+class Condition(NamedTuple):
+    """When a variable is measured, as an argument and as options of the command line."""
+
+    argument: str
+    option: str
+
+
+ALWAYS = Condition("", "")
+NULLS = Condition("with nulls", "with `--null`")
+RELATIONS = Condition("with ``alternatives``", "with `--alternatives sums`")
+SAMPLE = Condition('with ``alternatives="all"``', "with `--alternatives all`")
+FITTED = Condition("with ``fit``", "with `--fit`")
+GRADIENT = Condition("in gradient space", "in gradient space")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A measured variable.
+
+    Attributes:
+        name: in the dataset.
+        label: for table heads and axes; ``{null}`` in it stands for the null's name.
+        unit: written behind a number.
+        dims: after ``student``, ``step`` and ``tower``.
+        meaning: one phrase, with the range where it is not obvious.
+        condition: when it is measured.
+        total: the sum that it follows from; None for what is stored as it was measured.
+        count: the number of tokens in it: the variable is then ``total / count``.
+        interval: the stem of ``…_low`` and ``…_high``, the ends of its interval; it is then the clustered mean of
+            ``total``.
+        prefixes: its relatives: ``layer_`` over all pairs of a student layer, ``student_`` over all student layers.
+    """
+
+    name: str
+    label: str
+    unit: str
+    dims: Dims
+    meaning: str
+    condition: Condition = ALWAYS
+    total: Sum | None = None
+    count: Sum | None = None
+    interval: str = ""
+    prefixes: tuple[str, ...] = ()
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether it is a mean over tokens with an interval that is clustered by example."""
+        return bool(self.interval)
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether it is a total over a number of tokens."""
+        return self.total is not None and self.count is not None
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The names of the ends of its interval, if it has one."""
+        return (f"{self.interval}_low", f"{self.interval}_high") if self.interval else ()
+
+    @property
+    def sums(self) -> tuple[Sum, ...]:
+        """The sums that are stored for it, with their dimensions."""
+        found = [one for one in (self.total, self.count) if one is not None]
+        return tuple(one._replace(dims=self.dims if one.dims is None else one.dims) for one in found)
+
+    def relative(self, prefix: str) -> "Variable":
+        """The same quantity over all pairs of a student layer (``layer_``), or over all its layers (``student_``)."""
+        gone = ("layer_a", "layer_b") if prefix == "layer_" else PAIR
+        total, count = (one and one._replace(dims=self.dims) for one in (self.total, self.count))
+        if self.is_clustered and total is not None:  # each has a sum of its own, or its interval would not be clustered
+            total = Sum(f"sum_{prefix}{total.name.removeprefix('sum_')}", prefix + total.attribute)
+        return replace(
+            self,
+            name=prefix + self.name,
+            dims=tuple(dim for dim in self.dims if dim not in gone),
+            meaning=f"{self.meaning}; over all {_OVER[prefix]}",
+            total=total,
+            count=count,
+            interval=self.interval and prefix + self.interval,
+            prefixes=(),
+        )
+
+
+_OVER = {"layer_": "pairs of teacher layers of one student layer", "student_": "layers and pairs of one student"}
+_BOTH = ("layer_", "student_")
+_TOKENS = Sum("sum_angle", "angle")  # of a clustered sum, its number of tokens
+_DISTANCE_TOKENS = Sum("sum_tokens", "n_tokens", ())
+_LAYERS = {
+    "teacher_teacher": ("layer_a", "layer_b"),
+    "teacher_student": ("student_layer", "layer_a"),
+    "student_student": ("student_layer", "student_layer_b"),
+}
+
+
+def _between(prefix: str, label: str, meaning: str, condition: Condition, *, summed: bool) -> list[Variable]:
+    """A measure between two teacher layers, a student layer and a teacher layer, and two student layers."""
+    return [
+        Variable(
+            f"{prefix}_{pair}",
+            label,
+            "",
+            dims,
+            f"{meaning} between {pair.replace('_', ' and ')} layers",
+            condition,
+            total=Sum(f"sum_{prefix}_{pair}", pair) if summed else None,
+            count=_DISTANCE_TOKENS if summed else None,
+        )
+        for pair, dims in _LAYERS.items()
+    ]
+
+
+MEASURED = (
+    Variable(
+        "angle_deg",
+        "mean angle",
+        "°",
+        PAIR,
+        "mean angle over tokens, 0 to 180, with its interval, clustered by example",
+        total=Sum("sum_angle", "angle"),
+        interval="ci",
+        prefixes=_BOTH,
+    ),
+    Variable(
+        "cosine",
+        "mean cosine",
+        "",
+        PAIR,
+        "mean cosine, −1 to 1",
+        total=Sum("sum_cosine", "cosine_total"),
+        count=_TOKENS,
+    ),
+    Variable(
+        "acute_fraction",
+        "share acute",
+        "",
+        PAIR,
+        "share of the tokens whose angle is below 90°",
+        total=Sum("sum_acute", "n_acute"),
+        count=_TOKENS,
+        prefixes=("layer_",),
+    ),
+    Variable("n_tokens", "tokens", "", PAIR, "tokens in the mean", count=_TOKENS),
+    Variable(
+        "n_degenerate",
+        "degenerate",
+        "",
+        PAIR,
+        "tokens left out because the student's state *is* the teacher's there, so that no direction is defined",
+        total=Sum("n_degenerate", "n_degenerate"),
+    ),
+    Variable(
+        "histogram", "tokens", "", (*PAIR, "bin"), "tokens per bin of the cosine", total=Sum("histogram", "histogram")
+    ),
+    Variable("matched", "matched", "", ("student_layer", "layer_a"), "1 where training matched the two layers, else 0"),
+    Variable("weights_sha256", "weights", "", (), "hash of the student's weights"),
+    Variable(
+        "null_angle_deg",
+        "{null}",
+        "°",
+        ("null", *PAIR),
+        "the null's mean angle over its tokens",
+        NULLS,
+        total=Sum("sum_null", "null_total"),
+        count=Sum("sum_null_tokens", "null_count"),
+        prefixes=("layer_",),
+    ),
+    Variable(
+        "excess_deg",
+        "excess over {null}",
+        "°",
+        ("null", *PAIR),
+        "the observed angle minus the null's at the same tokens, with its interval",
+        NULLS,
+        total=Sum("sum_excess", "excess"),
+        interval="excess",
+        prefixes=_BOTH,
+    ),
+    Variable(
+        "common_mode_ratio",
+        "common-mode ratio ρ",
+        "",
+        ("student_layer",),
+        "squared distance of the student to the centroid of the teacher's layers, over their mean squared distance to "
+        "it; 0 and more",
+        RELATIONS,
+        total=Sum("sum_common_mode", "common_mode"),
+        interval="common_mode",
+        prefixes=("student_",),
+    ),
+    *_between("distance", "mean distance", "mean L2 distance, in the unit of the states,", RELATIONS, summed=True),
+    Variable(
+        "structured_cosine",
+        "structured cosine",
+        "",
+        ("student_layer", "student_layer_b"),
+        "mean cosine of the differences between two matched layers in student and teacher, −1 to 1",
+        RELATIONS,
+        total=Sum("sum_structured", "structured"),
+        count=Sum("sum_structured_tokens", "structured_count"),
+    ),
+    Variable(
+        "top_dimension",
+        "dimension",
+        "",
+        ("layer_a", "rank"),
+        "dimensions that weigh most in the dot product of two tokens of the teacher",
+        RELATIONS,
+    ),
+    Variable("top_dimension_share", "share", "", ("layer_a", "rank"), "their shares of that dot product", RELATIONS),
+    *_between(
+        "cka", "debiased CKA", "debiased linear CKA, about 0 if independent and 1 if alike,", SAMPLE, summed=False
+    ),
+    Variable(
+        "recoverability_gap",
+        "recoverability gap",
+        "",
+        ("student_layer", "layer_a"),
+        "share of a teacher block's update that no linear map of the student layer recovers; 0 is recovered",
+        SAMPLE,
+    ),
+    Variable(
+        "map_r2", "held-out R²", "", ("student_layer",), "R² of the fitted map on held-out examples, at most 1", FITTED
+    ),
+    Variable(
+        "whole_angle_deg",
+        "mean angle",
+        "°",
+        ("layer_a", "layer_b"),
+        "angle between the gradients of all of the student's parameters",
+        GRADIENT,
+    ),
+    Variable("whole_cosine", "cosine", "", ("layer_a", "layer_b"), "its cosine", GRADIENT),
+)
+"""Every quantity once; :data:`VARIABLES` has its relatives, too."""
+
+
+def _with_relatives() -> Iterator[Variable]:
+    for measured in MEASURED:
+        yield measured
+        yield from map(measured.relative, measured.prefixes)
+
+
+VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _with_relatives()}
+"""All variables by name, but for the ends of intervals (:attr:`Variable.ends`) and sums (:attr:`Variable.sums`)."""
+
+SUMS: dict[str, Sum] = {one.name: one for variable in VARIABLES.values() for one in variable.sums}
+"""All sums by name, with their dimensions: their values on parts of the data add up to that on the whole."""
+
+DIMS: dict[str, Dims] = {
+    **{name: variable.dims for variable in VARIABLES.values() for name in (variable.name, *variable.ends)},
+    **{one.name: one.dims or () for one in SUMS.values()},
+}
+"""The dimensions of everything stored, after ``student``, ``step`` and ``tower``; without the ``moment`` of sums."""
+
+DERIVED = frozenset(
+    name
+    for variable in VARIABLES.values()
+    if variable.sums and variable.name not in SUMS
+    for name in (variable.name, *variable.ends)
+)
+"""The variables that follow from the sums, ends of intervals included."""
+
+
+def heading(name: str, null: str = "") -> str:
+    """The label of a variable with its unit, for the head of a table or the title of an axis.
+
+    >>> heading("student_angle_deg"), heading("excess_deg", "N1"), heading("acute_fraction")
+    ('mean angle °', 'excess over N1 °', 'share acute')
+    """
+    variable = VARIABLES[name]
+    return f"{variable.label.format(null=null)} {variable.unit}".rstrip()
+
+
+# ---- what can be shown of a pair of teacher layers -----------------------------------------------------------------
+
 Aggregation = Literal["mean", "median", "cosine", "acute"]
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 
 
 class Quantity(NamedTuple):
-    """How an aggregation is called.
+    """An aggregate over the tokens of a pair of teacher layers.
 
     Attributes:
         title: for a colour bar.
-        unit: behind a number.
+        unit: written behind a number.
+        values: what it is in a result's dataset.
+        choice: where the app offers it, if that is not the title.
     """
 
     title: str
     unit: str
+    values: Callable[[xr.Dataset], xr.DataArray]
+    choice: str = ""
+
+
+def _median(data: xr.Dataset) -> xr.DataArray:
+    if "histogram" not in data:
+        raise InputError("in gradient space there are no tokens, and so no median over them.")
+    values: xr.DataArray = xr.apply_ufunc(_median_angle, data["histogram"], input_core_dims=[["bin"]])
+    return values
+
+
+def _angle_of_cosine(data: xr.Dataset) -> xr.DataArray:
+    values: xr.DataArray = xr.apply_ufunc(lambda c: np.rad2deg(np.arccos(np.clip(c, -1, 1))), data["cosine"])
+    return values
 
 
 QUANTITIES: dict[Aggregation, Quantity] = {
-    "mean": Quantity("mean angle", "°"),
-    "median": Quantity("median angle", "°"),
-    "cosine": Quantity("angle of the mean cosine", "°"),
-    "acute": Quantity("acute tokens", " %"),
+    "mean": Quantity(VARIABLES["angle_deg"].label, "°", lambda data: data["angle_deg"]),
+    "median": Quantity("median angle", "°", _median),
+    "cosine": Quantity("angle of the mean cosine", "°", _angle_of_cosine),
+    "acute": Quantity("acute tokens", " %", lambda data: 100 * data["acute_fraction"], "share of acute tokens"),
 }
 
 
@@ -49,26 +383,15 @@ def pair_values(data: xr.Dataset, aggregation: Aggregation, null: str | None = N
     """
     if aggregation not in AGGREGATIONS:
         raise InputError(f"the aggregation is {aggregation!r}; allowed are {', '.join(map(repr, AGGREGATIONS))}.")
-    if null is not None:
-        if aggregation != "mean":
-            raise InputError(f"the excess over {null} is known of mean angles alone, not of {aggregation!r}.")
-        measured = [str(name) for name in data["null"].values] if "null" in data.dims else []
-        if null not in measured:
-            raise InputError(f"the null {null!r} was not measured; measured were {', '.join(measured) or 'none'}.")
-        return data["excess_deg"].sel(null=null)
-    values: xr.DataArray
-    match aggregation:
-        case "mean":
-            values = data["angle_deg"]
-        case "cosine":
-            values = xr.apply_ufunc(lambda c: np.rad2deg(np.arccos(np.clip(c, -1, 1))), data["cosine"])
-        case "acute":
-            values = 100 * data["acute_fraction"]
-        case "median":
-            if "histogram" not in data:
-                raise InputError("in gradient space there are no tokens, and so no median over them.")
-            values = xr.apply_ufunc(_median_angle, data["histogram"], input_core_dims=[["bin"]])
-    return values
+    if null is None:
+        return QUANTITIES[aggregation].values(data)
+    if aggregation != "mean":
+        raise InputError(f"the excess over {null} is known of mean angles alone, not of {aggregation!r}.")
+    measured = [str(name) for name in data["null"].values] if "null" in data.dims else []
+    if null not in measured:
+        raise InputError(f"the null {null!r} was not measured; measured were {', '.join(measured) or 'none'}.")
+    excess: xr.DataArray = data["excess_deg"].sel(null=null)
+    return excess
 
 
 def _median_angle(counts: np.ndarray) -> np.ndarray:

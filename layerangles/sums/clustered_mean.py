@@ -6,8 +6,9 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
+
+from layerangles.sums.clustered_interval import MOMENTS, clustered_interval
 
 Sums = TypeVar("Sums")
 
@@ -16,9 +17,7 @@ Sums = TypeVar("Sums")
 class ClusteredMean:
     """A mean over tokens whose interval treats the tokens of one example as one cluster.
 
-    With the total ``s_e`` and the number ``n_e`` of an example's tokens, the mean is the ratio ``Σ s_e / Σ n_e`` and
-    its variance the usual linearised one of a ratio of cluster totals,
-    ``E/(E−1) · Σ (s_e − mean · n_e)² / (Σ n_e)²`` (Cochran, *Sampling Techniques*, 1977, section 9A).
+    The fields are sums over examples; see :func:`layerangles.sums.clustered_interval.clustered_interval`.
     """
 
     n_examples: Float[Tensor, "*cell"]
@@ -55,13 +54,9 @@ class ClusteredMean:
 
         NaN where fewer than two examples have a token that counts.
         """
-        mean, n = self.mean(), self.n_examples
-        squared_residual = self.total_squared - 2 * mean * self.total_times_count + mean**2 * self.count_squared
-        # Sums of squares may come out a rounding error below zero where all examples agree.
-        variance = n / (n - 1) * squared_residual.clamp(min=0.0) / self.count**2
-        quantile = torch.as_tensor(stats.t.ppf((1 + confidence) / 2, (n - 1).cpu().numpy())).to(n)
-        half_width = quantile * variance.sqrt()
-        return mean - half_width, mean + half_width
+        moments = [getattr(self, name).cpu().numpy() for name in MOMENTS]
+        _, low, high = clustered_interval(moments, confidence)
+        return torch.as_tensor(low).to(self.total), torch.as_tensor(high).to(self.total)
 
 
 def state_of(sums: object) -> dict[str, Tensor]:

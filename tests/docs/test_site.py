@@ -178,9 +178,9 @@ def test_roles_become_links_to_full_names(packages):
         "<code>save</code></autoref> wrote."
     )
     assert roles.full_name("InputError", result) == "layerangles.errors.InputError"
-    assert roles.full_name("AngleResult.merge", packages["layerangles.measurement.measure_angles.measure_angles"]) == (
-        "layerangles.results.angle_result.AngleResult.merge"
-    )
+    assert roles.full_name(
+        "AngleResult.merge_shards", packages["layerangles.measurement.measure_angles.measure_angles"]
+    ) == ("layerangles.results.angle_result.AngleResult.merge_shards")
     assert roles.full_name("layerangles.figures.heatmap", result) == "layerangles.figures.heatmap.heatmap"
     assert roles.full_name("layerangles.geometry.nulls", result) == "layerangles.geometry.nulls"
     assert roles.as_markdown("One.\n\nExample:\n    >>> 1\n", result) == "One.\n\nExamples:\n    >>> 1\n"

@@ -189,7 +189,7 @@ def test_padding_side_of_the_tokenizer_changes_nothing(tmp_path: Path, study: To
 
 
 def test_students_together_are_each_alone(study: ToyStudy, result: AngleResult) -> None:
-    alone = AngleResult.join([measure_angles(path, study.texts, device="cpu") for path in study.students])
+    alone = AngleResult.concat_students([measure_angles(path, study.texts, device="cpu") for path in study.students])
     _assert_same_numbers(alone, result, atol=1e-12)
 
 

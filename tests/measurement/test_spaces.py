@@ -289,7 +289,7 @@ def test_shards_measured_apart_merge_to_the_whole(study: ToyStudy, tmp_path: Pat
     settings: dict[str, Any] = {"nulls": ("N1", "N4")}
     shards = [measure_angles(study.students, study.texts, device="cpu", shard=(i, 3), **settings) for i in range(3)]
     loaded = [AngleResult.load(shard.save(tmp_path / f"{i}.nc")) for i, shard in enumerate(shards)]
-    merged = AngleResult.merge([loaded[2], loaded[0], loaded[1]])
+    merged = AngleResult.merge_shards([loaded[2], loaded[0], loaded[1]])
     whole = measure_angles(study.students, study.texts, device="cpu", **settings)
     assert set(merged.dataset.data_vars) == set(whole.dataset.data_vars)
     for name, values in whole.dataset.data_vars.items():
@@ -316,11 +316,11 @@ def test_what_does_not_merge_is_refused(study: ToyStudy) -> None:
         (shard(1, nulls=("N1", "N5")), r"the shards hold other students, steps or nulls"),
     ):
         with pytest.raises(InputError, match=message):
-            AngleResult.merge([first, other])
+            AngleResult.merge_shards([first, other])
     with pytest.raises(InputError, match=r"its own maps or its own preprocessing"):
-        AngleResult.merge([shard(0, preprocessing="z"), shard(1, preprocessing="z")])
+        AngleResult.merge_shards([shard(0, preprocessing="z"), shard(1, preprocessing="z")])
     with pytest.raises(InputError, match=r"gradient space or in the paper's convention are no sums"):
-        AngleResult.merge(
+        AngleResult.merge_shards(
             [measure_angles(study.identity, study.texts, device="cpu", convention="paper", max_length=16)]
         )
 
@@ -331,7 +331,7 @@ def test_other_weights_do_not_merge(study: ToyStudy, tmp_path: Path) -> None:
         student = write_student(tmp_path / str(i) / "student", study.teacher, seed=i)
         results.append(measure_angles(student, study.texts, device="cpu", shard=(i, 2)))
     with pytest.raises(InputError, match=r"a student's weights_sha256 differ between the shards"):
-        AngleResult.merge(results)
+        AngleResult.merge_shards(results)
 
 
 def test_a_pass_ends_when_its_intervals_are_narrow_enough(study: ToyStudy) -> None:

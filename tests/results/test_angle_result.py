@@ -136,7 +136,7 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
 
 
 def test_joined_results_hold_all_students(parts: list[AngleResult], result: AngleResult, tmp_path: Path) -> None:
-    joined = AngleResult.join(parts)
+    joined = AngleResult.concat_students(parts)
     assert joined.students == ["identity", "deeper"]
     expected = result.dataset.sel(student=["identity", "deeper"])
     for name in ("angle_deg", "ci_low", "layer_angle_deg", "n_tokens", "histogram", "matched", "weights_sha256"):
@@ -154,13 +154,13 @@ def test_joined_results_hold_all_students(parts: list[AngleResult], result: Angl
 
 
 def test_joining_one_result_gives_it_back(result: AngleResult) -> None:
-    assert AngleResult.join([result]) == result
+    assert AngleResult.concat_students([result]) == result
 
 
 def test_joining_along_training(study_with_steps: list[Path], study: ToyStudy, tmp_path: Path) -> None:
     alone = [measure_angles(path, study.texts, steps=True, device="cpu") for path in study_with_steps]
     together = measure_angles(study_with_steps, study.texts, steps=True, device="cpu")
-    joined = AngleResult.join(alone)
+    joined = AngleResult.concat_students(alone)
     assert joined.steps == together.steps == [0, 10, 20, 30]
     for name in together.dataset.data_vars:
         if together.dataset[name].dtype.kind == "f":
@@ -169,12 +169,12 @@ def test_joining_along_training(study_with_steps: list[Path], study: ToyStudy, t
             assert np.array_equal(joined.dataset[name], together.dataset[name]), name
     assert AngleResult.load(joined.save(tmp_path / "joined.nc")) == joined
     read = [AngleResult.load(part.save(tmp_path / f"{i}.nc")) for i, part in enumerate(alone)]
-    assert AngleResult.join(read) == joined
+    assert AngleResult.concat_students(read) == joined
 
 
 def test_nothing_to_join() -> None:
     with pytest.raises(InputError, match=r"got no results\. Give at least one"):
-        AngleResult.join([])
+        AngleResult.concat_students([])
 
 
 @pytest.mark.parametrize(
@@ -195,22 +195,25 @@ def test_nothing_to_join() -> None:
 def test_results_measured_in_another_way_are_not_joined(parts: list[AngleResult], key: str, value: object) -> None:
     first, second = parts
     with pytest.raises(InputError, match=rf"not comparable: {key} is .* in one and {value!r} in another\. Measure"):
-        AngleResult.join([first, _with_attribute(second, key, value)])
+        AngleResult.concat_students([first, _with_attribute(second, key, value)])
 
 
 def test_what_may_differ_between_joined_results(parts: list[AngleResult]) -> None:
     first, second = parts
-    assert AngleResult.join([first, _with_attribute(second, "device", "cuda")]).students == ["identity", "deeper"]
+    assert AngleResult.concat_students([first, _with_attribute(second, "device", "cuda")]).students == [
+        "identity",
+        "deeper",
+    ]
 
 
 def test_a_student_in_two_results(parts: list[AngleResult]) -> None:
     with pytest.raises(InputError, match=r"the student 'identity' occurs in more than one result; rename it or leave"):
-        AngleResult.join([*parts, parts[0]])
+        AngleResult.concat_students([*parts, parts[0]])
 
 
 def test_results_with_and_without_steps(parts: list[AngleResult], stepped: AngleResult) -> None:
     with pytest.raises(InputError, match=r"some results have a step axis and some have none; .*\(at_step\)"):
-        AngleResult.join([parts[0], stepped])
+        AngleResult.concat_students([parts[0], stepped])
 
 
 # --- steps ----------------------------------------------------------------------------------------------------
