@@ -4,8 +4,8 @@ from layerangles.figures.compare_pair import compare_pair
 from layerangles.figures.comparison import comparison
 from layerangles.figures.distances import distances
 from layerangles.figures.drawing.export import write_html, write_image
+from layerangles.figures.drawing.frame import caption
 from layerangles.figures.drawing.layer_view import LayerView
-from layerangles.figures.drawing.style import caption
 from layerangles.figures.drawing.theme import Theme, theme
 from layerangles.figures.forest import forest, gains
 from layerangles.figures.heatmap import heatmap

@@ -7,26 +7,19 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from layerangles.figures.drawing import style
+from layerangles.figures.drawing.frame import Margins, frame
 from layerangles.figures.drawing.layer_view import LayerView
-from layerangles.figures.drawing.marks import (
-    ABOVE_90,
-    MATCHED_MARK,
-    NEGATIVE,
-    has_marks,
-    matched_marks,
-    note_on_marks,
-    on_cells,
-)
+from layerangles.figures.drawing.marks import MATCHED_MARK, note_on_marks
 from layerangles.figures.drawing.panel import (
     PAPER_BELOW,
     PAPER_LEFT,
     Grid,
-    axis_number,
     domain_of,
+    draw_map,
     layer_axes,
     name_axes,
 )
-from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
 from layerangles.notation import count, degrees, layer_name, number, teacher_layers
 from layerangles.results.variables import QUANTITIES, Aggregation, pair_values
 
@@ -74,42 +67,32 @@ def compare_pair(
     same = all(value is None or value.shape == blank.shape for value in values)
     drawn = [blank if value is None else value for value in values]
     difference = drawn[1] - drawn[0] if same else blank
-    absence = next((f"no difference: {s.label} has no angle" for s in (first, second) if s.absence), "")
+    absence = next((f"no difference: {view.label} has no angle" for view in (first, second) if view.absence), "")
     unit = QUANTITIES[aggregation].unit
     what = f"excess over {null}" if null else QUANTITIES[aggregation].title
     maps = [
         _Map(view.label, _layers(view) or layers, of, _hover(view, of, what, unit), view.absence, _matched(view))
         for view, of in zip((first, second), drawn, strict=True)
     ]
+    absence = absence or ("" if same else _NO_COMMON_LAYERS)
     hover = _hover_of_difference(drawn, difference, unit)
-    maps.append(
-        _Map(
-            "difference: second − first", layers, difference, hover, absence or ("" if same else _NO_COMMON_LAYERS), []
-        )
-    )
+    maps.append(_Map("difference: second − first", layers, difference, hover, absence, []))
 
-    grid, above = _laid_out([one.label for one in maps], theme)
-    scales = _colour_axes(drawn, difference, what, unit, grid, null)
-    figure = go.Figure(layout={"template": "none"})
+    grid, margins = _laid_out([one.label for one in maps], theme)
+    figure = go.Figure(layout=_colour_axes(drawn, difference, what, unit, grid, is_excess=null is not None))
+    is_share = aggregation == "acute"
     for index, one in enumerate(maps):
-        _draw(figure, one, index, grid, scales, signed=index == 2 or null is not None, theme=theme)
-    figure.update_layout(coloraxis=scales["coloraxis"], coloraxis2=scales["coloraxis2"])
-    said = [*notes, *([MATCHED_MARK] if maps[0].matched or maps[1].matched else [])]
-    if not theme.on_paper:
-        return style.frame(figure, title, said, (grid.width, grid.height), (66, _BAR, 40, 66))
-    said += note_on_marks(figure, null is not None) if scales["coloraxis"]["cmax"] != 100 else []
-    said += [f"{note} of the difference" for note in note_on_marks(figure, True, "coloraxis2")]
-    said.append("layer 0 is the embedding output")
-    bars = ["coloraxis2", "coloraxis"] if np.isfinite(difference).any() else ["coloraxis"]  # from below
-    name_axes(figure, theme, left=16)
-    margins = (PAPER_LEFT, _PAPER_RIGHT, above, PAPER_BELOW + len(bars) * style.BAR_ROW)
-    style.frame(figure, title, said, (grid.width, grid.height), margins, theme)
-    whats = {"coloraxis": f"{what} {'°' if null else unit}", "coloraxis2": f"difference {unit}"}
-    for row, name in enumerate(bars):
-        sign = (NEGATIVE if null or name == "coloraxis2" else ABOVE_90) if has_marks(figure, name) else ""
-        bar = style.bar_below(figure, scales[name]["colorbar"], whats[name], theme, row, sign=sign)
-        figure.layout[name].colorbar = bar
-    return figure
+        _draw(figure, one, index, grid, theme, signed=index == 2 or null is not None, is_share=is_share and index < 2)
+    notes = (*notes, *([MATCHED_MARK] if maps[0].matched or maps[1].matched else []))
+    bars = {"coloraxis": f"{what} {'°' if null else unit}"}
+    if np.isfinite(difference).any():
+        bars["coloraxis2"] = f"difference {unit}"
+    if theme.on_paper:
+        notes += (*([] if is_share else note_on_marks(figure, null is not None)),)
+        notes += (*(f"{note} of the difference" for note in note_on_marks(figure, True, "coloraxis2")),)
+        notes += ("layer 0 is the embedding output",)
+        name_axes(figure, theme, left=16)
+    return frame(figure, title, notes, (grid.width, grid.height), margins, theme, bars=bars)
 
 
 class _Map(NamedTuple):
@@ -123,46 +106,39 @@ class _Map(NamedTuple):
     matched: list[int]
 
 
-def _draw(
-    figure: go.Figure,
-    one: _Map,
-    index: int,
-    grid: Grid,
-    scales: dict[str, dict[str, Any]],
-    *,
-    signed: bool,
-    theme: Theme,
-) -> None:
+def _draw(figure: go.Figure, one: _Map, index: int, grid: Grid, theme: Theme, *, signed: bool, is_share: bool) -> None:
     """Draw a map into its place in the grid."""
-    number = axis_number(index)
-    axis = "coloraxis2" if index == 2 else "coloraxis"
-    for trace in _traces(one, axis, signed, scales[axis]["cmax"] == 100, grid.size, theme):
-        figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
+    coloraxis = "coloraxis2" if index == 2 else "coloraxis"
+    of_map = {"matched": one.matched, "coloraxis": coloraxis, "signed": signed, "is_share": is_share}
+    draw_map(figure, index, grid, one.layers, one.values, one.hover, theme, **of_map)
     x, y = layer_axes(one.layers, grid.size, theme)
-    row, column = grid.place(index)
-    x |= {"domain": grid.x_domain(column), "anchor": f"y{number}"}
-    y |= {"domain": grid.y_domain(row), "anchor": f"x{number}"}
-    if theme.on_paper and column:
-        y |= {"showticklabels": False}
-    elif not theme.on_paper and index == 2:  # its place is that of the colour bar beside the second map
+    # On a screen, the place of the difference's numbers is that of the colour bar beside the second map.
+    if theme.pick(index == 2, grid.place(index)[1] > 0):
         y |= {"showticklabels": False, "title": None}
-    figure.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
-    _write_above(figure, one.label, index, grid.size, theme)
+    figure.update_layout(grid.axes(index, x, y))
+    label = "<br>".join(style.wrapped(one.label, grid.size, theme.panel, at_hyphens=True))
+    above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": theme.pick(4, 1), "align": "left"}
+    figure.add_annotation(text=label, **domain_of(index), **above, font={"size": theme.panel})
     if one.absence:
         lines = "<br>".join(style.wrapped(one.absence, grid.size - 24, theme.panel))
-        centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.panel, "color": style.FAINT}}
-        figure.add_annotation(text=lines, **domain_of(index), **centre)
+        middle = {"x": 0.5, "y": 0.5, "font": {"size": theme.panel, "color": FAINT}}
+        figure.add_annotation(text=lines, **domain_of(index), **middle)
 
 
-def _laid_out(labels: list[str], theme: Theme) -> tuple[Grid, float]:
-    """The grid, and on paper the room for labels above a map."""
+def _laid_out(labels: list[str], theme: Theme) -> tuple[Grid, Margins]:
+    """The grid and the margins, with room for the labels above each map."""
     if not theme.on_paper:
-        return Grid(1, 3, _SIZE, _BAR, 0), 0
+        return Grid(1, 3, _SIZE, _BAR, 0), (66, _BAR, 40, 66)
     n_columns = 3 if theme.fixed_width > 400 else 2
     size = (theme.fixed_width - PAPER_LEFT - _PAPER_RIGHT - (n_columns - 1) * _PAPER_GAP) / n_columns
     lines = [style.wrapped(label, size, theme.panel, at_hyphens=True) for label in labels]
     above = 5 + 12.0 * max(map(len, lines))
-    return Grid(-(-3 // n_columns), n_columns, size, _PAPER_GAP, above + 16), above
+    return Grid(-(-3 // n_columns), n_columns, size, _PAPER_GAP, above + 16), (
+        PAPER_LEFT,
+        _PAPER_RIGHT,
+        above,
+        PAPER_BELOW,
+    )
 
 
 def _values(view: LayerView, aggregation: Aggregation, null: str | None) -> Values | None:
@@ -192,9 +168,9 @@ def _hover(view: LayerView, values: Values, what: str, unit: str) -> list[list[s
     mean = data["angle_deg"].transpose("layer_a", "layer_b").values
 
     def of(a: int, b: int) -> str:
-        pair = f"{name}<br>{teacher_layers(a, b)}"
         if a == b:
             return f"{name}<br>teacher layer {layer_name(a)}: no angle with itself"
+        pair = f"{name}<br>{teacher_layers(a, b)}"
         if np.isnan(values[a, b]):
             return f"{pair}<br>no angle here"
         interval = f", interval {degrees(low[a, b])} to {degrees(high[a, b])}" if np.isfinite(low[a, b]) else ""
@@ -218,55 +194,18 @@ def _hover_of_difference(values: list[Values], difference: Values, unit: str) ->
 
 
 def _colour_axes(
-    drawn: list[Values],
-    difference: Values,
-    what: str,
-    unit: str,
-    grid: Grid,
-    null: str | None,
+    drawn: list[Values], difference: Values, what: str, unit: str, grid: Grid, *, is_excess: bool
 ) -> dict[str, dict[str, Any]]:
-    """The colours of both maps, and those of the difference; their bars stand beside what they are of."""
+    """The colours of both maps and those of the difference, each with its bar beside what it is of."""
     largest = max((float(np.nanmax(np.abs(v))) for v in drawn if np.isfinite(v).any()), default=0.0)
-    if null:
-        shared = style.excess_axis(largest, null, grid.width, _SIZE)
-    elif unit == "°":
-        shared = style.colour_axis(style.top_of_scale(largest), grid.width, _SIZE)
-    else:
-        shared = style.colour_axis(180, grid.width, _SIZE) | {"cmin": 0, "cmax": 100, "colorscale": list(style.ACUTE)}
     most = float(np.nanmax(np.abs(difference))) if np.isfinite(difference).any() else 0.0
-    apart = style.excess_axis(most, "", grid.width, _SIZE)
-    bars = [dict(axis["colorbar"]) for axis in (shared, apart)]  # type: ignore[call-overload]
-    small = '<br><span style="font-size:5px"> </span>'
-    bars[0]["title"] = {"text": what + small, "font": {"size": 12}}
-    bars[1]["title"] = {"text": f"difference{small}", "font": {"size": 12}}
-    bars[1]["ticksuffix"] = unit
-    if unit != "°" and not null:
-        bars[0] |= {"tickvals": None, "ticktext": None, "ticksuffix": unit}
-    for bar, column in zip(bars, (1, 2), strict=True):
-        bar |= {"x": grid.x_domain(grid.place(column)[1])[1] + 14 / grid.width, "y": 1.0, "len": _SIZE}
-    return {"coloraxis": shared | {"colorbar": bars[0]}, "coloraxis2": apart | {"colorbar": bars[1]}}
-
-
-def _traces(one: _Map, coloraxis: str, signed: bool, is_share: bool, size: float, theme: Theme) -> list[Any]:
-    cells = go.Heatmap(
-        x=one.layers,
-        y=one.layers,
-        z=one.values,
-        coloraxis=coloraxis,
-        xgap=theme.stroke(1),
-        ygap=theme.stroke(1),
-        hovertext=one.hover,
-        hovertemplate="%{hovertext}<extra></extra>",
-    )
-    cell = size / max(1, len(one.layers))
-    of_cells = []
-    if np.isfinite(one.values).any():
-        of_cells = on_cells(one.values, one.layers, cell, theme, signed=signed, of_share=is_share)
-    return [cells, *of_cells, *matched_marks(one.matched, cell, theme)]
-
-
-def _write_above(figure: go.Figure, label: str, index: int, size: float, theme: Theme) -> None:
-    above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 4, "showarrow": False, "align": "left"}
-    above |= {"yshift": 1, "borderpad": 0} if theme.on_paper else {}
-    text = "<br>".join(style.wrapped(label, size, theme.panel, at_hyphens=True))
-    figure.add_annotation(text=text, **domain_of(index), **above, font={"size": theme.panel})
+    size = (grid.width, _SIZE)
+    if is_excess:
+        shared = style.excess_axis(largest, what, *size)
+    else:
+        shared = style.angle_axis(largest, what, *size) if unit == "°" else style.share_axis(what, *size)
+    apart = style.excess_axis(most, "difference", *size)
+    apart["colorbar"] |= {"ticksuffix": unit}
+    for axis, column in ((shared, 1), (apart, 2)):
+        axis["colorbar"] |= {"x": grid.x_domain(grid.place(column)[1])[1] + 14 / grid.width, "len": _SIZE}
+    return {"coloraxis": shared, "coloraxis2": apart}

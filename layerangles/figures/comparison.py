@@ -9,12 +9,13 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.frame import BAR_ROW, Margins, frame
 from layerangles.figures.drawing.panel import (
     PAPER_BELOW,
     Grid,
+    bar_name,
     domain_of,
     draw_panels,
-    lay_bar,
     name_axes,
     notes_on,
     panels_of,
@@ -82,11 +83,10 @@ def comparison(
     notes += [f"all students are of {plan.shared}"] if plan.shared else []
     notes += notes_on(panels, figure, theme)
     title = "Angles between teacher layers, seen from each student"
-    style.frame(figure, title, notes, (grid.width, grid.height), plan.margins, theme)
-    return lay_bar(figure, null or "", theme)
+    return frame(figure, title, notes, (grid.width, grid.height), plan.margins, theme, bars=bar_name(null or ""))
 
 
-class _Plan(NamedTuple):
+class _Arrangement(NamedTuple):
     """Where everything stands.
 
     Attributes:
@@ -101,21 +101,21 @@ class _Plan(NamedTuple):
     names: list[list[str]]
     beside: bool
     shared: str
-    margins: tuple[float, float, float, float]
+    margins: Margins
 
 
-def _on_screen(names: list[str], n_columns: int, n_layers: int) -> _Plan:
+def _on_screen(names: list[str], n_columns: int, n_layers: int) -> _Arrangement:
     grid = Grid(len(names), n_columns, _panel_size(len(names), n_columns, n_layers), _GAP, _GAP)
     lines = [style.wrapped(name, _NAME_WIDTH, 12, at_hyphens=True) for name in names]
     longest = max(len(line) for of_name in lines for line in of_name)
-    return _Plan(grid, lines, True, "", (24 + style.width_of(longest, 12) + _AXIS_WIDTH, 138, 40, 72))
+    return _Arrangement(grid, lines, True, "", (24 + style.width_of(longest, 12) + _AXIS_WIDTH, 138, 40, 72))
 
 
-def _on_paper(names: list[str], n_columns: int, theme: Theme) -> _Plan:
+def _on_paper(names: list[str], n_columns: int, theme: Theme) -> _Arrangement:
     """Of all ways to set the rows (in blocks, names beside or above them) that with the largest panels."""
     short, shared = style.short_names(names)
     ways = list(product(range(1, min(4, len(names)) + 1), (True, False)))
-    plans: list[_Plan] = []
+    plans: list[_Arrangement] = []
     for height in (theme.max_height, inf):  # so many students fit on no page
         found = [_paper_plan(short, shared, n_columns, *way, height, theme) for way in ways]
         plans = plans or [plan for plan in found if plan is not None]
@@ -124,7 +124,7 @@ def _on_paper(names: list[str], n_columns: int, theme: Theme) -> _Plan:
 
 def _paper_plan(
     names: list[str], shared: str, n_columns: int, n_blocks: int, beside: bool, height: float, theme: Theme
-) -> _Plan | None:
+) -> _Arrangement | None:
     """One way to set the rows; None where there is no room for it."""
     n_rows = ceil(len(names) / n_blocks)
     line = theme.tick + 2
@@ -135,18 +135,18 @@ def _paper_plan(
     above = 2 * line + 4 + (0 if beside else line)
     block = (theme.fixed_width - _PAPER_AXIS - 5 - (n_blocks - 1) * 10) / n_blocks
     by_width = (block - before - (n_columns - 1) * 3) / n_columns
-    by_height = (height - above - PAPER_BELOW - style.BAR_ROW + gap_y) / n_rows - gap_y
+    by_height = (height - above - PAPER_BELOW - BAR_ROW + gap_y) / n_rows - gap_y
     size = min(by_width, by_height, _PAPER_PANEL)
     least = line * max(map(len, lines)) - gap_y if beside else 0
     if size < (max(least, 8) if n_blocks > 1 or beside else 4) or (not beside and longest > block - _PAPER_TICKS):
         return None
     grid = Grid(n_rows, n_columns, size, 3, gap_y, n_blocks=n_blocks, block_gap=10 + before)
-    return _Plan(grid, lines, beside, shared, (_PAPER_AXIS + before, 5, above, PAPER_BELOW + style.BAR_ROW))
+    return _Arrangement(grid, lines, beside, shared, (_PAPER_AXIS + before, 5, above, PAPER_BELOW))
 
 
-def _name_columns(figure: go.Figure, plan: _Plan, student_layers: list[int], theme: Theme) -> None:
+def _name_columns(figure: go.Figure, plan: _Arrangement, student_layers: list[int], theme: Theme) -> None:
     grid = plan.grid
-    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "showarrow": False}
+    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2}
     if not theme.on_paper:
         between = " " if grid.size >= 130 else "<br>"
         for column, layer in enumerate(student_layers):
@@ -155,20 +155,20 @@ def _name_columns(figure: go.Figure, plan: _Plan, student_layers: list[int], the
         return
     line = theme.tick + 2
     shift = 1 if plan.beside else line + 1
-    above |= {"yshift": shift, "borderpad": 0}
+    above |= {"yshift": shift}
     for block in range(grid.n_blocks):
         first = block * grid.n_rows * grid.n_columns
         for column, layer in enumerate(student_layers):
             figure.add_annotation(text=str(layer), font={"size": theme.tick}, **domain_of(first + column), **above)
         ends = grid.x_domain(block * grid.n_columns)[0], grid.x_domain((block + 1) * grid.n_columns - 1)[1]
         middle = {"x": sum(ends) / 2, "xref": "paper", "y": 1, "yref": "paper", "yshift": shift + line}
-        figure.add_annotation(text="student layer", font={"size": theme.text}, **above | middle)
+        figure.add_annotation(text="student layer", **above | middle)
 
 
-def _name_rows(figure: go.Figure, plan: _Plan, theme: Theme) -> None:
-    beside = {"x": 0, "xshift": -_AXIS_WIDTH - 4, "y": 0.5, "xanchor": "right", "align": "right", "showarrow": False}
+def _name_rows(figure: go.Figure, plan: _Arrangement, theme: Theme) -> None:
+    beside = {"x": 0, "xshift": -_AXIS_WIDTH - 4, "y": 0.5, "xanchor": "right", "align": "right"}
     if theme.on_paper:
-        beside |= {"xshift": -_PAPER_TICKS - 2, "font": {"size": theme.tick}, "borderpad": 0}
+        beside |= {"xshift": -_PAPER_TICKS - 2, "font": {"size": theme.tick}}
         above = {"xshift": 0, "y": 1, "yanchor": "bottom", "yshift": 1, "xanchor": "left", "align": "left"}
         beside |= {} if plan.beside else above
     for row, lines in enumerate(plan.names):

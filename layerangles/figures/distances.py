@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.frame import Margins, frame
 from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
 from layerangles.figures.drawing.theme import SCREEN, Theme
-from layerangles.notation import layer_name, number
+from layerangles.notation import number
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -51,20 +52,19 @@ def distances(
     result = selection.at_step(result, step)
     data = result.dataset.sel(student=student, tower=tower)
     grid, margins = _laid_out(theme)
-    width = grid.width
-    figure = go.Figure(layout={"template": "none"})
+    figure = go.Figure()
     reasons, known = selection.reasons_for_absence(result, data), len(selection.known_layers(result, data))
-    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "showarrow": False}
+    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "font": {"size": theme.panel}}
     for index, (name, x_title, y_title, panel_title) in enumerate(_PARTS):
-        axis = axis_number(index)
         row, column = grid.place(index)
-        domain = grid.x_domain(column)
         of_student = {str(dim): slice(known) for dim in data[name].dims if str(dim).startswith("student_layer")}
         values = data[name].isel(of_student).values  # [row, column]: the student's layers, or layer a, upwards
         rows, columns = (list(range(n)) for n in values.shape)
         axes = ((y_title, rows), (x_title, columns))
         finite = values[np.isfinite(values)]
         absent = [[reasons.get(i, "") if title == "student layer" else "" for i in of] for title, of in axes]
+        number = axis_number(index)
+        bar = {"x": grid.x_domain(column)[1] + theme.pick(8, 4) / grid.width, "y": sum(grid.y_domain(row)) / 2}
         figure.add_trace(
             go.Heatmap(
                 x=columns,
@@ -73,52 +73,31 @@ def distances(
                 zmin=0,  # of no effect without zmax
                 zmax=float(finite.max()) if finite.size and finite.max() > 0 else 1,
                 colorscale="Cividis",
-                xgap=theme.stroke(1),
-                ygap=theme.stroke(1),
-                xaxis=f"x{axis}",
-                yaxis=f"y{axis}",
-                colorbar={"x": domain[1] + 8 / width, "xpad": 0, "len": 1, "thickness": 12, "tickfont": {"size": 11}},
+                xaxis=f"x{number}",
+                yaxis=f"y{number}",
+                colorbar=bar | {"len": grid.panel_height, "thickness": theme.pick(12, 6), "nticks": theme.pick(0, 4)},
                 hovertext=_hover(values, *absent),
                 hovertemplate=f"{y_title} %{{y}}, {x_title} %{{x}}<br>%{{hovertext}}<extra></extra>",
             )
         )
         x, y = _axis(x_title, columns, "<br>", grid.size, theme), _axis(y_title, rows, " ", grid.size, theme)
-        figure.update_layout({f"xaxis{axis}": x | {"domain": domain, "anchor": f"y{axis}"}})
-        of_row = {"domain": grid.y_domain(row)} if grid.n_rows > 1 else {}
-        figure.update_layout({f"yaxis{axis}": y | of_row | {"anchor": f"x{axis}"}})
-        figure.add_annotation(text=panel_title, **domain_of(index), **above, font={"size": theme.panel})
+        figure.update_layout(grid.axes(index, x, y))
+        figure.add_annotation(text=panel_title, **domain_of(index), **above)
     where = selection.when_and_where(result, data, tower)
     title = f"Mean distances between the layers of the teacher and {student}"
-    notes = [f"L2, mean over tokens, in teacher space{where}"]
-    notes += ["a colour scale for each panel", "layer 0 is the embedding output"] if theme.on_paper else []
-    style.frame(figure, title, notes, (width, grid.height), margins, theme)
-    return _lay_bars(figure, grid, theme)
+    notes = [f"L2, mean over tokens, in teacher space{where}", "a colour scale for each panel"]
+    notes += ["layer 0 is the embedding output"] if theme.on_paper else []
+    return frame(figure, title, notes, (grid.width, grid.height), margins, theme)
 
 
-def _laid_out(theme: Theme) -> tuple[Grid, tuple[float, float, float, float]]:
-    """The grid, and the margins."""
+def _laid_out(theme: Theme) -> tuple[Grid, Margins]:
+    """The grid and the margins."""
     if not theme.on_paper:
         return Grid(1, 3, _SIZE, _GAP, 0), (78, 90, 24, 72)
     per_row = 3 if theme.fixed_width >= 3 * 180 else 2
     around = _PAPER_LEFT + _PAPER_BAR
     size = theme.fixed_width / per_row - around
     return Grid(-(-3 // per_row), per_row, size, around, 46), (_PAPER_LEFT, _PAPER_BAR, 15, 31)
-
-
-def _lay_bars(figure: go.Figure, grid: Grid, theme: Theme) -> go.Figure:
-    """On paper, slim bars with few numbers. Returns the same figure."""
-    if theme.on_paper:
-        for index, trace in enumerate(figure.data):
-            x, y = (figure.layout[f"{way}axis{axis_number(index)}"].domain for way in "xy")
-            place = {
-                "x": x[1] + 4 / figure.layout.width,
-                "y": sum(y) / 2,
-                "lenmode": "pixels",
-                "len": grid.panel_height,
-            }
-            look = {"thickness": 6, "tickfont": {"size": theme.tick}, "nticks": 4, "ypad": 0, "outlinewidth": 0}
-            trace.colorbar = place | look | {"xpad": 0, "ticks": "outside", "ticklen": 2, "tickwidth": 0.75}
-    return figure
 
 
 def _hover(values: Any, absent_rows: list[str], absent_columns: list[str]) -> list[list[str]]:
@@ -135,20 +114,13 @@ def _hover(values: Any, absent_rows: list[str], absent_columns: list[str]) -> li
 
 
 def _axis(title: str, layers: list[int], space: str, size: float, theme: Theme) -> dict[str, Any]:
-    most = 13 if not theme.on_paper else max(2, int(size // theme.tick_gap))
+    most = min(13, max(2, int(size // theme.tick_gap)))
     ticks = layers[:: max(1, -(-len(layers) // most))]
-    font = {"size": theme.text, "color": style.FAINT if not theme.on_paper else style.INK}
     return {
-        "title": {"text": title, "standoff": 6 if not theme.on_paper else 3, "font": font},
+        "title": {"text": title, "standoff": theme.pick(6, 3)},
         "tickvals": ticks,
-        "ticktext": [_layer(layer, space, theme) for layer in ticks],
+        "ticktext": style.layer_ticks(ticks, theme, space),
         "tickangle": 0,
-        "tickfont": {"size": theme.tick},
         "showgrid": False,
-        "zeroline": False,
-        "ticks": "",
+        "showline": False,
     }
-
-
-def _layer(layer: int, space: str, theme: Theme) -> str:
-    return str(layer) if theme.on_paper else layer_name(layer).replace(" ", space)

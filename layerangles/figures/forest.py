@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from layerangles.errors import InputError
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.rows import NO_INTERVAL, Ends, Look, Row, Words, draw_rows
-from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import FAINT, INK, SCREEN, Theme
 from layerangles.notation import decimals, interval, number, percent, with_interval
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 OUTCOMES = {
     "equivalent": Look("equivalent", "#0072b2", "circle", "●"),
     "different": Look("different", "#d55e00", "diamond", "◆"),
-    "undecided": Look("undecided", style.FAINT, "square", "□", filled=False),
+    "undecided": Look("undecided", FAINT, "square", "□", filled=False),
 }
 _ROLES = {
-    "matched": Look("matched", style.INK, "circle", "●"),
+    "matched": Look("matched", INK, "circle", "●"),
     "control": Look("control", "#cc79a7", "diamond", "◇", filled=False),
 }
 _PROBABILITIES = {

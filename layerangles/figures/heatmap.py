@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from layerangles.figures.drawing import selection, style
+from layerangles.figures.drawing.frame import BAR_ROW, frame
 from layerangles.figures.drawing.marks import MAX_LAYERS_WITH_VALUES
 from layerangles.figures.drawing.panel import (
     PAPER_BELOW,
     PAPER_LEFT,
     Grid,
     Panel,
+    bar_name,
     domain_of,
     draw_panels,
-    lay_bar,
     name_axes,
     notes_on,
     panels_of,
@@ -73,15 +74,7 @@ def heatmap(
     grid, titles = _laid_out(panels, data.sizes["layer_a"], theme)
     title_height = _title_height(titles, theme)
     figure = draw_panels(panels, grid, inner_ticks=not theme.on_paper, theme=theme)
-    above = {
-        "x": 0.5,
-        "y": 1,
-        "xanchor": "center",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "yshift": 2,
-        "font": {"size": theme.panel},
-    }
+    above = {"x": 0.5, "y": 1, "xanchor": "center", "yanchor": "bottom", "yshift": 2, "font": {"size": theme.panel}}
     for index, lines in enumerate(titles):
         figure.add_annotation(text="<br>".join(lines), **domain_of(index), **above)
 
@@ -94,11 +87,8 @@ def heatmap(
         notes.append(f"student {beyond}: {selection.reasons_for_absence(result, data)[last]}")
     title = f"Angles between teacher layers, seen from {student}"
     name_axes(figure, theme, left=16)
-    margins = (78.0, 138.0, title_height, 72.0)
-    if theme.on_paper:
-        margins = (PAPER_LEFT, _PAPER_RIGHT, title_height, PAPER_BELOW + style.BAR_ROW)
-    style.frame(figure, title, notes, (grid.width, grid.height), margins, theme)
-    return lay_bar(figure, panels[0].null, theme)
+    around = theme.pick((78, 138, title_height, 72), (PAPER_LEFT, _PAPER_RIGHT, title_height, PAPER_BELOW))
+    return frame(figure, title, notes, (grid.width, grid.height), around, theme, bars=bar_name(null or ""))
 
 
 def _laid_out(panels: list[Panel], n_layers: int, theme: Theme) -> tuple[Grid, list[list[str]]]:
@@ -115,7 +105,7 @@ def _laid_out(panels: list[Panel], n_layers: int, theme: Theme) -> tuple[Grid, l
 
 
 def _title_height(titles: list[list[str]], theme: Theme) -> int:
-    return _PAPER_TITLE if theme.on_paper else 8 + 16 * max(map(len, titles))
+    return theme.pick(8 + 16 * max(map(len, titles)), _PAPER_TITLE)
 
 
 def _paper_grid(n_panels: int, theme: Theme) -> Grid:
@@ -124,7 +114,7 @@ def _paper_grid(n_panels: int, theme: Theme) -> Grid:
     for n_columns in range(1, n_panels + 1):
         size = min(_PAPER_PANEL[1], (room - (n_columns - 1) * _PAPER_GAP) / n_columns)
         n_rows = ceil(n_panels / n_columns)
-        height = n_rows * (size + _PAPER_TITLE) + PAPER_BELOW + style.BAR_ROW
+        height = n_rows * (size + _PAPER_TITLE) + PAPER_BELOW + BAR_ROW
         if n_columns == n_panels or (size <= _PAPER_PANEL[0] and height <= theme.max_height):
             break
     return Grid(n_rows, ceil(n_panels / n_rows), size, _PAPER_GAP, _PAPER_TITLE)

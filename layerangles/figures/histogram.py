@@ -9,9 +9,9 @@ from plotly.colors import sample_colorscale
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing import selection, style
-from layerangles.figures.drawing.key import Entry, draw_key, key_of
-from layerangles.figures.drawing.theme import SCREEN, Theme
-from layerangles.notation import count, layer_name, number, teacher_layers
+from layerangles.figures.drawing.frame import Margins, frame
+from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
+from layerangles.notation import count, number, teacher_layers
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -73,129 +73,98 @@ def histogram(
         if (counts := at_layer["histogram"].sel(layer_b=other)).sum() > 0
     ]
     figure = go.Figure(curves)
-    absence = selection.reasons_for_absence(result, data).get(student_layer, "")
-    if not figure.data:
-        figure.add_annotation(
-            text=absence or selection.NO_DIRECTION,
-            xref="paper",
-            yref="paper",
-            x=0.5,
-            y=0.5,
-            showarrow=False,
-            font={"size": 14 if not theme.on_paper else theme.text, "color": style.FAINT},
-        )
-    cosine_axes(figure, bin_width=2 / data.sizes["bin"], theme=theme)
-    key = "a curve sums to 100 %" if layer_b is not None else f"darker is nearer to layer {layer_a}, dashed below it"
+    if not curves:
+        absence = selection.reasons_for_absence(result, data).get(student_layer, "")
+        say_in_the_middle(figure, absence or selection.NO_DIRECTION)
+    of_curves = (
+        "a curve sums to 100 %" if layer_b is not None else f"darker is nearer to layer {layer_a}, dashed below it"
+    )
     whom = f"teacher layer {layer_b}" if layer_b is not None else "the others"
     title = f"Cosines between teacher layer {layer_a} and {whom}, seen from layer {student_layer} of {student}"
-    notes = [f"{key}{selection.when_and_where(result, data, tower)}"]
-    if not theme.on_paper:
-        height = max(380, 30 + 19 * len(figure.data))  # as high as the legend, which an image could not scroll
-        return style.frame(figure, title, notes, (680, height), (72, 130, 30, 76))
-    marked = mark_peaks(figure, theme)
-    entries = [Entry(str(other), look) for other, look in zip(_drawn(others, at_layer), marked, strict=True)]
-    notes += [*PAPER_NOTES, "layer 0 is the embedding output"]
-    return frame_cosines(figure, title, notes, entries, theme, "teacher layer")
+    notes = [f"{of_curves}{selection.when_and_where(result, data, tower)}"]
+    height = max(380, 30 + 19 * len(curves))  # as high as the legend, which an image could not scroll
+    return frame_cosines(figure, title, notes, 2 / data.sizes["bin"], (680, height), theme, "teacher layer")
 
 
-def _drawn(others: list[int], at_layer: xr.Dataset) -> list[int]:
-    return [other for other in others if at_layer["histogram"].sel(layer_b=other).sum() > 0]
+def say_in_the_middle(figure: go.Figure, text: str) -> None:
+    """Write why a figure is empty into its middle."""
+    figure.add_annotation(text=text, xref="paper", yref="paper", x=0.5, y=0.5, font={"color": FAINT})
 
 
-PAPER_NOTES = (
+def curve(counts: xr.DataArray, line: dict[str, Any], name: str, where: str = "") -> go.Scatter:
+    """The share of tokens in each bin, in percent, as a stepped line; ``counts`` are ``[bin]``, not all 0."""
+    n_tokens = int(counts.sum())
+    share = 100 * counts.values / n_tokens
+    return go.Scatter(
+        x=np.append(counts["bin"].values, 1.0),
+        y=np.append(share, share[-1]),  # a step ends at the upper end of the last bin
+        mode="lines",
+        line=line | {"shape": "hv"},
+        name=name,
+        legendgroup=name,
+        hovertemplate=f"{where}cosine from %{{x:.2f}}: %{{y:.2f}} % of {count(n_tokens)} tokens<extra></extra>",
+        showlegend=True,
+    )
+
+
+def frame_cosines(
+    figure: go.Figure,
+    title: str,
+    notes: list[str],
+    bin_width: float,
+    size: tuple[float, float],
+    theme: Theme,
+    legend_title: str = "",
+    margins: Margins = (72, 130, 30, 76),
+) -> go.Figure:
+    """Give curves of cosines their axes, with lines at 90° and at 60°, and a frame; size and margins are a screen's."""
+    ticks = {-1: 180, -0.5: 120, 0: 90, 0.5: 60, 1: 0}
+    figure.update_xaxes(
+        range=[-1, 1],
+        tickvals=list(ticks),
+        ticktext=[f"{number(cosine)}<br>{degree}°" for cosine, degree in ticks.items()],
+        title={"text": "cosine (and angle)"},
+    )
+    share = theme.pick("share of tokens per bin of", "tokens per bin of")
+    figure.update_yaxes(rangemode="tozero", ticksuffix=" %", title={"text": f"{share} {bin_width:g}"}, showline=False)
+    orthogonal, independent = theme.pick(
+        ("90° orthogonal", "60° independent<br>(equal norms)"), ("orthogonal", "independent")
+    )
+    for cosine, text in ((0.0, orthogonal), (0.5, independent)):
+        line = {"color": FAINT, "width": theme.stroke(1.2), "dash": "dot"}
+        figure.add_shape(type="line", x0=cosine, x1=cosine, y0=0, y1=1, yref="paper", line=line)
+        figure.add_annotation(text=text, x=cosine, y=1, yref="paper", yanchor="bottom", font={"size": theme.tick})
+    if theme.on_paper:
+        _mark_peaks(figure, theme)
+        notes = [*notes, *_PAPER_NOTES]
+        left, right, above = 42, 12, 14
+        below = round(2.2 * theme.tick + 1.2 * theme.text) + 6  # cosines, angles, and the axis' title
+        size, margins = (theme.fixed_width - left - right, 150), (left, right, above, below)
+    return frame(figure, title, notes, size, margins, theme, legend_title=legend_title)
+
+
+_PAPER_NOTES = (
     "a mark stands at the highest point of each curve",
     "dotted lines: orthogonal layers (90°) and independent ones of equal norm (60°)",
+    "layer 0 is the embedding output",
 )
 
 
-def mark_peaks(figure: go.Figure, theme: Theme) -> list[dict[str, Any]]:
-    """Put a mark of its own on the highest point of each curve; returns each curve's look for a key."""
-    looks = []
+def _mark_peaks(figure: go.Figure, theme: Theme) -> None:
+    """Put a mark of its own on the highest point of each curve, by which it is found in the key."""
     for index, curve in enumerate(list(figure.data)):
         symbol = style.MARKS[index % len(style.MARKS)] + ("-open" if index >= len(style.MARKS) else "")
         marker = {"symbol": symbol, "size": 10 * theme.scale, "color": curve.line.color, "line": {"width": 0.75}}
         peak = int(np.argmax(curve.y))
         middle = (curve.x[peak] + curve.x[min(peak + 1, len(curve.x) - 1)]) / 2
         point = {"x": [middle], "y": [curve.y[peak]], "mode": "markers", "marker": marker}
-        figure.add_trace(go.Scatter(**point, hoverinfo="skip", showlegend=False))
-        line = {"color": curve.line.color, "width": curve.line.width, "dash": curve.line.dash}
-        looks.append({"mode": "lines+markers", "line": line, "marker": marker})
-    return looks
-
-
-def frame_cosines(
-    figure: go.Figure, title: str, notes: list[str], entries: list[Entry], theme: Theme, key_title: str = ""
-) -> go.Figure:
-    """Frame a histogram for a paper, with its key below."""
-    key = key_of(entries, theme, key_title)
-    left, right, above = 42, 12, 14
-    below = round(2.2 * theme.tick + 1.2 * theme.text) + 6 + key.height  # cosines, angles, and the axis' title
-    size = (theme.fixed_width - left - right, 150)
-    return draw_key(style.frame(figure, title, notes, size, (left, right, above, below), theme), key)
+        figure.add_trace(go.Scatter(**point, legendgroup=curve.legendgroup, hoverinfo="skip", showlegend=False))
 
 
 def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int, theme: Theme) -> go.Scatter:
-    share = 100 * counts.values / counts.values.sum()
-    lower = counts["bin"].values
     nearness = (abs(other - layer_a) - 1) / max(1, furthest - 1)
     # The palest colours of the scale would not be seen as lines on white.
     colour = sample_colorscale(list(style.ACUTE), [0.05 + 0.75 * nearness])[0]
-    return go.Scatter(
-        x=np.append(lower, 1.0),
-        y=np.append(share, share[-1]),  # a step ends at the upper end of the last bin
-        mode="lines",
-        line={
-            "shape": "hv",
-            "width": theme.stroke(1.6),
-            "color": colour,
-            "dash": "dash" if other < layer_a else "solid",
-        },
-        name=layer_name(other),
-        hovertemplate=(
-            teacher_layers(layer_a, other)
-            + f"<br>cosine from %{{x:.2f}}: %{{y:.2f}} % of {count(int(counts.sum()))} tokens<extra></extra>"
-        ),
-        showlegend=True,
-    )
-
-
-def cosine_axes(figure: go.Figure, bin_width: float, theme: Theme = SCREEN) -> None:
-    """The axes of a histogram of cosines, with lines at 90° and at 60°."""
-    ticks = {-1: 180, -0.5: 120, 0: 90, 0.5: 60, 1: 0}
-    title = {"standoff": 8, "font": {"size": 12, "color": style.FAINT}}
-    quiet: dict[str, Any] = {"showgrid": True, "gridcolor": "#eceff2", "zeroline": False, "linecolor": "#c9ced4"}
-    share, marked = "share of tokens per bin of", ("90° orthogonal", "60° independent<br>(equal norms)")
-    if theme.on_paper:
-        share, marked = "tokens per bin of", ("orthogonal", "independent")
-        title = {"standoff": 4, "font": {"size": theme.text}}
-        quiet |= {"tickfont": {"size": theme.tick}, "ticks": "", "linewidth": 0.75, "linecolor": "#8c959f"}
-    figure.update_xaxes(
-        **quiet,
-        range=[-1, 1],
-        showline=True,
-        tickvals=list(ticks),
-        ticktext=[f"{number(cosine)}<br>{degree}°" for cosine, degree in ticks.items()],
-        title={"text": "cosine (and angle)", **title},
-    )
-    figure.update_yaxes(
-        **quiet,
-        rangemode="tozero",
-        ticksuffix=" %",
-        title={"text": f"{share} {number(bin_width)}", **title},
-    )
-    for cosine, text in zip((0.0, 0.5), marked, strict=True):
-        figure.add_shape(
-            type="line",
-            x0=cosine,
-            x1=cosine,
-            y0=0,
-            y1=1,
-            yref="paper",
-            line={"color": style.FAINT, "width": theme.stroke(1.2), "dash": "dot"},
-        )
-        size = 11 if not theme.on_paper else theme.tick
-        figure.add_annotation(
-            text=text, x=cosine, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": size}
-        )
-    legend: dict[str, Any] = {"title": {"text": "teacher layer", "font": {"size": 12}}, "font": {"size": 11}}
-    figure.update_layout(template="none", legend={**legend, "x": 1.02, "xanchor": "left", "y": 1})
+    line = {"width": theme.stroke(1.6), "color": colour, "dash": "dash" if other < layer_a else "solid"}
+    (name,) = style.layer_ticks([other], theme)
+    return curve(counts, line, name, f"{teacher_layers(layer_a, other)}<br>")

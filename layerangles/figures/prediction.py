@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from layerangles.equivalence.gap_prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
 from layerangles.figures.drawing import style
-from layerangles.figures.drawing.key import Entry, draw_key, key_of
+from layerangles.figures.drawing.frame import Margins, frame
 from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
-from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import FAINT, INK, SCREEN, Theme
 from layerangles.notation import counted, number, p_value
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
@@ -53,67 +53,57 @@ def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
     Returns:
         The figure; of fixed size, in pixels.
     """
-    looks = _looks(prediction)
+    looks = _looks(prediction, theme)
     within = list(prediction.ranks.index.unique("predictor"))
     columns = [name for name in PREDICTORS if name in prediction.predictors or name in within]
     numbers = [_numbers_across(prediction, name) for name in columns]
     numbers += [_numbers_within(prediction, name) for name in columns] if within else []
     titles = [_axis_title(name) for name in columns]
     titles += [f"{title}, from the cell's mean" for title in titles] if within else []
-    grid = (
+    grid, margins = (
         _paper_grid(len(columns), titles, numbers, theme) if theme.on_paper else _screen_grid(columns, numbers, looks)
     )
-    width = grid.width
-    figure = go.Figure([] if theme.on_paper else [_key(look) for look in looks.values()], layout={"template": "none"})
+    figure = go.Figure([_in_legend(look, theme) for look in looks.values()])
     low, high, is_beyond = _gap_range(prediction)
+    of_ranks = grid.n_columns * (grid.n_rows // 2)  # the place of the first panel of ranks
     for index in sorted(range(len(numbers)), key=lambda index: index % len(columns)):  # column by column
-        name, is_within = columns[index % len(columns)], index >= len(columns)
-        row, column = divmod(index % len(columns), grid.n_columns)
-        row += grid.n_rows // 2 if is_within else 0
+        of_column, is_within = index % len(columns), index >= len(columns)
+        place = of_column + (of_ranks if is_within else 0)
         if is_within:
-            traces = _within(prediction, name, looks, theme)
-            y: dict[str, Any] = {"title": _title("rank by score (1 = best)", theme)} | _ranks_downwards(prediction)
+            traces = _within(prediction, columns[of_column], looks, theme)
+            y = {"title": {"text": "rank by score (1 = best)"}} | _ranks_downwards(prediction)
         else:
-            traces = _across(prediction, name, looks, theme)
-            y = {"title": _title("gap between strategies", theme), "range": [low, high]}
-        first, axis = axis_number(len(columns) if is_within else 0), axis_number(index)
+            traces = _across(prediction, columns[of_column], looks, theme)
+            y = {"title": {"text": "gap between strategies"}, "range": [low, high]}
+        axis = axis_number(place)
         figure.add_traces([trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}") for trace in traces])
-        x = {"title": _title(titles[index], theme, grid.size), "nticks": 6 if not theme.on_paper else 4}
-        y |= {"matches": f"y{first}"} if index % len(columns) else {}
-        y |= {"title": None, "showticklabels": False} if column else {}
-        of_all = _AXIS | ({"tickfont": {"size": theme.tick}, "linewidth": 0.75} if theme.on_paper else {})
-        figure.update_layout({f"xaxis{axis}": of_all | x | {"domain": grid.x_domain(column), "anchor": f"y{axis}"}})
-        figure.update_layout({f"yaxis{axis}": of_all | y | {"domain": grid.y_domain(row), "anchor": f"x{axis}"}})
-        above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
+        y |= {"matches": f"y{axis_number(place - of_column)}"} if of_column else {}
+        y |= {"title": None, "showticklabels": False} if grid.place(place)[1] else {}
+        title = "<br>".join(_title_lines(titles[index], grid.size, theme))
+        figure.update_layout(grid.axes(place, {"title": {"text": title}, "nticks": theme.pick(6, 4)}, y))
         lines = "<br>".join(_number_lines(numbers[index], grid.size, theme))
-        figure.add_annotation(text=lines, **domain_of(index), **above, yshift=2, font={"size": theme.tick})
+        above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 2}
+        figure.add_annotation(text=lines, **domain_of(place), **above, font={"size": theme.tick})
     title, notes = "Does the geometry predict the gap between strategies?", _notes(prediction, is_beyond=is_beyond)
-    if theme.on_paper:
-        entries = [Entry(str(cell), _key_look(look)) for cell, look in looks.items()]
-        key = key_of(entries, theme)
-        top, bottom = _around(titles, numbers, grid.size, theme)
-        margins = (_PAPER_LEFT, _PAPER_RIGHT, top, bottom + key.height)
-        return draw_key(style.frame(figure, title, notes, (width, grid.height), margins, theme), key)
-    figure.update_layout(legend={"x": 1 + 14 / width, "y": 1, "font": {"size": 12}, "tracegroupgap": 2})
-    return style.frame(figure, title, notes, (width, grid.height), (72, _LEGEND_WIDTH, _NUMBERS_HEIGHT, 60))
+    return frame(figure, title, notes, (grid.width, grid.height), margins, theme)
 
 
-def _screen_grid(columns: list[str], numbers: list[str], looks: Mapping[Hashable, _Look]) -> Grid:
+def _screen_grid(columns: list[str], numbers: list[str], looks: Mapping[Hashable, _Look]) -> tuple[Grid, Margins]:
     n_rows = len(numbers) // max(1, len(columns))
-    gaps = (n_rows - 1) * _GAP_Y
-    # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
-    legend_height = style.legend_height([look.name.split("<br>") for look in looks.values()])
-    panel_height = max(_PANEL_HEIGHT, (legend_height - gaps) / n_rows)
-    return Grid(n_rows, len(columns), _PANEL_WIDTH, _GAP_X, _GAP_Y, tall=panel_height)
+    tall = style.panel_height(_PANEL_HEIGHT, n_rows, _GAP_Y, [look.name for look in looks.values()])
+    grid = Grid(n_rows, len(columns), _PANEL_WIDTH, _GAP_X, _GAP_Y, tall=tall)
+    return grid, (72, _LEGEND_WIDTH, _NUMBERS_HEIGHT, 60)
 
 
-def _paper_grid(n_columns: int, titles: list[str], numbers: list[str], theme: Theme) -> Grid:
+def _paper_grid(n_columns: int, titles: list[str], numbers: list[str], theme: Theme) -> tuple[Grid, Margins]:
     """As many panels in a row as are not too narrow for the numbers above them."""
     room = theme.fixed_width - _PAPER_LEFT - _PAPER_RIGHT
     per_row = max(1, min(n_columns, int((room + _PAPER_GAP) // (105 + _PAPER_GAP))))
     size = (room - (per_row - 1) * _PAPER_GAP) / per_row
     n_rows = ceil(n_columns / per_row) * (len(numbers) // n_columns)
-    return Grid(n_rows, per_row, size, _PAPER_GAP, sum(_around(titles, numbers, size, theme)), tall=min(size, 115))
+    above, below = _around(titles, numbers, size, theme)
+    grid = Grid(n_rows, per_row, size, _PAPER_GAP, above + below, tall=min(size, 115))
+    return grid, (_PAPER_LEFT, _PAPER_RIGHT, above, below)
 
 
 def _around(titles: list[str], numbers: list[str], width_px: float, theme: Theme) -> tuple[float, float]:
@@ -130,22 +120,9 @@ def _number_lines(text: str, width_px: float, theme: Theme) -> list[str]:
     return [part for line in lines for part in style.wrapped(line, width_px, theme.tick)]
 
 
-_AXIS = {
-    "gridcolor": "#e6e9ec",
-    "zeroline": False,
-    "showline": True,
-    "linecolor": "#c9ced4",
-    "tickfont": {"size": 11},
-}
-
-
-def _title(text: str, theme: Theme, width_px: float = 0) -> dict[str, Any]:
-    lines = _title_lines(text, width_px, theme) if width_px and theme.on_paper else [text]
-    standoff = 8 if not theme.on_paper else 4
-    return {"text": "<br>".join(lines), "standoff": standoff, "font": {"size": theme.text}}
-
-
 def _title_lines(text: str, width_px: float, theme: Theme) -> list[str]:
+    if not theme.on_paper:
+        return [text]
     return style.wrapped(text.replace(" °", "\N{NO-BREAK SPACE}°"), width_px + 4, theme.text)
 
 
@@ -153,22 +130,19 @@ def _axis_title(predictor: str) -> str:
     return LABELS[predictor] + (" °" if predictor.endswith("_deg") else "")
 
 
-def _looks(prediction: Prediction) -> dict[Hashable, _Look]:
+def _looks(prediction: Prediction, theme: Theme) -> dict[Hashable, _Look]:
     looks = {}
     for index, cell in enumerate(prediction.cells.index):
-        name = "<br>".join(style.wrapped(str(cell), _LEGEND_WIDTH - 60, 12, at_hyphens=True))
+        name = style.legend_name(str(cell), _LEGEND_WIDTH - 60, theme)
         looks[cell] = _Look(name, style.COLOURS[index % len(style.COLOURS)], style.MARKS[index % len(style.MARKS)])
     return looks
 
 
-def _key_look(look: _Look) -> dict[str, Any]:
-    return {"mode": "markers", "marker": {"symbol": look.mark, "size": 6, "color": look.colour}}
-
-
-def _key(look: _Look) -> go.Scatter:
+def _in_legend(look: _Look, theme: Theme) -> go.Scatter:
     """The cell's entry in the legend, whether or not it has a point in any one panel."""
-    marker = {"symbol": look.mark, "size": 10, "color": look.colour}
-    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=look.name, legendgroup=look.name)
+    marker = {"symbol": look.mark, "size": 10 * theme.scale, "color": look.colour}
+    common = {"name": look.name, "legendgroup": look.name, "showlegend": True, "xaxis": "x", "yaxis": "y"}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, **common)
 
 
 def _gap_range(prediction: Prediction) -> tuple[float, float, bool]:
@@ -199,9 +173,11 @@ def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         x, (low, high) = line["x"].tolist(), (line[end].tolist() for end in ("low", "high"))
         quiet: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
         outline = {"x": [*x, *reversed(x)], "y": [*low, *reversed(high)], "line": {"width": 0}}
-        traces.append(go.Scatter(**outline, **quiet, fill="toself", fillcolor=style.faded(style.FAINT), name="band"))
+        traces.append(go.Scatter(**outline, **quiet, fill="toself", fillcolor=style.faded(FAINT), name="band"))
         traces.append(
-            go.Scatter(x=x, y=line["fitted"].tolist(), **quiet, line={"color": style.INK} | _thin(theme), name="line")
+            go.Scatter(
+                x=x, y=line["fitted"].tolist(), **quiet, line={"color": INK, "width": theme.stroke(2)}, name="line"
+            )
         )
     table = prediction.cells[["gap", predictor]].assign(foretold=prediction.left_out[predictor])
     known = table.dropna(subset=["gap", predictor])
@@ -238,10 +214,6 @@ def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
         marker = {"symbol": looks[cell].mark, "size": theme.scale * 8}
         traces.append(_points(looks[cell], x, y, texts, marker, style.faded(looks[cell].colour), theme))
     return traces
-
-
-def _thin(theme: Theme) -> dict[str, float]:
-    return {"width": theme.stroke(2)} if theme.on_paper else {}
 
 
 def _points(

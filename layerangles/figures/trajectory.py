@@ -8,9 +8,9 @@ import xarray as xr
 
 from layerangles.errors import InputError
 from layerangles.figures.drawing import selection, style
-from layerangles.figures.drawing.key import Entry, draw_key, key_of
+from layerangles.figures.drawing.frame import frame
 from layerangles.figures.drawing.panel import Grid, axis_number
-from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
 from layerangles.notation import count, interval, number
 
 if TYPE_CHECKING:
@@ -65,43 +65,35 @@ def trajectory(
             "this result holds no mean over all layers of a student (none is kept in gradient space and in the paper's "
             'convention), so there is no trajectory. Draw a step with heatmap(step=…), or measure with space="teacher".'
         )
-    figure = go.Figure(layout={"template": "none"})
-    names = [style.wrapped(student, _LEGEND_WIDTH - 60, 12, at_hyphens=True) for student in result.students]
+    short, shared = style.short_names(result.students) if theme.on_paper else (result.students, "")
+    names = [style.legend_name(name, _LEGEND_WIDTH - 60, theme) for name in short]
     grid = _paper_grid(len(panels), theme) if theme.on_paper else _screen_grid(len(panels), names)
+    figure = go.Figure()
     for index, panel in enumerate(panels):
         axis = axis_number(index)
         for place, student in enumerate(result.students):
-            for trace in _line(result, student, place, panel, theme):
-                trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}", name="<br>".join(names[place]))
-                shown = index == 0 and trace.mode == "lines+markers" and not theme.on_paper
-                figure.add_trace(trace.update(showlegend=shown))
-        row, column = grid.place(index)
-        x, y = _x_axis(result.steps, f"y{axis}", theme, is_last=row == grid.n_rows - 1), _y_axis(panel, axis, theme)
-        figure.update_layout({f"xaxis{axis}": x | {"domain": grid.x_domain(column)}})
-        figure.update_layout({f"yaxis{axis}": y | {"domain": grid.y_domain(row)}})
+            band, line = _line(result, student, place, panel, theme)
+            line.update(name=names[place], showlegend=index == 0)
+            figure.add_traces([trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}") for trace in (band, line)])
+        is_last = grid.place(index)[0] == grid.n_rows - 1
+        y = {"title": {"text": panel["title"]}, "nticks": theme.pick(0, 5)}
+        figure.update_layout(grid.axes(index, _x_axis(result.steps, theme, is_last=is_last), y))
         for value in panel["lines"]:
             reference = {"type": "line", "xref": f"x{axis} domain", "yref": f"y{axis}", "x0": 0, "x1": 1}
-            figure.add_shape(**reference, y0=value, y1=value, line={"color": style.FAINT, "width": 1, "dash": "dot"})
+            figure.add_shape(**reference, y0=value, y1=value, line={"color": FAINT, "width": 1, "dash": "dot"})
     notes = [f"means over tokens, pairs and layers{f' · {tower}' if result.dataset.sizes['tower'] > 1 else ''}"]
     notes.append(f"bands: {100 * float(result.dataset.attrs.get('confidence', 0.95)):g} % intervals")
     notes += [f"dotted: {_MEANINGS[value]}" for panel in panels for value in panel["lines"] if value in _MEANINGS]
     notes += [f"{name}: step {step} has the weights of step {before}" for name, step, before in result.unchanged_steps]
-    title = "Angles between teacher layers over training"
-    if not theme.on_paper:
-        figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "font": {"size": 12}, "tracegroupgap": 2})
-        return style.frame(figure, title, notes, (_WIDTH, grid.height), (78, _LEGEND_WIDTH, 14, 60))
-    short, shared = style.short_names(result.students)
     notes += [f"all students are of {shared}"] if shared else []
-    key = key_of([Entry(name, _look(index, theme)) for index, name in enumerate(short)], theme)
-    margins = (_PAPER_LEFT, 8, 6, 34 + key.height)
-    return draw_key(style.frame(figure, title, notes, (grid.width, grid.height), margins, theme), key)
+    margins = theme.pick((78, _LEGEND_WIDTH, 14, 60), (_PAPER_LEFT, 8, 6, 34))
+    title = "Angles between teacher layers over training"
+    return frame(figure, title, notes, (grid.width, grid.height), margins, theme)
 
 
-def _screen_grid(n_panels: int, names: list[list[str]]) -> Grid:
-    # Plotly hides what it cannot show of a legend, so that the panels are as high as it needs.
-    gaps = (n_panels - 1) * _GAP
-    panel_height = max(_PANEL_HEIGHT, (style.legend_height(names) - gaps) / n_panels)
-    return Grid(n_panels, 1, _WIDTH, 0, _GAP, tall=panel_height)
+def _screen_grid(n_panels: int, names: list[str]) -> Grid:
+    tall = style.panel_height(_PANEL_HEIGHT, n_panels, _GAP, names)
+    return Grid(n_panels, 1, _WIDTH, 0, _GAP, tall=tall)
 
 
 def _paper_grid(n_panels: int, theme: Theme) -> Grid:
@@ -225,34 +217,16 @@ def _look(place: int, theme: Theme) -> dict[str, Any]:
     return {
         "mode": "lines+markers",
         "line": {"color": colour, "width": theme.stroke(2), "dash": _DASHES[place % len(_DASHES)]},
-        "marker": {"symbol": _MARKS[place % len(_MARKS)], "size": 7 if not theme.on_paper else 5, "color": colour},
+        "marker": {"symbol": _MARKS[place % len(_MARKS)], "size": theme.pick(7, 5), "color": colour},
     }
 
 
-def _x_axis(steps: list[int], anchor: str, theme: Theme, *, is_last: bool) -> dict[str, Any]:
-    font = {"size": theme.text, "color": style.FAINT if not theme.on_paper else style.INK}
-    title = {"text": "training step", "standoff": _standoff(theme), "font": font} if is_last else None
+def _x_axis(steps: list[int], theme: Theme, *, is_last: bool) -> dict[str, Any]:
     padding = 0.04 * max(1, steps[-1] - steps[0])
-    return _axis(theme) | {
-        "showgrid": True,
-        "anchor": anchor,
+    return {
         "matches": "x",
-        "title": title,
+        "title": {"text": "training step"} if is_last else None,
         "range": [steps[0] - padding, steps[-1] + padding],
-        **({"showticklabels": is_last} if theme.on_paper else {}),
+        "showticklabels": theme.pick(on_screen=True, on_paper=is_last),
+        "nticks": theme.pick(0, 5),
     }
-
-
-def _y_axis(panel: dict[str, Any], axis: str, theme: Theme) -> dict[str, Any]:
-    title = {"text": panel["title"], "standoff": _standoff(theme), "font": {"size": theme.text}}
-    return _axis(theme) | {"anchor": f"x{axis}", "title": title}
-
-
-def _standoff(theme: Theme) -> int:
-    return 4 if theme.on_paper else 8
-
-
-def _axis(theme: Theme) -> dict[str, Any]:
-    common = {"gridcolor": "#e6e9ec", "zeroline": False, "showline": True, "linecolor": "#c9ced4"}
-    on_paper = {"linewidth": 0.75, "linecolor": "#8c959f", "nticks": 5} if theme.on_paper else {}
-    return common | {"tickfont": {"size": theme.tick}} | on_paper

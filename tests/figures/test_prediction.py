@@ -23,7 +23,7 @@ def points(figure: go.Figure, index: int) -> dict[str, go.Scatter]:
 
 
 def legend(figure: go.Figure) -> dict[str, go.Scatter]:
-    return {trace.name: trace for trace in figure.data if trace.showlegend is None}
+    return {trace.name: trace for trace in figure.data if trace.showlegend}
 
 
 def notes(figure: go.Figure) -> list[str]:

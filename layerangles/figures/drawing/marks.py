@@ -7,15 +7,16 @@ import numpy as np
 import plotly.graph_objects as go
 
 from layerangles.figures.drawing import style
-from layerangles.figures.drawing.theme import Theme
+from layerangles.figures.drawing.theme import INK, Theme
 from layerangles.notation import number
 
 MAX_LAYERS_WITH_VALUES = 8
 MATCHED_MARK = "◆ teacher layer that training matched"
 
 # Where colours of two meanings are equally light, cells of one of them are marked.
-ABOVE_90, NEGATIVE = "• above 90°", "– below 0"
+_ABOVE_90, _NEGATIVE = "• above 90°", "– below 0"
 _DOUBTFUL = "doubtful in grey"
+_LEAST_WRITTEN = 30  # pixels, on a screen
 _LEAST_MARKED = 3  # a cell of less has no room for a mark
 
 
@@ -28,13 +29,13 @@ def matched_marks(matched: Sequence[int], cell: float, theme: Theme) -> list[go.
     """Diamonds on the diagonal, which is blank: they hide no number."""
     if not matched:
         return []
-    size = min(10 if not theme.on_paper else 7, max(4, 0.6 * cell))
+    size = min(theme.pick(10, 7), max(4, 0.6 * cell))
     return [
         go.Scatter(
             x=matched,
             y=matched,
             mode="markers",
-            marker={"symbol": "diamond", "size": size, "color": style.INK},
+            marker={"symbol": "diamond", "size": size, "color": INK},
             hoverinfo="skip",
             showlegend=False,
         )
@@ -48,7 +49,6 @@ def on_cells(
     theme: Theme,
     *,
     signed: bool,
-    large_cells: bool = True,
     of_share: bool = False,
 ) -> list[go.Scatter]:
     """The values as text in their cells, where they fit; on paper marks on doubtful cells, where they do not.
@@ -61,7 +61,6 @@ def on_cells(
         cell: the side of a cell, pixels.
         theme: of the figure.
         signed: whether values have a sign, and the colours of :func:`layerangles.figures.drawing.style.excess_axis`.
-        large_cells: on a screen, whether there is room.
         of_share: whether the values are shares in percent; 100 % has the colour of 90°.
     """
     rows, columns = (at.tolist() for at in np.nonzero(np.isfinite(shown)))
@@ -70,7 +69,7 @@ def on_cells(
     if theme.on_paper:
         texts = style.values_that_fit(written, cell, theme)
     else:
-        fits = len(layers) <= MAX_LAYERS_WITH_VALUES and large_cells
+        fits = len(layers) <= MAX_LAYERS_WITH_VALUES and cell >= _LEAST_WRITTEN
         texts = [number(value, 1, signed=signed) for value in written] if fits else None
     quiet = {"hoverinfo": "skip", "showlegend": False}
     if texts is not None and (texts or not theme.on_paper):
@@ -106,10 +105,12 @@ def on_cells(
     ]
 
 
-def has_marks(figure: go.Figure, coloraxis: str = "coloraxis") -> bool:
-    """Whether cells of that colour axis are marked."""
+def sign_of(figure: go.Figure, coloraxis: str) -> str:
+    """The mark on cells of that colour axis and its meaning, or an empty string."""
     axes = {trace.xaxis for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis}
-    return any(trace.name == _DOUBTFUL and trace.xaxis in axes for trace in figure.data)
+    if not any(trace.name == _DOUBTFUL and trace.xaxis in axes for trace in figure.data):
+        return ""
+    return _NEGATIVE if figure.layout[coloraxis].cmin < 0 else _ABOVE_90
 
 
 def note_on_marks(figure: go.Figure, signed: bool, coloraxis: str = "coloraxis") -> list[str]:
@@ -118,7 +119,7 @@ def note_on_marks(figure: go.Figure, signed: bool, coloraxis: str = "coloraxis")
     if not any(doubtful(np.asarray(trace.z, dtype=float), signed).any() for trace in cells):
         return []
     numbered = any(trace.mode == "text" for trace in figure.data if trace.type == "scatter")
-    if has_marks(figure, coloraxis):
+    if sign_of(figure, coloraxis):
         return ["a dash marks cells below 0" if signed else "a dot marks cells above 90°"]
     if numbered:
         return []

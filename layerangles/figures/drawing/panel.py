@@ -10,17 +10,9 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from layerangles.figures.drawing import style
-from layerangles.figures.drawing.marks import (
-    ABOVE_90,
-    MATCHED_MARK,
-    NEGATIVE,
-    has_marks,
-    matched_marks,
-    note_on_marks,
-    on_cells,
-)
+from layerangles.figures.drawing.marks import MATCHED_MARK, matched_marks, note_on_marks, on_cells
 from layerangles.figures.drawing.selection import NO_DIRECTION, reasons_for_absence
-from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
 from layerangles.notation import count, degrees, layer_name, percent, teacher_layers
 
 if TYPE_CHECKING:
@@ -159,6 +151,15 @@ class Grid:
         row, column = divmod(within, self.n_columns)
         return row, block * self.n_columns + column
 
+    def axes(self, index: int, x: dict[str, Any], y: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The layout of the axes of the panel with this index, each at its place in the grid."""
+        row, column = self.place(index)
+        number = axis_number(index)
+        return {
+            f"xaxis{number}": x | {"domain": self.x_domain(column), "anchor": f"y{number}"},
+            f"yaxis{number}": y | {"domain": self.y_domain(row), "anchor": f"x{number}"},
+        }
+
     def x_domain(self, column: int) -> list[float]:
         """Where a column (from 0, left to right) lies, as shares of the width."""
         block, within = divmod(column, self.n_columns)
@@ -213,18 +214,18 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme
     ``inner_ticks`` only the left and the lower edge of the grid have ticks, and on paper one title for all panels.
     """
     is_crowded = _crowded(panels, grid, theme)
-    traces: list[Any] = []
-    annotations: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {}
+    figure = go.Figure()
     for index, panel in enumerate(panels):
         row, column = grid.place(index)
-        traces += _traces(panel, axis_number(index), grid.size, theme)
+        matched = f"<br>matched to teacher layer {_listed(panel.matched)} in training" if panel.matched else ""
+        whose = f"{style.literal(panel.student)}, layer {layer_name(panel.student_layer)}{matched}<br>"
+        draw_map(
+            *(figure, index, grid, panel.layers, panel.shown, panel.hover(), theme),
+            **{"matched": panel.matched, "signed": bool(panel.null), "whose": whose},
+        )
         if panel.absence and (text := _absence(panel, grid.size, theme)):
-            centre = {"x": 0.5, "y": 0.5, "showarrow": False, "font": {"size": theme.text, "color": style.FAINT}}
-            annotations.append({"text": text, **domain_of(index), **centre})
+            figure.add_annotation(text=text, **domain_of(index), x=0.5, y=0.5, font={"color": FAINT})
         x, y = layer_axes(panel.layers, grid.size, theme)
-        x |= {"domain": grid.x_domain(column), "anchor": f"y{axis_number(index)}"}
-        y |= {"domain": grid.y_domain(row), "anchor": f"x{axis_number(index)}"}
         is_lowest = row == grid.n_rows - 1 or index + grid.n_columns >= len(panels)
         if not inner_ticks and not is_lowest:
             x |= {"showticklabels": False, "title": None}
@@ -233,14 +234,12 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme
             x |= {"showticklabels": False} if is_crowded[0] else {}
         if row > 0 and is_crowded[1]:
             y |= {"showticklabels": False}
-        layout |= {f"xaxis{axis_number(index)}": x, f"yaxis{axis_number(index)}": y}
+        figure.update_layout(grid.axes(index, x, y))
     shown = np.array([panel.shown for panel in panels])
     largest = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 0.0
-    if panels and panels[0].null:
-        layout["coloraxis"] = style.excess_axis(largest, panels[0].null, grid.width, grid.height)
-    else:
-        layout["coloraxis"] = style.colour_axis(style.top_of_scale(largest), grid.width, grid.height)
-    return go.Figure(traces, {**layout, "annotations": annotations, "template": "none"})
+    null = panels[0].null if panels else ""
+    axis_of, what = (style.excess_axis, f"excess over {null} °") if null else (style.angle_axis, "mean angle")
+    return figure.update_layout(coloraxis=axis_of(largest, what, grid.width, grid.height))
 
 
 def _crowded(panels: Sequence[Panel], grid: Grid, theme: Theme) -> tuple[bool, bool]:
@@ -254,22 +253,15 @@ def _crowded(panels: Sequence[Panel], grid: Grid, theme: Theme) -> tuple[bool, b
 
 def name_axes(figure: go.Figure, theme: Theme, left: float) -> None:
     """On paper, write "teacher layer" once below and once left of all panels; ``left`` in pixels from their edge."""
-    if not theme.on_paper:
-        return
-    common = {"text": "teacher layer", "xref": "paper", "yref": "paper", "showarrow": False, "borderpad": 0}
-    common["font"] = {"size": theme.text}
-    figure.add_annotation(x=0.5, y=0, yanchor="top", yshift=-17, **common)
-    figure.add_annotation(x=0, y=0.5, xanchor="right", xshift=-left, textangle=-90, **common)
-
-
-def lay_bar(figure: go.Figure, null: str, theme: Theme) -> go.Figure:
-    """On paper, lay the colour bar of a framed figure below its panels. Returns the same figure."""
     if theme.on_paper:
-        what = f"excess over {null} °" if null else "mean angle °"
-        bar = figure.layout.coloraxis.colorbar.to_plotly_json()
-        sign = (NEGATIVE if null else ABOVE_90) if has_marks(figure) else ""
-        figure.layout.coloraxis.colorbar = style.bar_below(figure, bar, what, theme, sign=sign)
-    return figure
+        common = {"text": "teacher layer", "xref": "paper", "yref": "paper"}
+        figure.add_annotation(x=0.5, y=0, yanchor="top", yshift=-17, **common)
+        figure.add_annotation(x=0, y=0.5, xanchor="right", xshift=-left, textangle=-90, **common)
+
+
+def bar_name(null: str) -> dict[str, str]:
+    """The name of the colour bar of panels, for :func:`layerangles.figures.drawing.frame.frame`."""
+    return {"coloraxis": f"excess over {null} °" if null else "mean angle °"}
 
 
 def notes_on(panels: Sequence[Panel], figure: go.Figure, theme: Theme = SCREEN) -> list[str]:
@@ -307,28 +299,34 @@ def _absence(panel: Panel, size: float, theme: Theme) -> str:
     return "<br>".join(lines) if fits or not theme.on_paper else ""
 
 
-def _traces(panel: Panel, axis: str, size: float, theme: Theme) -> list[Any]:
-    matched = f"<br>matched to teacher layer {_listed(panel.matched)} in training" if panel.matched else ""
-    cell = size / len(panel.layers)
-    gap = theme.stroke(1) if cell > 5 else 0
-    axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-    cells = go.Heatmap(
-        x=panel.layers,
-        y=panel.layers,
-        z=panel.shown,
-        coloraxis="coloraxis",
-        xgap=gap,
-        ygap=gap,
-        hovertext=panel.hover(),
-        hovertemplate=(
-            f"{style.literal(panel.student)}, layer {layer_name(panel.student_layer)}{matched}"
-            "<br>%{hovertext}<extra></extra>"
-        ),
-        **axes,
-    )
-    of_cells = on_cells(panel.shown, panel.layers, cell, theme, signed=bool(panel.null), large_cells=cell >= 30)
-    marks = matched_marks(panel.matched, cell, theme)
-    return [cells, *(trace.update(**axes) for trace in [*of_cells, *marks])]
+def draw_map(
+    figure: go.Figure,
+    index: int,
+    grid: Grid,
+    layers: list[int],
+    values: Any,
+    hover: list[list[str]],
+    theme: Theme,
+    *,
+    matched: Sequence[int] = (),
+    coloraxis: str = "coloraxis",
+    signed: bool = False,
+    is_share: bool = False,
+    whose: str = "",
+) -> None:
+    """Draw values with hover texts, ``[layer_a][layer_b]`` each, on the axes of a panel, and marks on its cells.
+
+    ``whose`` stands above all hover texts; the other arguments are those of
+    :func:`layerangles.figures.drawing.marks.on_cells`.
+    """
+    cell = grid.size / max(1, len(layers))
+    gaps = {} if cell > 5 else {"xgap": 0, "ygap": 0}
+    texts = {"hovertext": hover, "hovertemplate": f"{whose}%{{hovertext}}<extra></extra>"}
+    cells = go.Heatmap(x=layers, y=layers, z=values, coloraxis=coloraxis, **texts, **gaps)
+    of_cells = on_cells(values, layers, cell, theme, signed=signed, of_share=is_share)
+    number = axis_number(index)
+    for trace in (cells, *of_cells, *matched_marks(matched, cell, theme)):
+        figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
 
 
 def layer_axes(layers: list[int], size: float, theme: Theme = SCREEN) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -337,24 +335,13 @@ def layer_axes(layers: list[int], size: float, theme: Theme = SCREEN) -> tuple[d
     common: dict[str, Any] = {
         "range": [layers[0] - 0.5, layers[-1] + 0.5],
         "tickvals": ticks,
-        "tickfont": {"size": theme.tick},
-        "ticks": "",
         "showgrid": False,
-        "zeroline": False,
-        "showline": True,
-        "linecolor": "#c9ced4",
         "mirror": True,
-        "title": {"text": "teacher layer", "standoff": 6, "font": {"size": 12, "color": style.FAINT}},
+        "title": theme.pick({"text": "teacher layer", "standoff": 6}, None),
     }
     # Below each other "0" and "(emb)" take the width of one cell; side by side they would run into the "1".
-    below = ["0<br>(emb)" if layer == 0 else str(layer) for layer in ticks]
-    beside = [layer_name(layer) for layer in ticks]
-    if theme.on_paper:
-        below = beside = [str(layer) for layer in ticks]
-        common |= {"title": None, "linewidth": 0.75, "linecolor": "#8c959f"}
-    x = common | {"ticktext": below, "tickangle": 0, "matches": "x"}
-    y = common | {"ticktext": beside, "matches": "y"}
-    return x, y
+    x = common | {"ticktext": style.layer_ticks(ticks, theme, "<br>"), "tickangle": 0, "matches": "x"}
+    return x, common | {"ticktext": style.layer_ticks(ticks, theme), "matches": "y"}
 
 
 def _listed(layers: list[int]) -> str:

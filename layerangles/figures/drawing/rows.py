@@ -9,14 +9,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from layerangles.figures.drawing import style
-from layerangles.figures.drawing.key import Entry, Key, draw_key, key_of
-from layerangles.figures.drawing.theme import SCREEN, Theme
+from layerangles.figures.drawing.frame import frame
+from layerangles.figures.drawing.theme import FAINT, INK, SCREEN, Theme
 
 _PLOT_WIDTH = 440
 _LABEL_WIDTH = 300  # of the labels left of the rows, at most
 _LINE, _ROW = 15, 26  # heights of a line of a label, and of a row with one line at least
 _PADDING = 14
-_GRID = "#e6e9ec"
 _THIN, _THICK = 1.5, 5
 _LEGEND_LINE = 24
 _LEAST_PLOT = 170  # on paper; where there is less, numbers give way
@@ -125,12 +124,10 @@ def draw_rows(
     """
     labels = [_label_lines(row.label, theme) for row in rows]
     label_width = max(style.width_of(len(line), theme.text) for lines in [[words.rows], *labels] for line in lines)
-    line_height, least, padding = (_LINE, _ROW, _PADDING) if not theme.on_paper else (11, 17, 6)
-    row_height = max(least, (10 if not theme.on_paper else 4) + line_height * max(map(len, labels)))
+    line_height, least, padding = theme.pick((_LINE, _ROW, _PADDING), (11, 17, 6))
+    row_height = max(least, theme.pick(10, 4) + line_height * max(map(len, labels)))
     widths = _widths(rows, words, label_width, theme)
-    figure = go.Figure(layout={"template": "none"})
-    for trace in _traces(rows, looks, row_height, theme):
-        figure.add_trace(trace)
+    figure = go.Figure(_traces(rows, looks, row_height, theme))
     if math.isfinite(band):
         band_look = {"fillcolor": "#dfe7ef", "line": {"width": 0}, "layer": "below"}
         figure.add_shape(type="rect", x0=-band, x1=band, y0=0, y1=1, yref="paper", **band_look)
@@ -139,20 +136,19 @@ def draw_rows(
     columns: list[tuple[float, str, list[str]]] = [(padding, words.brief if widths.brief else words.numbers, numbers)]
     if not theme.on_paper:
         columns.append((2 * padding + widths.numbers, words.kinds, names))
-    _columns(figure, columns, words, label_width + padding, theme)
-    figure.update_layout(xaxis=_x_axis(rows, words.axis, band, widths, theme), yaxis=_y_axis(labels, theme))
-    size = (widths.plot, row_height * len(rows) + 8)
-    if theme.on_paper:
-        key = _key(rows, looks, words, theme)
-        below = 22 + 12 * len(_axis_lines(words.axis, widths, theme)) + key.height
-        margins = (4 + label_width + padding, padding + widths.numbers + 4, 14.0, below)
-        return draw_key(style.frame(figure, words.title, words.notes, size, margins, theme), key)
-    legends = _legend(figure, words.extra)
-    kinds_width = max(style.width_of(len(text), 12) for text in [words.kinds, *names])
-    right = 2 * padding + widths.numbers + kinds_width + 20
-    margins = (16 + label_width + padding, right, 26, 60 + _LEGEND_LINE * len(legends))
-    style.frame(figure, words.title, words.notes, size, margins)
-    _place_legends(figure, legends)
+    _write_columns(figure, columns, words, label_width + padding, theme)
+    title = style.wrapped(words.axis, widths.plot + theme.pick(60, 2 * min(widths.label, widths.numbers)), theme.text)
+    figure.update_layout(xaxis=_x_axis(rows, title, band, widths.plot, theme), yaxis=_y_axis(labels, theme))
+    legends = _legend(figure, words.extra, theme)
+    kinds_width = max(style.width_of(len(text), theme.text) for text in [words.kinds, *names])
+    left, right = label_width + padding, padding + widths.numbers
+    margins = theme.pick(
+        (16 + left, right + padding + kinds_width + 20, 26, 60 + _LEGEND_LINE * len(legends)),
+        (4 + left, right + 4, 14, 22 + 12 * len(title)),
+    )
+    frame(figure, words.title, words.notes, (widths.plot, row_height * len(rows) + 8), margins, theme)
+    if not theme.on_paper:
+        _place_legends(figure, legends)
     return figure
 
 
@@ -170,20 +166,6 @@ def _widths(rows: Sequence[Row], words: Words, label: float, theme: Theme) -> _W
     return _Widths(room - brief, label, brief, brief=True)
 
 
-def _key(rows: Sequence[Row], looks: Mapping[str, Look], words: Words, theme: Theme) -> Key:
-    """The kinds that occur, and the further intervals."""
-    there = {row.kind for row in rows}
-    entries = [
-        Entry(look.name, {"mode": "markers", "marker": _marker(look, theme)})
-        for kind, look in looks.items()
-        if kind in there
-    ]
-    if words.extra and any(math.isfinite(row.extra.low) for row in rows):
-        line = {"color": _EXTRA_COLOUR, "width": theme.stroke(2)}
-        entries.append(Entry(words.extra, {"mode": "lines", "line": line}))
-    return key_of(entries, theme)
-
-
 def _label_lines(parts: Sequence[str], theme: Theme) -> list[str]:
     # In one column of a paper some two fifths of it.
     width = _LABEL_WIDTH if theme.width is None else 0.36 * theme.width
@@ -194,11 +176,9 @@ def _label_lines(parts: Sequence[str], theme: Theme) -> list[str]:
 
 
 def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float, theme: Theme) -> list[go.Scatter]:
-    """The further intervals; then for every kind that occurs, its intervals and its points."""
+    """The intervals and the points of every kind that occurs, then the further intervals."""
     places = list(enumerate(rows))
-    lower = (9 if not theme.on_paper else 6) / row_height
-    further = [(index + lower, row.extra) for index, row in places]
-    traces = [_bars(further, _EXTRA, _EXTRA_COLOUR, theme.stroke(2))]
+    traces = []
     for kind, look in looks.items():
         of_kind = [(index, row) for index, row in places if row.kind == kind]
         if not of_kind:
@@ -219,6 +199,9 @@ def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float, t
                 showlegend=False,
             )
         )
+    lower = theme.pick(9, 6) / row_height
+    further = [(index + lower, row.extra) for index, row in places]
+    traces.append(_bars(further, _EXTRA, _EXTRA_COLOUR, theme.stroke(2)))
     return [trace for trace in traces if len(trace.x)]
 
 
@@ -243,55 +226,37 @@ def _bars(intervals: Sequence[tuple[float, Ends]], kind: str, colour: str, width
     )
 
 
-def _columns(
+def _write_columns(
     figure: go.Figure,
     columns: Sequence[tuple[float, str, Sequence[str]]],
     words: Words,
     left_px: float,
     theme: Theme,
 ) -> None:
-    """Write columns (how far from the plot, header, texts) to its right, and above the labels what the rows are."""
-    right = {"x": 1, "xref": "paper", "xanchor": "left", "align": "left", "showarrow": False}
-    above = {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 4, "font": {"size": 12, "color": style.FAINT}}
-    if theme.on_paper:
-        right |= {"borderpad": 0}
-        above |= {"yshift": 0, "font": {"size": theme.text}}
+    """Write columns (distance from the plot, header, texts) to its right, and the header of the labels on the left."""
+    right = {"x": 1, "xref": "paper", "xanchor": "left", "align": "left"}
+    font = {"size": theme.text, "color": theme.pick(FAINT, INK)}
+    above = {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": theme.pick(4, 0), "font": font}
     for shift, header, texts in columns:
         figure.add_annotation(text=style.literal(header), xshift=shift, **right, **above)
         for index, text in enumerate(texts):
             figure.add_annotation(text=style.literal(text), y=index, yref="y", xshift=shift, **right)
-    left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left_px, "showarrow": False}
+    left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left_px}
     figure.add_annotation(text=style.literal(words.rows), **left, **above)
 
 
-def _axis_lines(title: str, widths: _Widths, theme: Theme) -> list[str]:
-    around = 60 if not theme.on_paper else 2 * min(widths.label, widths.numbers)
-    return style.wrapped(title, widths.plot + around, theme.text)
-
-
-def _x_axis(rows: Sequence[Row], title: str, band: float, widths: _Widths, theme: Theme) -> dict[str, Any]:
+def _x_axis(rows: Sequence[Row], title: list[str], band: float, width_px: float, theme: Theme) -> dict[str, Any]:
     shown = [0.0, -band, band, *(x for row in rows for x in (row.value, *row.thick, *row.thin, *row.extra))]
     finite = np.array([x for x in shown if math.isfinite(x)])
     low, high = float(finite.min()), float(finite.max())
     padding = 0.04 * (high - low) or 1.0
-    lines = _axis_lines(title, widths, theme)
-    on_paper = {"tickfont": {"size": theme.tick}, "nticks": max(5, int(widths.plot / 38)), "linewidth": 0.75}
-    on_paper |= {
-        "zerolinewidth": 0.9,
-        "title": {"text": "<br>".join(lines), "standoff": 4, "font": {"size": theme.text}},
-    }
     return {
         "range": [low - padding, high + padding],
-        "title": {"text": "<br>".join(lines), "standoff": 8, "font": {"size": 12, "color": style.FAINT}},
-        "gridcolor": _GRID,
+        "title": {"text": "<br>".join(title)},
         "zeroline": True,
         "zerolinecolor": "#57606a",
-        "zerolinewidth": 1.5,
-        "showline": True,
-        "linecolor": "#c9ced4",
-        "tickfont": {"size": 11},
-        "nticks": 7,
-        **(on_paper if theme.on_paper else {}),
+        "zerolinewidth": theme.pick(1.5, 0.9),
+        "nticks": theme.pick(7, max(5, int(width_px / 38))),
     }
 
 
@@ -301,27 +266,27 @@ def _y_axis(labels: Sequence[Sequence[str]], theme: Theme) -> dict[str, Any]:
         "tickvals": list(range(len(labels))),
         "ticktext": ["<br>".join(lines) for lines in labels],
         "tickfont": {"size": theme.text},
-        "ticks": "",
-        "ticklabelstandoff": 6 if not theme.on_paper else 3,
-        "gridcolor": _GRID,
-        "zeroline": False,
+        "ticklabelstandoff": theme.pick(6, 3),
         "showline": False,
     }
 
 
-def _legend(figure: go.Figure, extra: str) -> list[list[go.Scatter]]:
-    """The traces to name in a legend, line by line: the kinds where there are several, and the further intervals."""
+def _legend(figure: go.Figure, extra: str, theme: Theme) -> list[list[go.Scatter]]:
+    """The traces of the legend, line by line: the kinds, unless a screen names a single one; the further intervals."""
     kinds = [trace for trace in figure.data if trace.mode == "markers"]
     further = [trace.update(name=style.literal(extra)) for trace in figure.data if trace.legendgroup == _EXTRA]
-    return [line for line in (kinds if len(kinds) > 1 else [], further) if line]
+    lines = [line for line in (kinds if len(kinds) > 1 or theme.on_paper else [], further) if line]
+    for trace in (trace for line in lines for trace in line):
+        trace.update(showlegend=True)
+    return lines
 
 
 def _place_legends(figure: go.Figure, lines: Sequence[Sequence[go.Scatter]]) -> None:
-    """A legend of its own for every line, from the lower edge upwards; plotly would stack what it finds too wide."""
+    """Give every line a legend of its own, from the lower edge upwards; plotly would stack a line that is too wide."""
     common = {"orientation": "h", "xref": "container", "yref": "container", "xanchor": "left", "yanchor": "bottom"}
     for number_from_below, line in enumerate(reversed(lines)):
         name = "legend" if number_from_below == 0 else f"legend{number_from_below + 1}"
         for trace in line:
-            trace.update(legend=name, showlegend=True)
+            trace.update(legend=name)
         place = {"x": 16 / figure.layout.width, "y": (8 + _LEGEND_LINE * number_from_below) / figure.layout.height}
         figure.update_layout({name: common | place | {"font": {"size": 12}}, "showlegend": True})
