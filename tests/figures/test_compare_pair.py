@@ -105,7 +105,7 @@ def test_an_excess_has_signs_and_a_scale_around_none(study: ToyStudy) -> None:
     assert bar_of(figure, "coloraxis") == "excess over N1"
     written = [text for trace in scatters_of(figure, "text") for text in trace.text]
     assert len(written) == 3 * 20
-    assert {text[0] for text in written} == {"+", "-"}
+    assert {text[0] for text in written} == {"+", "−"}
     with pytest.raises(InputError, match="the null 'N5' was not measured"):
         compare_pair(*pair, null="N5")
 
@@ -115,7 +115,7 @@ def test_values_stand_in_their_cells(pair: tuple[LayerView, LayerView]) -> None:
     for panel, written in zip(maps_of(figure), scatters_of(figure, "text"), strict=True):
         signed = panel.coloraxis == "coloraxis2"
         for x, y, text in zip(written.x, written.y, written.text, strict=True):
-            assert text == (f"{panel.z[y][x]:+.1f}" if signed else f"{panel.z[y][x]:.1f}")
+            assert text.replace("−", "-") == (f"{panel.z[y][x]:+.1f}" if signed else f"{panel.z[y][x]:.1f}")
         assert len(written.x) == 12
 
 

@@ -59,8 +59,8 @@ def test_hover_says_everything_about_a_cell():
     result.dataset["n_degenerate"].values[0, 0, 1, 0, 3] = 7
     panel = maps_of(heatmap(result))[1]
     assert panel.hovertext[0][3] == (
-        "teacher layers 0 (emb) and 3<br>mean angle <b>52.3°</b>, 90 % interval 51.9° to 52.8°"
-        "<br>acute in 98.7 % of the tokens<br>1,234 tokens, 7 degenerate left out"
+        "teacher layers 0 (emb) and 3<br>mean angle <b>52.3°</b>, 90\N{NO-BREAK SPACE}% interval 51.9° to 52.8°"
+        "<br>acute in 98.7\N{NO-BREAK SPACE}% of the tokens<br>1,234 tokens, 7 degenerate left out"
     )
     assert panel.hovertext[2][2] == "teacher layer 2<br>no angle with itself"
     assert panel.hovertemplate == (

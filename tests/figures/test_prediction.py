@@ -76,10 +76,10 @@ def test_numbers_above_the_panels() -> None:
         fit = prediction.fits.loc[name]
         assert text == (
             f"5 cells · Spearman {fit['spearman']:.2f}, p = {fit['p']:.2g}<br>"
-            f"left-out error {fit['error']:.3g}, of the mean {fit['error_of_mean']:.3g}"
+            f"left-out error {fit['error']:.3g}, of the mean {fit['error_of_mean']:.3g}".replace("-0", "−0")
         )
         rho = prediction.ranks.xs(name, level="predictor")["spearman"]
-        assert f"5 cells · Spearman {rho.min():.2f} to {rho.max():.2f}" in found
+        assert f"5 cells · Spearman {rho.min():.2f} to {rho.max():.2f}".replace("-", "−") in found
     assert "too few" not in subtitle(figures.prediction(prediction))
     assert "4 cells: too few to conclude anything" in subtitle(figures.prediction(demo(4)))
 
@@ -147,7 +147,7 @@ def test_a_measure_of_cells_or_of_strategies_alone() -> None:
 def test_one_cell_of_ranks_has_a_p() -> None:
     strategies = strategies_of({"a": [1, 2, 3]}, excess_deg={"a": [3, 2, 1]})
     figure = figures.prediction(predict_gaps(random_cells(4), strategies))
-    assert "1 cell · Spearman -1.00, p = 0.33" in notes(figure)
+    assert "1 cell · Spearman −1.00, p = 0.33" in notes(figure)
 
 
 def test_a_prediction_far_off_does_not_flatten_the_gaps() -> None:

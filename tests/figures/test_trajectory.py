@@ -214,7 +214,7 @@ def test_a_cell_without_an_excess_is_not_one_of_no_excess(stepped: AngleResult) 
     assert panel.hovertext[1][3].endswith("no N1 here, and so no excess")
     assert panel.hovertext[1][1].endswith("no angle with itself")
     middle = [colour for place, colour in figure.layout.coloraxis.colorscale if place == 0.5]
-    assert middle not in (["#ffffff"], [figure.layout.plot_bgcolor])
+    assert middle not in (["#ffffff"], [figure.layout.template.layout.plot_bgcolor])
 
 
 def test_hover_of_the_excess_says_everything(stepped: AngleResult) -> None:
@@ -226,7 +226,7 @@ def test_hover_of_the_excess_says_everything(stepped: AngleResult) -> None:
     assert text.startswith(f"teacher layers 1 and 3<br>mean angle <b>{data['angle_deg'].item():.1f}°</b>")
     assert text.endswith(
         f"<br>N5 {of_null['null_angle_deg'].item():.1f}°, excess <b>{of_null['excess_deg'].item():+.1f}°</b>"
-        f", 95 % interval {low:+.1f}° to {high:+.1f}°"
+        f", 95\N{NO-BREAK SPACE}% interval {low:+.1f}° to {high:+.1f}°".replace("-", "−")
     )
 
 

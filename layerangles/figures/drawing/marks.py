@@ -14,7 +14,7 @@ MAX_LAYERS_WITH_VALUES = 8
 MATCHED_MARK = "◆ teacher layer that training matched"
 
 # Where colours of two meanings are equally light, cells of one of them are marked.
-_ABOVE_90, _NEGATIVE = "• above 90°", "– below 0"
+ABOVE_90, NEGATIVE = "• above 90°", "– below 0"
 _DOUBTFUL = "doubtful in grey"
 _LEAST_WRITTEN = 30  # pixels, on a screen
 _LEAST_MARKED = 3  # a cell of less has no room for a mark
@@ -110,7 +110,7 @@ def sign_of(figure: go.Figure, coloraxis: str) -> str:
     axes = {trace.xaxis for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis}
     if not any(trace.name == _DOUBTFUL and trace.xaxis in axes for trace in figure.data):
         return ""
-    return _NEGATIVE if figure.layout[coloraxis].cmin < 0 else _ABOVE_90
+    return NEGATIVE if figure.layout[coloraxis].cmin < 0 else ABOVE_90
 
 
 def note_on_marks(figure: go.Figure, signed: bool, coloraxis: str = "coloraxis") -> list[str]:
