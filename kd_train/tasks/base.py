@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from kd_train.data import embedded
 from kd_train.data.tables import Table, Text, read_embedded, read_file, read_hub
-from kd_train.tasks.metrics import Metric, Predictions
+from kd_train.tasks.scoring.metrics import Metric, Predictions
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.lazy import lazy_module
@@ -46,6 +46,26 @@ class MicroBatch(NamedTuple):
     valid: dict[Tower, Bool[torch.Tensor, "example position"]]
 
 
+class KnownDataset(NamedTuple):
+    """A data set of the hub that a task knows, so that a study need not describe it.
+
+    Attributes:
+        hub_name: its name on the hub, where studies use another name.
+        subset: its configuration on the hub.
+        revision: its branch, where that is not the main one.
+        splits: our names → the data set's; by default ``validation`` or ``dev`` is our ``dev``.
+        columns: key of the task → column.
+        prepare: makes a task's columns of other columns.
+    """
+
+    hub_name: str | None = None
+    subset: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] | None = None
+    columns: Mapping[str, str] = {}
+    prepare: Callable[[Table], Table] = lambda table: table
+
+
 class TaskSpec(BaseModel, ABC):
     """The study's ``task``: where the data come from, and what of them is used.
 
@@ -56,6 +76,7 @@ class TaskSpec(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     all_metrics: ClassVar[Mapping[str, Metric]]
     embedded_columns: ClassVar[tuple[str, str]] = ("text", "label")
+    known_datasets: ClassVar[Mapping[str, KnownDataset]] = {}
 
     kind: str
     dataset: str | None = Field(default=None, min_length=1, description="embedded/<name>, or a name of the hub")
@@ -124,45 +145,46 @@ class TaskSpec(BaseModel, ABC):
             InputError: a file or a column that is not there, an empty split, an example that cannot be used.
         """
 
-    def tables(
-        self,
-        *,
-        hub_name: str | None = None,
-        hub_revision: str | None = None,
-        default_splits: Mapping[str, str] | None = None,
-    ) -> dict[str, Table]:
+    @property
+    def known(self) -> KnownDataset | None:
+        """The entry of this study's data set among the known ones; None if it is not among them."""
+        return self.known_datasets.get(self.dataset or "")
+
+    def tables(self) -> dict[str, Table]:
         """The rows of every split, by our names of the splits, cut to ``limit``.
 
-        Args:
-            hub_name: the data set to ask the hub for, if it is not ``dataset`` itself.
-            hub_revision: its branch, where that is not the main one.
-            default_splits: our names → the data set's, where the study names none.
+        Raises:
+            InputError: data that cannot be read, a split that does not exist, or an empty one.
         """
         if self.files is not None:
             tables = {str(split): read_file(Path(path)) for split, path in self.files.items()}
         elif self.dataset and embedded.is_embedded(self.dataset):
             tables = read_embedded(self.dataset)
         else:
-            tables = self._from_hub(hub_name or str(self.dataset), hub_revision, default_splits)
+            tables = self._from_hub(self.known or KnownDataset())
         if self.test_from_train is not None:
             tables |= _with_more_tests(tables["train"], tables.get("test"), self.test_from_train)
         limits = {str(split): n for split, n in self.limit.items()}
-        # MNLI has a second development set, which shares the limit of the first.
-        tables = {split: table.head(limits.get(split.removesuffix("_mismatched"))) for split, table in tables.items()}
         for split, table in tables.items():
-            if not len(table):
+            # MNLI has a second development set, which shares the limit of the first.
+            limit = limits.get(split.removesuffix("_mismatched"))
+            rows = table.head(limit)
+            # The limit counts rows as well as the examples that are made of them.
+            tables[split] = self.known.prepare(rows).head(limit) if self.known else rows
+            if not len(tables[split]):
                 raise InputError(f"{table.source} is empty: it holds no example for the {split} split.")
         return tables
 
-    def _from_hub(self, name: str, revision: str | None, default_splits: Mapping[str, str] | None) -> dict[str, Table]:
-        tables = read_hub(name, self.subset, revision=revision)
-        wanted = {str(ours): theirs for ours, theirs in (self.splits or default_splits or _splits_of(tables)).items()}
-        if not {"train", "dev"} <= wanted.keys() or not set(wanted.values()) <= tables.keys():
+    def _from_hub(self, known: KnownDataset) -> dict[str, Table]:
+        name = known.hub_name or str(self.dataset)
+        tables = read_hub(name, self.subset or known.subset, revision=known.revision)
+        splits = {str(ours): theirs for ours, theirs in (self.splits or known.splits or _splits_of(tables)).items()}
+        if not {"train", "dev"} <= splits.keys() or not set(splits.values()) <= tables.keys():
             raise InputError(
-                f'"{name}" has the splits {", ".join(tables)}; wanted were {wanted}. '
+                f'"{name}" has the splits {", ".join(tables)}; wanted were {splits}. '
                 "Name a train and a dev split with task.splits, such as {train: train, dev: test}."
             )
-        return {ours: tables[theirs] for ours, theirs in wanted.items()}
+        return {ours: tables[theirs] for ours, theirs in splits.items()}
 
 
 class Task(ABC):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from jaxtyping import Float
 
 from kd_train.data.tables import Table, Text
-from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts
+from kd_train.tasks.base import Feature, KnownDataset, MicroBatch, Task, TaskSpec, encode_texts
 from layerangles.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Label = TypeVar("Label", int, float)
 
 
 class _Glue(NamedTuple):
-    """A task of GLUE: its columns, metrics, number of outputs, and the splits that are our development splits."""
+    """Columns, metrics, number of labels (1 for numbers) and development splits of a task of GLUE."""
 
     text: str | tuple[str, str]
     metrics: tuple[str, ...] = ("accuracy",)
@@ -47,7 +47,6 @@ GLUE: Mapping[str, _Glue] = {
     "stsb": _Glue(("sentence1", "sentence2"), ("pearson", "spearman"), n_labels=1),
     "wnli": _Glue(("sentence1", "sentence2")),
 }
-_GLUE_HUB_NAME = "nyu-mll/glue"
 _GLUE_ALIASES = {"sts-b": "stsb", "sst-2": "sst2"}
 
 
@@ -67,17 +66,21 @@ def glue_name(dataset: str | None) -> str | None:
     return _GLUE_ALIASES.get(name[5:], name[5:])
 
 
+def glue_dataset(dataset: str | None) -> KnownDataset | None:
+    """GLUE on the hub, for ``glue/<task>``; None for other data sets."""
+    name = glue_name(dataset)
+    if name is None:
+        return None
+    return KnownDataset(hub_name="nyu-mll/glue", subset=name, splits={"train": "train", **GLUE[name].dev})
+
+
 def labelled_tables(
     spec: TaskSpec, text: str | tuple[str, str] | None, metrics: tuple[str, ...]
 ) -> tuple[dict[str, Table], str | tuple[str, str], tuple[str, ...]]:
-    """Tables by split, the columns of the texts, and the metrics of a task, with GLUE's where the study names none."""
+    """Tables by split, the columns of the texts, and the metrics; GLUE's where the study names none."""
     glue = glue_name(spec.dataset)
-    if glue is None:
-        return spec.tables(), text or "text", spec.metrics or metrics
-    known = GLUE[glue]
-    of_glue = spec.model_copy(update={"subset": glue})
-    tables = of_glue.tables(hub_name=_GLUE_HUB_NAME, default_splits={"train": "train", **known.dev})
-    return tables, text or known.text, spec.metrics or known.metrics
+    known = _Glue("text", metrics) if glue is None else GLUE[glue]
+    return spec.tables(), text or known.text, spec.metrics or known.metrics
 
 
 def is_secret(split: str, labels: Sequence[object]) -> bool:
@@ -114,7 +117,7 @@ def read_logits(
     accelerator: accelerate.Accelerator,
 ) -> list[Label]:
     """One answer per example, in the order of ``features``, read from a model's logits."""
-    from kd_train.tasks.evaluation import over_batches
+    from kd_train.tasks.scoring.evaluation import over_batches
 
     def answer(rows: list[int]) -> list[Label]:
         inputs = task.collate([features[i] for i in rows], tokenizer).inputs

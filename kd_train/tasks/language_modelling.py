@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
 
 from kd_train.data.tables import Table, Text, is_template, template_columns
-from kd_train.tasks.base import IGNORED, Feature, MicroBatch, Task, TaskSpec, token_labels
-from kd_train.tasks.metrics import Metric, Predictions, accuracy, perplexity, right_answers
+from kd_train.tasks.base import IGNORED, Feature, KnownDataset, MicroBatch, Task, TaskSpec, token_labels
 from kd_train.tasks.prompts import beginning, joined, left_cut, left_padded, plain, prompted, token_ids
-from kd_train.tasks.text_metrics import exact_match_normalized, matches_normalized
+from kd_train.tasks.scoring.metrics import Metric, Predictions, accuracy, perplexity, right_answers
+from kd_train.tasks.scoring.text_metrics import exact_match_normalized, matches_normalized
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.lazy import lazy_module
@@ -173,7 +173,7 @@ class LanguageModelling(Task):
         accelerator: accelerate.Accelerator,
     ) -> list[float]:
         """``−log p`` of the predicted tokens of each example, summed, in nats."""
-        from kd_train.tasks.evaluation import over_batches
+        from kd_train.tasks.scoring.evaluation import over_batches
 
         def answer(rows: list[int]) -> list[float]:
             micro_batch = self.collate([features[i] for i in rows], tokenizer)
@@ -213,7 +213,7 @@ class LanguageModelling(Task):
         accelerator: accelerate.Accelerator,
     ) -> list[str]:
         """What a model writes after each prompt: greedily, until EOS, whitespace at both ends taken off."""
-        from kd_train.tasks.evaluation import generate, over_batches
+        from kd_train.tasks.scoring.evaluation import generate, over_batches
         from layerangles.models.states import n_positions
 
         end = tokenizer.eos_token_id
@@ -244,13 +244,6 @@ def _largest(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)
 
 
-@dataclass(frozen=True)
-class _HubData:
-    columns: Mapping[str, str]
-    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "dev": "validation"})
-    prepared: Callable[[Table], Table] = lambda table: table
-
-
 def _turn_by_turn(table: Table) -> Table:
     """CoQA's conversations, one example a turn: the story and the turns before in the prompt.
 
@@ -272,9 +265,12 @@ def _turn_by_turn(table: Table) -> Table:
 # Columns and splits are those of the data sets' cards; without the hub, none of this could be run on the data
 # themselves. HellaSwag's test split has no labels; its texts are taken as they are, with the markup that evaluation
 # harnesses clean away. CoQA on the hub has one answer a question, not the three more of the official evaluation.
-HUB: Mapping[str, _HubData] = {
-    "Rowan/hellaswag": _HubData({"prompt": "ctx", "choices": "endings", "label": "label"}),
-    "stanfordnlp/coqa": _HubData({"prompt": "prompt", "answer": "answer"}, prepared=_turn_by_turn),
+_SPLITS = {"train": "train", "dev": "validation"}
+_KNOWN = {
+    "Rowan/hellaswag": KnownDataset(splits=_SPLITS, columns={"prompt": "ctx", "choices": "endings", "label": "label"}),
+    "stanfordnlp/coqa": KnownDataset(
+        splits=_SPLITS, columns={"prompt": "prompt", "answer": "answer"}, prepare=_turn_by_turn
+    ),
 }
 
 
@@ -287,6 +283,7 @@ class LanguageModellingTask(TaskSpec):
     """
 
     all_metrics: ClassVar[Mapping[str, Metric]] = LANGUAGE_METRICS
+    known_datasets: ClassVar[Mapping[str, KnownDataset]] = _KNOWN
 
     kind: Literal["language_modelling"] = "language_modelling"
     text: str | None = Field(default=None, description="column or template of plain text, all of it predicted")
@@ -324,8 +321,7 @@ class LanguageModellingTask(TaskSpec):
         """
         names = ("text", "prompt", "answer", "choices", "label")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        known = HUB.get(self.dataset or "")
-        for columns in (given, {**(known.columns if known else {}), **given}):
+        for columns in (given, {**(self.known.columns if self.known else {}), **given}):
             if {"prompt", "choices"} <= columns.keys():
                 columns.setdefault("label", "label")
             if columns.keys() in _COLUMNS.values():
@@ -350,15 +346,9 @@ class LanguageModellingTask(TaskSpec):
 
     def load(self) -> LanguageModelling:
         """Load all splits of the task."""
-        known = HUB.get(self.dataset or "")
-        tables = self.tables(default_splits=known.splits if known else None)
-        if known:
-            # limit counts examples, of which the rows that were read may hold several.
-            limits = {str(split): n for split, n in self.limit.items()}
-            tables = {split: known.prepared(table).head(limits.get(split)) for split, table in tables.items()}
         return LanguageModelling(
             form=self.form,
-            examples={split: self._examples(table) for split, table in tables.items()},
+            examples={split: self._examples(table) for split, table in self.tables().items()},
             metrics=self.metrics or _DEFAULT_METRICS[self.form],
             max_length=self.max_length,
             predict_all=self.predict == "all",

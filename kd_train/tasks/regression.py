@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec
+from kd_train.tasks.base import Feature, KnownDataset, MicroBatch, Task, TaskSpec
 from kd_train.tasks.labelled import (
     GLUE,
     LabelledSplit,
+    glue_dataset,
     glue_name,
     is_secret,
     labelled_features,
@@ -19,7 +20,7 @@ from kd_train.tasks.labelled import (
     labelled_tables,
     read_logits,
 )
-from kd_train.tasks.metrics import NUMBER_METRICS, Metric, Predictions
+from kd_train.tasks.scoring.metrics import NUMBER_METRICS, Metric, Predictions
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.lazy import lazy_module
@@ -113,6 +114,11 @@ class RegressionTask(TaskSpec):
                 f"{', '.join(f'glue/{name}' for name in rated)}"
             )
         return self
+
+    @property
+    def known(self) -> KnownDataset | None:
+        """GLUE's entry, for its tasks."""
+        return glue_dataset(self.dataset)
 
     def auto_model(self) -> Any:
         """A classifier of sequences, with one output."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
 from kd_train.data.tables import Table, Text
-from kd_train.tasks.base import Feature, MicroBatch, Task, TaskSpec, encode_texts, token_labels
-from kd_train.tasks.metrics import Metric, Predictions
-from kd_train.tasks.text_metrics import TEXT_METRICS
+from kd_train.tasks.base import Feature, KnownDataset, MicroBatch, Task, TaskSpec, encode_texts, token_labels
+from kd_train.tasks.scoring.metrics import Metric, Predictions
+from kd_train.tasks.scoring.text_metrics import TEXT_METRICS
 from layerangles.errors import InputError
 from layerangles.layers import Tower
 from layerangles.lazy import lazy_module
@@ -137,7 +137,7 @@ class SequenceToSequence(Task):
         accelerator: accelerate.Accelerator,
     ) -> list[str]:
         """The text that a model writes for each source, special tokens left out."""
-        from kd_train.tasks.evaluation import generate, over_batches
+        from kd_train.tasks.scoring.evaluation import generate, over_batches
         from layerangles.models.texts import pad
 
         def answer(rows: list[int]) -> list[str]:
@@ -164,17 +164,6 @@ def _ends(config: transformers.PretrainedConfig) -> list[int]:
 
 def _pad_token_id(tokenizer: transformers.PreTrainedTokenizerBase) -> int:
     return tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
-
-
-@dataclass(frozen=True)
-class _HubData:
-    """What is known of a data set: where its texts lie, and how columns are made of what is no text."""
-
-    subset: str | None = None
-    revision: str | None = None
-    source: str = "source"
-    target: str = "target"
-    prepared: Callable[[Table], Table] = lambda table: table
 
 
 def _without_empty_pairs(table: Table) -> Table:
@@ -205,11 +194,13 @@ def _with_triples_as_text(table: Table) -> Table:
 # Columns, subsets and splits are those of the data sets' cards; without the hub, none of this could be run on the data
 # themselves. The paper translates from English. GEM/dart is a loading script, which datasets no longer runs; the hub
 # keeps the same data as Parquet files on a branch of its own making.
-HUB: Mapping[str, _HubData] = {
-    "wmt/wmt16": _HubData(
-        subset="ro-en", source="translation.en", target="translation.ro", prepared=_without_empty_pairs
+_KNOWN = {
+    "wmt/wmt16": KnownDataset(
+        subset="ro-en",
+        columns={"source": "translation.en", "target": "translation.ro"},
+        prepare=_without_empty_pairs,
     ),
-    "GEM/dart": _HubData(revision="refs/convert/parquet", prepared=_with_triples_as_text),
+    "GEM/dart": KnownDataset(revision="refs/convert/parquet", prepare=_with_triples_as_text),
 }
 
 
@@ -218,6 +209,7 @@ class SequenceToSequenceTask(TaskSpec):
 
     all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
     embedded_columns: ClassVar[tuple[str, str]] = ("source", "target")
+    known_datasets: ClassVar[Mapping[str, KnownDataset]] = _KNOWN
 
     kind: Literal["sequence_to_sequence"] = "sequence_to_sequence"
     source: str | None = Field(
@@ -243,10 +235,14 @@ class SequenceToSequenceTask(TaskSpec):
 
     def load(self) -> SequenceToSequence:
         """Load all splits of the task."""
-        known = HUB.get(self.dataset or "", _HubData())
-        spec = self if self.subset else self.model_copy(update={"subset": known.subset})
-        tables = {split: known.prepared(table) for split, table in spec.tables(hub_revision=known.revision).items()}
-        examples = {split: self._split(table, known) for split, table in tables.items()}
+        columns = {"source": "source", "target": "target", **(self.known.columns if self.known else {})}
+        source, target = self.source or columns["source"], self.target or columns["target"]
+        examples = {
+            split: PairedSplit(
+                [self.source_prefix + str(text) for text in table.texts(source)], table.several_texts(target)
+            )
+            for split, table in self.tables().items()
+        }
         max_target_length = self.max_target_length or self.max_length
         return SequenceToSequence(
             examples=examples,
@@ -256,7 +252,3 @@ class SequenceToSequenceTask(TaskSpec):
             max_new_tokens=self.max_new_tokens or max_target_length,
             beams=self.beams,
         )
-
-    def _split(self, table: Table, known: _HubData) -> PairedSplit:
-        sources = [self.source_prefix + str(source) for source in table.texts(self.source or known.source)]
-        return PairedSplit(sources, table.several_texts(self.target or known.target))

@@ -16,7 +16,7 @@ from kd_train.study.score_logs import ExampleScores, ExamplesLog, Measurement, M
 from kd_train.study.specs import RunSpec
 from kd_train.study.study_file import Study
 from kd_train.tasks.base import Feature, Task
-from kd_train.tasks.metrics import Predictions
+from kd_train.tasks.scoring.metrics import Predictions
 from kd_train.training.bank import Bank
 from kd_train.training.member import Member, Stop, load_member, save_member
 from layerangles.files import atomic_write

@@ -21,7 +21,7 @@ from transformers import (
 
 from kd_train.tasks.base import IGNORED, Feature
 from kd_train.tasks.language_modelling import Example, LanguageModelling, LanguageModellingTask
-from kd_train.tasks.metrics import perplexity
+from kd_train.tasks.scoring.metrics import perplexity
 from layerangles import InputError
 
 CPU = Accelerator(cpu=True)

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from toys.models import toy_bert
 from toys.tasks import score
 
-from kd_train.tasks.evaluation import over_batches
-from kd_train.tasks.metrics import LABEL_METRICS, Metric, accuracy
+from kd_train.tasks.scoring.evaluation import over_batches
+from kd_train.tasks.scoring.metrics import LABEL_METRICS, Metric, accuracy
 
 
 def _only(name: str) -> dict[str, Metric]:

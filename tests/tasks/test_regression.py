@@ -15,8 +15,8 @@ from toys.models import toy_bert, toy_texts, toy_tokenizer
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from kd_train.tasks.labelled import LabelledSplit
-from kd_train.tasks.metrics import NUMBER_METRICS
 from kd_train.tasks.regression import Regression, RegressionTask
+from kd_train.tasks.scoring.metrics import NUMBER_METRICS
 from layerangles import InputError
 
 

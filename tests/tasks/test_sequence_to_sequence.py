@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from kd_train.tasks.base import IGNORED, Feature
+from kd_train.tasks.scoring.text_metrics import TEXT_METRICS
 from kd_train.tasks.sequence_to_sequence import PairedSplit, SequenceToSequence
-from kd_train.tasks.text_metrics import TEXT_METRICS
 from layerangles import InputError
 from layerangles.models.states import forward_with_states
 from layerangles.models.texts import EncodedTexts

@@ -10,7 +10,7 @@ import pytest
 from toys.models import toy_texts
 from toys.tasks import score
 
-from kd_train.tasks.text_metrics import TEXT_METRICS, exact_match, exact_match_normalized, token_error_rate
+from kd_train.tasks.scoring.text_metrics import TEXT_METRICS, exact_match, exact_match_normalized, token_error_rate
 
 WORDS = ["the cat sat on the mat today", "a dog barks", "nothing new here under the sun"]
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd_train.tasks.base import IGNORED, MicroBatch
-from kd_train.tasks.metrics import Metric
+from kd_train.tasks.scoring.metrics import Metric
 
 END, BEGIN = 256, 257
 N_BYTE_TOKENS = 261

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_train.tasks.metrics import Metric
+from kd_train.tasks.scoring.metrics import Metric
 
 References = Sequence[str | Sequence[str]]
 """The right text of every example, or several of them."""

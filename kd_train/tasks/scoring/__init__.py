@@ -1,0 +1,1 @@
+"""Scoring: metrics of references and answers, and the models that answer."""
