@@ -73,12 +73,12 @@ class OpenedStudy:
 
     def students(self) -> Sequence[Student]:
         """The finished students with weights, then those of whom only stored angles are left."""
-        loaded = (self._results.load_if_whole(file) for file in self._angle_files())
-        results = [result for result in loaded if result is not None]
-        of = {name: [r for r in results if name in r.students] for result in results for name in result.students}
-        here = [student_in(path, path.name, of.get(path.name, ()), self._results) for path in self.directories()]
+        stored = self._results.stored_in(self._angle_files())
+        here = [
+            student_in(path, path.name, self._results, stored.get(path.name, lambda: [])) for path in self.directories()
+        ]
         names = {student.name for student in here}
-        return [*here, *(Student(name, None, tuple(of[name])) for name in of if name not in names)]
+        return [*here, *(Student(name, None, read) for name, read in stored.items() if name not in names)]
 
     def angles(self) -> list[AngleResult]:
         """The results stored in ``angles/``, by file name.

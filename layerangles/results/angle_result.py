@@ -12,6 +12,7 @@ import xarray as xr
 from layerangles.errors import InputError
 from layerangles.files import atomic_write
 from layerangles.results import combination
+from layerangles.results.netcdf import read_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,8 +181,7 @@ class AngleResult:
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file. Give a result written by `layerangles angles`, such as angles.nc.")
         try:
-            with xr.open_dataset(path, engine="h5netcdf") as opened:
-                dataset = opened.load()
+            dataset = read_dataset(Path(path))
         except (OSError, KeyError, ValueError, RuntimeError) as error:  # what HDF5 raises depends on where it broke
             raise InputError(f"{path} is damaged, or no netCDF file ({error}).") from error
         version = dataset.attrs.get("schema_version")
@@ -236,4 +236,4 @@ class AngleResult:
     def _repr_html_(self) -> str:
         from layerangles.results.notebook_html import result_html
 
-        return result_html(self)
+        return result_html(self.in_words, self.dataset)

@@ -2,16 +2,12 @@
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from layerangles import notation
-
-if TYPE_CHECKING:
-    from layerangles.results.angle_result import AngleResult
 
 _MOST_ROWS = 40
 _LONGEST_NAME = 60
@@ -32,25 +28,29 @@ def summary_html(facts: str, table: pd.DataFrame, notes: Sequence[str] = ()) -> 
     return "".join([_paragraph(facts), rows, *map(_paragraph, below)])
 
 
-def result_html(result: "AngleResult") -> str:
-    """The facts of a measurement, and one row per student and tower at the last step at which it has angles."""
+def result_html(facts: str, dataset: xr.Dataset) -> str:
+    """The facts of a measurement, and one row per student and tower at the last step at which it has angles.
+
+    Args:
+        facts: what was measured, in one line.
+        dataset: of an :class:`layerangles.AngleResult`.
+    """
     rows = [
-        _row(result, result.dataset.sel(student=student, tower=tower))
-        for student in result.students
-        for tower in result.dataset["tower"].values
+        _row(dataset.sel(student=student, tower=tower))
+        for student in dataset["student"].values
+        for tower in dataset["tower"].values
     ]
-    confidence = notation.percent(result.dataset.attrs.get("confidence", 0.95))
+    table = pd.DataFrame(rows)
+    confidence = notation.percent(dataset.attrs.get("confidence", 0.95))
     note = f"Means over tokens, pairs of teacher layers and student layers, with {confidence} intervals."
-    return summary_html(result.in_words, pd.DataFrame(rows), [note])
+    return summary_html(facts, table if dataset.sizes["tower"] > 1 else table.drop(columns="tower"), [note])
 
 
-def _row(result: "AngleResult", data: xr.Dataset) -> dict[str, str]:
+def _row(data: xr.Dataset) -> dict[str, str]:
     name = str(data["student"].item())
     name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-    row = {"student": name}
-    if result.dataset.sizes["tower"] > 1:
-        row["tower"] = str(data["tower"].item())
-    if result.steps:
+    row = {"student": name, "tower": str(data["tower"].item())}
+    if "step" in data.dims:
         measured = np.flatnonzero(data["angle_deg"].notnull().any(["student_layer", "layer_a", "layer_b"]).values)
         data = data.isel(step=int(measured[-1]) if measured.size else -1)
         row["step"] = notation.count(int(data["step"]))
@@ -59,8 +59,8 @@ def _row(result: "AngleResult", data: xr.Dataset) -> dict[str, str]:
     ends = _number(data, "student_ci_low"), _number(data, "student_ci_high")
     row["mean angle °"] = notation.with_interval(angle, *ends, 1)
     row["share acute"] = notation.percent(float(over_layers["layer_acute_fraction"]), 1)
-    if result.nulls:
-        null = "N1" if "N1" in result.nulls else result.nulls[0]
+    if nulls := [str(null) for null in data["null"].values] if "null" in data.dims else []:
+        null = "N1" if "N1" in nulls else nulls[0]
         excess = (_number(data.sel(null=null), f"student_excess_{part}") for part in ("deg", "low", "high"))
         row[f"excess over {null} °"] = notation.with_interval(*excess, 1, signed=True)
     return row

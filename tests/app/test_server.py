@@ -160,7 +160,7 @@ def catalogue(
     """Two strategies and a third with one seed; two students with steps; two with weights, of which one is measured."""
     names = ["forward-seed0", "none-seed0", "none-seed1", "forward-seed1"]
     result = AngleResult(nulls.dataset.isel(student=[0, 1, 0, 1]).assign_coords(student=names))
-    students = [*(Student(name, None, (result,)) for name in names), Student("lone", None, ())]
+    students = [*(Student(name, None, lambda: (result,)) for name in names), Student("lone", None)]
     scores = scored({"forward-seed0": 0.5, "forward-seed1": 0.7, "none-seed0": 0.9})
     stepped = measure_angles(study_with_steps, study.texts[:6], steps=True, device="cpu")
     root = tmp_path_factory.mktemp("directories")
@@ -545,7 +545,7 @@ def test_extreme_tokens_stand_in_their_texts(browser: Browser, study: ToyStudy, 
 def test_tokens_are_those_of_the_step(study_with_steps: Sequence[Path], study: ToyStudy) -> None:
     late = study_with_steps[0]
     measured = measure_angles(late, study.texts[:8], steps=True, device="cpu")
-    source = Stub("s", [Student("late", late, (measured,))], given=study.texts[:8])
+    source = Stub("s", [Student("late", late, lambda: (measured,))], given=study.texts[:8])
     browser = Browser(create_app(Catalogue([source]), PLAN))
     reader = TokenReader(open_student(late).open_teacher(), study.texts[:8], max_length=32, device="cpu")
     for step, path in ((10, late / "checkpoints" / "step-10"), (30, late)):
@@ -564,7 +564,7 @@ def test_weights_are_hashed_once_and_again_when_the_student_is_another(
     for file in late.rglob("matching.json"):
         file.write_text(file.read_text().replace(json.loads(file.read_text())["teacher"]["path"], str(study.teacher)))
     measured = measure_angles(late, study.texts[:8], steps=True, device="cpu")
-    source = Stub("s", [Student("late", late, (measured,))], given=study.texts[:8])
+    source = Stub("s", [Student("late", late, lambda: (measured,))], given=study.texts[:8])
     browser = Browser(create_app(Catalogue([source]), PLAN))
     hashed: list[Path] = []
 

@@ -25,7 +25,7 @@ def snapshot_of(*students: Student) -> Snapshot:
 
 
 def of(name: str, *results: AngleResult, directory: Path | None = None) -> Student:
-    return Student(name, directory, results)
+    return Student(name, directory, lambda: results)
 
 
 @pytest.fixture(scope="module")

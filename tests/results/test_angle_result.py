@@ -10,6 +10,8 @@ from toys.models import write_student
 from toys.studies import ToyStudy
 
 from layerangles import AngleResult, InputError, measure_angles
+from layerangles.results.angle_result import SCHEMA_VERSION
+from layerangles.results.netcdf import read_dataset, student_names
 
 N_LAYERS = 5
 
@@ -302,3 +304,11 @@ def test_student_means(result: AngleResult, stepped: AngleResult) -> None:
     along = stepped.student_means()
     assert along.index.names == ["student", "step"]
     assert list(along.index) == [("late", 10), ("late", 30), ("early", 0), ("early", 10), ("early", 20)]
+
+
+def test_a_file_is_read_as_xarray_reads_it(result, tmp_path):
+    path = result.save(tmp_path / "angles.nc")
+    with xr.open_dataset(path, engine="h5netcdf") as opened:
+        assert read_dataset(path).identical(opened.load())
+    assert student_names(path, SCHEMA_VERSION) == result.students
+    assert student_names(path, SCHEMA_VERSION + 1) == []

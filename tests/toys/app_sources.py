@@ -38,7 +38,7 @@ class Stub:
 
 def named(*names: str) -> list[Student]:
     """Students of whom only the names are known."""
-    return [Student(name, None, ()) for name in names]
+    return [Student(name, None) for name in names]
 
 
 def renamed(result: AngleResult, *names: str) -> AngleResult:
