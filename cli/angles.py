@@ -112,7 +112,7 @@ def _settings(given: dict[str, Any], students: Sequence[Path]) -> "MeasurementSe
     from layerangles.settings import MeasurementSettings
 
     chosen = given["nulls"] or ["N1"]
-    given["nulls"] = {"all": NULLS, "none": ()}.get(chosen[0], chosen) if len(chosen) == 1 else chosen
+    given["nulls"] = {"all": tuple(NULLS), "none": ()}.get(chosen[0], chosen) if len(chosen) == 1 else chosen
     given["shard"] = _shard(given["shard"])
     if given["steps"] is None:
         given["steps"] = have_checkpoints(students)

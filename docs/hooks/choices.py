@@ -23,7 +23,7 @@ def _sections() -> Iterator[tuple[str, str, tuple[str, ...], Sequence[tuple[str,
     from kd_train.matching.losses import DIVERGENCES, HIDDEN_LOSSES
     from kd_train.matching.strategies import STRATEGIES
     from kd_train.tasks.kinds import TASKS
-    from layerangles.results.variables import NULL_MEANINGS
+    from layerangles.geometry.nulls import NULLS
 
     yield (
         "Strategies",
@@ -68,7 +68,7 @@ def _sections() -> Iterator[tuple[str, str, tuple[str, ...], Sequence[tuple[str,
         "Nulls",
         "The values of `--null`: the angle if the student, or the order of layers, had nothing to do with the teacher.",
         ("null", "meaning"),
-        [(f"`{name}`", escaped(meaning)) for name, meaning in NULL_MEANINGS.items()],
+        [(f"`{name}`", escaped(null.meaning)) for name, null in NULLS.items()],
     )
 
 
