@@ -272,7 +272,7 @@ def _widest_interval(meter: Meter, confidence: float) -> float:
     angles = over_processes(meter.angles())
     low, high = angles.interval(confidence)
     widths = (high - low)[angles.count > 0]
-    return float(widths.nan_to_num(torch.inf).max()) if len(widths) else torch.inf
+    return torch.inf if len(widths) == 0 or bool(widths.isnan().any()) else float(widths.max())
 
 
 def device_of(name: str) -> torch.device:

@@ -58,7 +58,7 @@ class TokenAngles:
 
     def extremes(self, n: int, *, largest: bool) -> list[tuple[int, int]]:
         """``(example, place)`` of the smallest or largest angles, no example twice, the most extreme first."""
-        order = self.angle_deg.nan_to_num(-torch.inf if largest else torch.inf).argsort(descending=largest)
+        order = (-self.angle_deg if largest else self.angle_deg).argsort()  # NaN last in both
         found: dict[int, int] = {}
         for token in order.tolist():
             if len(found) == n or bool(self.angle_deg[token].isnan()):

@@ -12,7 +12,8 @@ import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from scipy import stats
-from toys.models import toy_bert, toy_texts, toy_tokenizer, write_model, write_student
+from toys.models import toy_texts, toy_tokenizer, write_model
+from toys.results import assert_same_numbers
 from toys.studies import ToyStudy
 from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2Model
 
@@ -72,17 +73,6 @@ def _off_diagonal(values: Array) -> Array:
 def _of(result: AngleResult, variable: str, student: str) -> Array:
     data = result.dataset[variable].sel(student=student, tower="encoder")
     return data.dropna("student_layer", how="all").values if variable != "n_tokens" else data.values
-
-
-def _assert_same_numbers(got: AngleResult, expected: AngleResult, *, atol: float = 1e-6) -> None:
-    """Cosines to ``atol``, which float32 models need; angles to a little more than that, in degrees."""
-    assert set(got.dataset.data_vars) == set(expected.dataset.data_vars)
-    assert got.students == expected.students
-    for name in ("angle_deg", "cosine", "ci_low", "ci_high", "layer_angle_deg", "layer_ci_low", "layer_ci_high"):
-        tolerance = atol if name == "cosine" else 10 * atol
-        np.testing.assert_allclose(got.dataset[name], expected.dataset[name], rtol=0, atol=tolerance, err_msg=name)
-    for name in ("n_tokens", "n_degenerate", "matched", "weights_sha256"):
-        assert np.array_equal(got.dataset[name], expected.dataset[name]), name
 
 
 # --- parity ---------------------------------------------------------------------------------------------------
@@ -166,12 +156,12 @@ def test_special_tokens_are_left_out_when_asked(study: ToyStudy) -> None:
 @pytest.mark.parametrize("batch_size", [1, 5, 1000])
 def test_batch_size_changes_nothing(study: ToyStudy, result: AngleResult, batch_size: int) -> None:
     again = measure_angles(study.students, study.texts, device="cpu", batch_size=batch_size)
-    _assert_same_numbers(again, result)
+    assert_same_numbers(again, result)
 
 
 def test_order_of_examples_changes_nothing_but_the_hash(study: ToyStudy, result: AngleResult) -> None:
     again = measure_angles(study.students, study.texts[::-1], device="cpu", batch_size=7)
-    _assert_same_numbers(again, result)
+    assert_same_numbers(again, result)
     assert again.dataset.attrs["data_sha256"] != result.dataset.attrs["data_sha256"]
 
 
@@ -185,12 +175,12 @@ def test_padding_side_of_the_tokenizer_changes_nothing(tmp_path: Path, study: To
         assert AutoTokenizer.from_pretrained(path).padding_side == "left"
     left = measure_angles(students, study.texts, teacher=teacher, device="cpu")
     right = AngleResult(result.dataset.sel(student=["identity", "learned"]).isel(student_layer=slice(0, 3)))
-    _assert_same_numbers(left, right)
+    assert_same_numbers(left, right)
 
 
 def test_students_together_are_each_alone(study: ToyStudy, result: AngleResult) -> None:
     alone = AngleResult.concat_students([measure_angles(path, study.texts, device="cpu") for path in study.students])
-    _assert_same_numbers(alone, result, atol=1e-12)
+    assert_same_numbers(alone, result, atol=1e-12)
 
 
 def test_students_in_groups_are_all_together(study: ToyStudy, result: AngleResult) -> None:
@@ -213,7 +203,7 @@ def test_bfloat16_is_near_and_recorded(study: ToyStudy) -> None:
 def test_the_device_is_chosen_by_itself(study: ToyStudy) -> None:
     chosen = measure_angles(study.identity, study.texts[:4])
     assert chosen.dataset.attrs["device"] in ("cpu", "cuda", "mps", "xpu")
-    _assert_same_numbers(chosen, measure_angles(study.identity, study.texts[:4], device="cpu"), atol=0.01)
+    assert_same_numbers(chosen, measure_angles(study.identity, study.texts[:4], device="cpu"), atol=0.01)
 
 
 # --- what the result holds ------------------------------------------------------------------------------------
@@ -381,164 +371,3 @@ def test_final_norm_of_a_pre_norm_model(tmp_path: Path) -> None:
     assert same[:2, ~of_last].all()
     assert not same[:2, of_last & ~np.eye(N_LAYERS, dtype=bool)].any()
     assert not same[2, ~of_last & ~np.eye(N_LAYERS, dtype=bool)].any()
-
-
-# --- along training -------------------------------------------------------------------------------------------
-
-
-def test_checkpoints_make_a_step_axis(study_with_steps: list[Path], study: ToyStudy) -> None:
-    late, early = study_with_steps
-    measured = measure_angles([late, early], study.texts, steps=True, device="cpu")
-    assert measured.students == ["late", "early"]
-    assert measured.steps == [0, 10, 20, 30]
-    assert measured.dataset["angle_deg"].dims[:3] == ("student", "step", "tower")
-    there = measured.dataset["layer_angle_deg"].notnull().all(["tower", "student_layer"]).to_pandas()
-    assert there.loc["late"].to_dict() == {0: False, 10: True, 20: False, 30: True}
-    assert there.loc["early"].to_dict() == {0: True, 10: True, 20: True, 30: False}
-    counted = (measured.dataset["n_tokens"].max(["tower", "student_layer", "layer_a", "layer_b"]) > 0).to_pandas()
-    assert counted.equals(there)
-    assert measured.dataset["n_tokens"].dtype == np.int64
-    hashes = measured.dataset["weights_sha256"].to_pandas()
-    assert hashes.loc["early", 30] == hashes.loc["late", 0] == ""
-    assert hashes.loc["early", 20] == weights_sha256(early)
-    assert hashes.loc["early", 10] == weights_sha256(early / "checkpoints" / "step-10")
-
-
-def test_every_step_is_the_checkpoint_measured_alone(study_with_steps: list[Path], study: ToyStudy) -> None:
-    _, early = study_with_steps
-    measured = measure_angles(early, study.texts, steps=True, device="cpu")
-    for step, path in ((0, early / "checkpoints/step-0"), (10, early / "checkpoints/step-10"), (20, early)):
-        alone = measure_angles(path, study.texts, device="cpu")
-        _assert_same_numbers(measured.at_step(step), alone, atol=1e-12)
-        assert alone.dataset["trained_steps"].item() == step
-    assert not measured.at_step(0).dataset["angle_deg"].equals(measured.at_step(20).dataset["angle_deg"])
-
-
-# --- what is refused ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"space": "student"}, r"space is 'student'; allowed are 'teacher', 'pull', 'gradient'\."),
-        ({"final_norm": "none"}, r"final_norm is 'none'; allowed are 'pre', 'post'\."),
-        ({"precision": "float16"}, r"precision is 'float16'; allowed are 'float32', 'bfloat16'\."),
-        (
-            {"device": "abacus"},
-            r"the device 'abacus' is not there \(.*\)\. Allowed are auto, cpu, cuda, cuda:N",
-        ),
-        ({"device": "meta"}, r"the device 'meta' is not there \(.*\)\. Allowed are auto, cpu, cuda, cuda:N and mps"),
-        ({"device": "cuda:99"}, r"the device 'cuda:99' is not there \(.*\)\. Allowed are auto, cpu, cuda"),
-        ({"batch_size": 0}, r"batch_size is 0; allowed are 1 and more"),
-        ({"students_per_pass": -1}, r"students_per_pass is -1; allowed are 1 and more"),
-        ({"confidence": 95.0}, r"confidence is 95\.0; allowed is a number between 0 and 1, such as 0\.95"),
-        ({"max_length": 2}, r"max_length is 2, of which this tokenizer needs 2 for special tokens"),
-    ],
-)
-def test_settings_that_are_refused(study: ToyStudy, settings: dict, message: str) -> None:
-    # The import hook would refuse a value outside a Literal before the function itself can.
-    unchecked = getattr(measure_angles, "__wrapped__", measure_angles)
-    with pytest.raises(InputError, match=message):
-        unchecked(study.identity, study.texts, **({"device": "cpu"} | settings))
-
-
-def test_no_texts_and_no_students(study: ToyStudy) -> None:
-    with pytest.raises(InputError, match=r"there are no texts to measure on: got an empty list"):
-        measure_angles(study.identity, [], device="cpu")
-    with pytest.raises(InputError, match=r"got no students\. Give at least one student directory"):
-        measure_angles([], study.texts, device="cpu")
-
-
-def test_texts_longer_than_the_models(study: ToyStudy) -> None:
-    with pytest.raises(InputError, match=r"a text has 100 tokens, more than the 64"):
-        measure_angles(study.identity, ["a " * 200] * 2, max_length=100, device="cpu")
-    assert (
-        measure_angles(study.identity, ["a " * 200] * 2, max_length=64, device="cpu").dataset.attrs["n_truncated"] == 2
-    )
-
-
-def test_a_directory_that_is_no_student(study: ToyStudy) -> None:
-    with pytest.raises(InputError, match=r"holds no matching\.json"):
-        measure_angles(study.teacher, study.texts, device="cpu")
-
-
-def test_a_student_given_twice(study: ToyStudy) -> None:
-    with pytest.raises(InputError, match=r"students/identity is given twice\. Give every student once"):
-        measure_angles([study.identity, study.deeper, study.identity / "."], study.texts, device="cpu")
-
-
-def test_students_of_one_name_are_told_apart(tmp_path: Path, study: ToyStudy) -> None:
-    paths = [
-        write_student(tmp_path / place / "students" / "s", study.teacher, seed=seed)
-        for seed, place in enumerate(("one", "two", "deep/two"))
-    ]
-    texts = study.texts[:2]
-    assert measure_angles(paths[:2], texts, device="cpu").students == ["one/s", "two/s"]
-    assert measure_angles(paths, texts, device="cpu").students == ["one/s", str(paths[1]), str(paths[2])]
-    assert measure_angles([paths[0], study.identity], texts, device="cpu").students == ["s", "identity"]
-
-
-def test_students_of_different_teachers(tmp_path: Path, study: ToyStudy) -> None:
-    other = write_model(tmp_path / "teacher", toy_bert(layers=4, seed=8))
-    stranger = write_student(tmp_path / "stranger", other)
-    with pytest.raises(InputError, match=r"identity and stranger have different teachers\. Measure them in two calls"):
-        measure_angles([study.identity, stranger], study.texts, device="cpu")
-
-
-def test_a_teacher_whose_weights_changed(tmp_path: Path, study: ToyStudy) -> None:
-    teacher = Path(shutil.copytree(study.teacher, tmp_path / "teacher"))
-    student = write_student(tmp_path / "mine", teacher)
-    write_model(teacher, toy_bert(layers=4, seed=8))
-    with pytest.raises(InputError, match=r"teacher's weights changed since mine was trained"):
-        measure_angles(student, study.texts, device="cpu")
-    # Named explicitly, the teacher is taken as it is; but these are not the layers that training matched.
-    assert measure_angles(student, study.texts, teacher=teacher, device="cpu").dataset["matched"].sum() == 0
-
-
-def test_a_student_with_another_tokenizer(tmp_path: Path, study: ToyStudy) -> None:
-    other = write_student(tmp_path / "mine", study.teacher, tokenizer=toy_tokenizer(words="bacdefghijklmnop"))
-    with pytest.raises(InputError, match=r"tokenizer of mine differs from its teacher's in 2 tokens"):
-        measure_angles([study.identity, other], study.texts, device="cpu")
-
-
-def test_a_model_of_another_width(tmp_path: Path, study: ToyStudy) -> None:
-    narrow = write_model(tmp_path / "narrow", toy_bert(layers=2, width=24))
-    with pytest.raises(InputError, match=r"narrow has width 24, the teacher 32\. Two models that were never matched"):
-        measure_angles(narrow, study.texts, teacher=study.teacher, device="cpu")
-
-
-def test_no_layer_that_can_be_put_into_teacher_space(tmp_path: Path, study: ToyStudy) -> None:
-    narrow = write_student(tmp_path / "narrow", study.teacher, width=24, pairs=())
-    with pytest.raises(InputError, match=r"no student layer .* widths are \[24\], the teacher's is 32, and no maps"):
-        measure_angles(narrow, study.texts, device="cpu")
-
-
-def test_maps_that_are_missing_or_of_another_shape(tmp_path: Path, study: ToyStudy) -> None:
-    lost = write_student(tmp_path / "lost", study.teacher, width=24, maps="learned")
-    (lost / "matching_maps.safetensors").unlink()
-    with pytest.raises(InputError, match=r"lost does not fit .*has no map for the matched layer 0"):
-        measure_angles([study.identity, lost], study.texts, device="cpu")
-    wrong = write_student(tmp_path / "wrong", study.teacher, width=24, maps="learned", teacher_width=40)
-    with pytest.raises(InputError, match=r"map of layer 0 has the shape \(40, 24\), the models need \(32, 24\)"):
-        measure_angles(wrong, study.texts, device="cpu")
-    beyond = write_student(tmp_path / "beyond", study.teacher, pairs=((1, 9),))
-    with pytest.raises(InputError, match=r"the pair \(1, 9\) names a layer that is not there"):
-        measure_angles(beyond, study.texts, device="cpu")
-
-
-def test_weights_that_are_not_finite(tmp_path: Path, study: ToyStudy) -> None:
-    model = toy_bert(layers=2)
-    with torch.no_grad():
-        model.bert.encoder.layer[1].output.dense.weight.fill_(torch.nan)
-    diverged = write_student(tmp_path / "diverged", study.teacher, model=model)
-    with pytest.raises(InputError, match=r"the states of diverged are not finite: its training diverged"):
-        measure_angles([study.identity, diverged], study.texts, device="cpu")
-
-
-def test_an_encoder_decoder(tmp_path: Path, study: ToyStudy) -> None:
-    path = Path(shutil.copytree(study.teacher, tmp_path / "t5"))
-    (path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 32, "num_layers": 2}))
-    with pytest.raises(
-        InputError, match=r"identity has the towers \('encoder',\), its teacher \('encoder', 'decoder'\)"
-    ):
-        measure_angles(study.identity, study.texts, teacher=path, device="cpu")

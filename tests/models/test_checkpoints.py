@@ -14,8 +14,8 @@ from toys.studies import ToyStudy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layerangles.errors import InputError
-from layerangles.files import atomic_write, check_absent, sha256_of_file
-from layerangles.geometry.maps import FILE_NAME, MatchingMap, MatchingMaps
+from layerangles.files import sha256_of_file
+from layerangles.geometry.maps import FILE_NAME, MatchingMaps
 from layerangles.models.checkpoints import (
     ModelCheckpoint,
     check_same_tokenizer,
@@ -26,7 +26,6 @@ from layerangles.models.checkpoints import (
     tokenizer_sha256,
 )
 from layerangles.models.matching_file import MATCHING_FILE, Matching
-from layerangles.models.pairing import matched_pairs
 from layerangles.models.weights import check_weights, weight_files, weights_sha256
 
 
@@ -285,132 +284,3 @@ def test_another_tokenizer() -> None:
 def test_hash_of_a_tokenizer() -> None:
     assert tokenizer_sha256(toy_tokenizer()) == tokenizer_sha256(toy_tokenizer(padding_side="left"))
     assert tokenizer_sha256(toy_tokenizer()) != tokenizer_sha256(toy_tokenizer(words="bacdefghijklmnop"))
-
-
-# --- matching against models ----------------------------------------------------------------------------------
-
-
-def test_a_matching_that_fits_gives_its_pairs(study: ToyStudy, tmp_path: Path) -> None:
-    teacher = ModelCheckpoint(study.teacher)
-    assert matched_pairs(open_student(study.learned), teacher, "encoder") == ((0, 0), (1, 2))
-    assert matched_pairs(open_student(study.learned), teacher, "decoder") == ()
-    other = ModelCheckpoint(write_model(tmp_path / "other", toy_bert(layers=1, seed=7)))
-    assert matched_pairs(open_student(study.identity), other, "encoder") == ()  # matched, but to another teacher
-
-
-def test_all_that_does_not_fit_is_listed(tmp_path: Path, study: ToyStudy) -> None:
-    pairs = ((0, 0), (1, 5), (3, 1))
-    path = write_student(
-        tmp_path / "mine", study.teacher, width=24, maps="learned", pairs=pairs, teacher_width=40, bias=False
-    )
-    tensors = load_file(path / FILE_NAME)
-    del tensors["encoder.1.weight"]
-    save_file(tensors, path / FILE_NAME)
-    with pytest.raises(InputError) as raised:
-        matched_pairs(open_student(path), ModelCheckpoint(study.teacher), "encoder")
-    for part in (
-        f"{path} does not fit {study.teacher}: ",
-        "the map of layer 0 has the shape (40, 24), the models need (32, 24)",
-        "the map of layer 3 has the shape (40, 24)",
-        "the pair (1, 5) names a layer that is not there: the last ones are (2, 4)",
-        "the pair (3, 1) names a layer that is not there",
-        "matching_maps.safetensors has no map for the matched layer 1",
-        "Train the student anew.",
-    ):
-        assert part in str(raised.value)
-
-
-# --- maps -----------------------------------------------------------------------------------------------------
-
-
-def test_a_map_is_applied_to_every_state() -> None:
-    weight, bias = torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0.0, 10.0, 0.0])
-    states = torch.tensor([[[1.0, 1.0], [0.0, 2.0]]])
-    assert MatchingMap(weight).apply(states).tolist() == [[[3, 1, 3], [4, 2, 0]]]
-    assert MatchingMap(weight, bias).apply(states).tolist() == [[[3, 11, 3], [4, 12, 0]]]
-    assert MatchingMap(weight, bias).apply(states.double()).dtype == torch.float64
-
-
-def test_maps_are_read_as_they_were_written(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    weight = torch.randn(5, 3)
-    stored = MatchingMaps(
-        {
-            ("encoder", 2): MatchingMap(weight, torch.randn(5)),
-            ("decoder", 10): MatchingMap(torch.randn(3, 5).T.requires_grad_()),  # neither contiguous nor detached
-        }
-    )
-    stored.save(tmp_path / FILE_NAME)
-    assert set(load_file(tmp_path / FILE_NAME)) == {"encoder.2.weight", "encoder.2.bias", "decoder.10.weight"}
-    loaded = MatchingMaps.load(tmp_path / FILE_NAME).by_layer
-    assert loaded.keys() == stored.by_layer.keys()
-    assert torch.equal(loaded["encoder", 2].weight, weight)
-    assert torch.equal(loaded["encoder", 2].bias, stored.by_layer["encoder", 2].bias)
-    assert torch.equal(loaded["decoder", 10].weight, stored.by_layer["decoder", 10].weight)
-    assert loaded["decoder", 10].bias is None
-
-
-def test_maps_cut_short(student: Path) -> None:
-    file = student / FILE_NAME
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"matching_maps\.safetensors is damaged or cut short"):
-        open_student(student).load_maps()
-
-
-@pytest.mark.parametrize("name", ["weight", "encoder.weight", "encoder.one.weight", "encoder.1.gain", "a.1.weight.b"])
-def test_maps_of_another_form(tmp_path: Path, name: str) -> None:
-    save_file({name: torch.ones(2, 2)}, tmp_path / FILE_NAME)
-    with pytest.raises(InputError, match=rf'holds a tensor named "{re.escape(name)}"; names have the form .*"encoder'):
-        MatchingMaps.load(tmp_path / FILE_NAME)
-
-
-# --- files ----------------------------------------------------------------------------------------------------
-
-
-def _fail_halfway(target: Path) -> None:
-    with atomic_write(target, overwrite=True) as beside:
-        if target.is_dir():
-            beside.mkdir()
-            (beside / "half").touch()
-        else:
-            beside.write_text("half")
-        raise RuntimeError("in the middle")
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file.txt"
-    with atomic_write(target) as beside:
-        beside.write_text("old")
-        assert not target.exists()
-        assert beside.suffix == ".txt"
-    with pytest.raises(InputError, match=r"file\.txt exists already"), atomic_write(target):
-        pass
-    with pytest.raises(RuntimeError, match="in the middle"):
-        _fail_halfway(target)
-    assert target.read_text() == "old"
-    with atomic_write(target, overwrite=True) as beside:
-        beside.write_text("new")
-    assert target.read_text() == "new"
-    assert [file.name for file in target.parent.iterdir()] == ["file.txt"]
-
-
-def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    with atomic_write(target) as beside:
-        beside.mkdir()
-        (beside / "old").touch()
-    with pytest.raises(RuntimeError, match="in the middle"):
-        _fail_halfway(target)
-    assert [file.name for file in target.iterdir()] == ["old"]
-    with atomic_write(target, overwrite=True) as beside:
-        beside.mkdir()
-        (beside / "new").touch()
-    assert [file.name for file in target.iterdir()] == ["new"]
-    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
-
-
-def test_what_exists_is_refused_before_any_work(tmp_path: Path) -> None:
-    check_absent(tmp_path / "nothing")
-    check_absent(tmp_path, overwrite=True)
-    with pytest.raises(InputError, match=r"exists already\. Choose another path"):
-        check_absent(tmp_path)

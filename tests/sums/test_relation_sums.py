@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerangles.geometry.distances import common_mode_ratio, mean_pairwise_distances
+from layerangles.geometry.relations import common_mode_ratio, mean_pairwise_distances
 from layerangles.sums.relation_sums import RelationSums
 
 N_TEACHER, N_STUDENT, N_TOKENS, DIM = 5, 3, 130, 12

@@ -87,3 +87,14 @@ def texts_of(figure: go.Figure) -> list[str]:
 
 
 NAME = "<script>alert(1)</script>%{z}$x$"
+
+
+def assert_same_numbers(got: AngleResult, expected: AngleResult, *, atol: float = 1e-6) -> None:
+    """Cosines to ``atol``, which float32 models need; angles to a little more than that, in degrees."""
+    assert set(got.dataset.data_vars) == set(expected.dataset.data_vars)
+    assert got.students == expected.students
+    for name in ("angle_deg", "cosine", "ci_low", "ci_high", "layer_angle_deg", "layer_ci_low", "layer_ci_high"):
+        tolerance = atol if name == "cosine" else 10 * atol
+        np.testing.assert_allclose(got.dataset[name], expected.dataset[name], rtol=0, atol=tolerance, err_msg=name)
+    for name in ("n_tokens", "n_degenerate", "matched", "weights_sha256"):
+        assert np.array_equal(got.dataset[name], expected.dataset[name]), name

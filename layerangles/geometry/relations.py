@@ -1,4 +1,4 @@
-"""Distances between layers, and the common-mode ratio: pure functions of tensors."""
+"""Relations between layers other than angles: distances and the common-mode ratio, as pure functions of tensors."""
 
 from __future__ import annotations
 
