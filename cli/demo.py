@@ -100,6 +100,8 @@ def trajectory_table(result: "AngleResult") -> "pd.DataFrame":
     """One row a student and step: observed angle, N1, excess with its interval, ρ; means over the whole student."""
     import pandas as pd
 
+    from layerangles.notation import interval
+
     data = result.dataset.sel(tower=_TOWER, null="N1")
     rows = []
     for student in result.students:
@@ -112,7 +114,7 @@ def trajectory_table(result: "AngleResult") -> "pd.DataFrame":
                     "angle °": of["student_angle_deg"],
                     "N1 °": of["student_angle_deg"] - of["student_excess_deg"],
                     "excess °": of["student_excess_deg"],
-                    "95 % interval": f"[{of['student_excess_low']:+.2f}, {of['student_excess_high']:+.2f}]",
+                    "95 % interval": interval(of["student_excess_low"], of["student_excess_high"], 2, signed=True),
                     "ρ": of["student_common_mode_ratio"],
                 }
             )

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 FORMATS = ("html", "png", "svg", "pdf", "csv")
 FOLLOWS = "follows the slider"
 RAW = "raw"
-_AGGREGATIONS = {
-    "mean": "mean angle",
-    "median": "median angle",
-    "cosine": "angle of the mean cosine",
-    "acute": "share of acute tokens",
-}
 _GRAPH = CONFIG | {"responsive": False, "displayModeBar": False}  # the page has buttons of its own
 _WAITING = LayerView("", None, "…")  # until the first answer
 
@@ -175,7 +169,7 @@ def nulls(names: Sequence[str]) -> list[dict[str, Any]]:
 
 def aggregations() -> list[dict[str, Any]]:
     """The choices of how tokens are aggregated."""
-    return [{"label": _AGGREGATIONS[name], "value": name} for name in QUANTITIES]
+    return [{"label": one.choice or one.title, "value": name} for name, one in QUANTITIES.items()]
 
 
 def marks(values: Sequence[int]) -> dict[str, str]:

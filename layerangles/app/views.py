@@ -13,18 +13,12 @@ from layerangles.figures import LayerView
 from layerangles.figures.drawing.selection import reasons_for_absence
 from layerangles.geometry.nulls import meaning_of
 from layerangles.results.angle_result import AngleResult
-from layerangles.results.variables import AGGREGATIONS, pair_values
+from layerangles.results.variables import AGGREGATIONS, QUANTITIES, pair_values
 
 Unkept = Callable[[str, str], AngleResult | None]
 
 _LARGEST = 999_999_999
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_OVER_TOKENS = {
-    "mean": "mean over",
-    "median": "median over",
-    "cosine": "angle of the mean cosine over",
-    "acute": "share of acute",
-}
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ class ResolvedView:
         notes = [f"{view.way} space" if view.way in WAYS else str(view.way)]
         if found:
             notes.insert(0, layer)
-            notes.append(f"{_OVER_TOKENS[view.aggregation or 'mean']} tokens of {found[0]['n_examples']} texts")
+            notes.append(f"{QUANTITIES[view.aggregation or 'mean'].caption} tokens of {found[0]['n_examples']} texts")
         if view.null is not None:
             notes.append(f"{view.null} is {meaning_of(view.null)}")
         if len(found) == 2:

@@ -19,12 +19,12 @@ from jaxtyping import Float
 from layerangles.errors import InputError
 from layerangles.notation import counted
 from layerangles.results.angle_result import AngleResult
+from layerangles.results.variables import VARIABLES
 
 # The measures of geometry, and what sentences and figures call them.
 LABELS = {
-    "excess_deg": "excess over the null",
-    "common_mode_ratio": "common-mode ratio",
-    "recoverability_gap": "recoverability gap",
+    name: VARIABLES[name].label.format(null="the null")
+    for name in ("excess_deg", "common_mode_ratio", "recoverability_gap")
 }
 PREDICTORS = tuple(LABELS)
 

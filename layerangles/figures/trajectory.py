@@ -12,6 +12,7 @@ from layerangles.figures.drawing.frame import frame
 from layerangles.figures.drawing.panel import Grid, axis_number
 from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
 from layerangles.notation import count, interval, number
+from layerangles.results.variables import VARIABLES, heading
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -111,21 +112,16 @@ def _panels(data: xr.Dataset, null: str) -> list[dict[str, Any]]:
         found = [data.get(name) for name in names]
         return [v.sel(null=null) if v is not None and "null" in v.dims else v for v in found]
 
-    angles = ("student_angle_deg", "student_ci_low", "student_ci_high")
-    specs = [
-        (angles, "mean angle °", "°", _in_range(variables(*angles), tuple(_MEANINGS))),
-        (("student_excess_deg", "student_excess_low", "student_excess_high"), f"excess over {null} °", "°", (0,)),
-        (
-            ("student_common_mode_ratio", "student_common_mode_low", "student_common_mode_high"),
-            "common-mode ratio ρ",
-            "",
-            (),
-        ),
-    ]
+    angle = VARIABLES["student_angle_deg"]
+    specs: dict[str, tuple[int, ...]] = {
+        angle.name: _in_range(variables(angle.name, *angle.ends), tuple(_MEANINGS)),
+        "student_excess_deg": (0,),
+        "student_common_mode_ratio": (),
+    }
     return [
-        dict(zip(("mean", "low", "high"), variables(*names), strict=True))
-        | {"title": title, "unit": unit, "lines": lines}
-        for names, title, unit, lines in specs
+        dict(zip(("mean", "low", "high"), variables(name, *VARIABLES[name].ends), strict=True))
+        | {"title": heading(name, null), "unit": VARIABLES[name].unit, "lines": lines}
+        for name, lines in specs.items()
     ]
 
 

@@ -11,17 +11,14 @@ from layerangles.geometry.nulls import meaning_of
 from layerangles.notation import count, with_interval
 from layerangles.report.html_page import Part, Section, Subheading
 from layerangles.results.angle_result import AngleResult
+from layerangles.results.variables import VARIABLES, heading
 
 # Of students, beyond which a comparison is too long to be looked at.
 _MOST_STUDENTS = 12
 # Of all heat maps with their hover texts, in characters: with plotly.js (5 million) a page stays below 12 MB.
 _MOST_CHARACTERS = 5_000_000
 
-_MEANS = {
-    "student_angle_deg": ("mean angle °", "student_ci_low", "student_ci_high"),
-    "student_excess_deg": ("excess over {null} °", "student_excess_low", "student_excess_high"),
-    "student_common_mode_ratio": ("ρ", "student_common_mode_low", "student_common_mode_high"),
-}
+_MEANS = ("student_angle_deg", "student_excess_deg", "student_common_mode_ratio")
 _WHAT = (
     "The angle between two teacher layers, seen from a layer of the student, says what a pull towards one has in "
     "common with a pull towards the other. An acute angle alone says little: independent layers of equal norm make 60°."
@@ -114,8 +111,7 @@ def _table(result: AngleResult, tower: str, null: str | None, means: Sequence[st
         of = data.sel(student=student)
         row: dict[str, object] = {"student": student}
         for name in means:
-            title, low, high = _MEANS[name]
-            value, *ends = (float(of[key]) for key in (name, low, high))
-            row[title.format(null=null)] = with_interval(value, ends[0], ends[1], 2, signed="excess" in name)
+            value, low, high = (float(of[key]) for key in (name, *VARIABLES[name].ends))
+            row[heading(name, null or "")] = with_interval(value, low, high, 2, signed="excess" in name)
         rows.append(row)
     return pd.DataFrame(rows)

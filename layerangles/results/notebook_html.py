@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from layerangles import notation
+from layerangles.results.variables import VARIABLES, heading
 
 _MOST_ROWS = 40
 _LONGEST_NAME = 60
@@ -56,14 +57,19 @@ def _row(data: xr.Dataset) -> dict[str, str]:
         row["step"] = notation.count(int(data["step"]))
     over_layers = data[["layer_angle_deg", "layer_acute_fraction"]].mean("student_layer")
     angle = _number(data, "student_angle_deg", default=float(over_layers["layer_angle_deg"]))
-    ends = _number(data, "student_ci_low"), _number(data, "student_ci_high")
-    row["mean angle °"] = notation.with_interval(angle, *ends, 1)
-    row["share acute"] = notation.percent(float(over_layers["layer_acute_fraction"]), 1)
+    row[heading("student_angle_deg")] = notation.with_interval(angle, *_ends(data, "student_angle_deg"), 1)
+    row[heading("layer_acute_fraction")] = notation.percent(float(over_layers["layer_acute_fraction"]), 1)
     if nulls := [str(null) for null in data["null"].values] if "null" in data.dims else []:
         null = "N1" if "N1" in nulls else nulls[0]
-        excess = (_number(data.sel(null=null), f"student_excess_{part}") for part in ("deg", "low", "high"))
-        row[f"excess over {null} °"] = notation.with_interval(*excess, 1, signed=True)
+        excess = _number(of_null := data.sel(null=null), "student_excess_deg")
+        ends = _ends(of_null, "student_excess_deg")
+        row[heading("student_excess_deg", null)] = notation.with_interval(excess, *ends, 1, signed=True)
     return row
+
+
+def _ends(data: xr.Dataset, name: str) -> tuple[float, float]:
+    low, high = VARIABLES[name].ends
+    return _number(data, low), _number(data, high)
 
 
 def _number(data: xr.Dataset, name: str, default: float = np.nan) -> float:

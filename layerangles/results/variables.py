@@ -71,7 +71,7 @@ class Variable:
 
     Attributes:
         name: in the dataset.
-        label: for table heads and axes; ``{null}`` in it stands for the null's name.
+        label: in words; ``{null}`` in it stands for the null's name.
         unit: written behind a number.
         dims: after ``student``, ``step`` and ``tower``.
         meaning: one phrase, with the range where it is not obvious.
@@ -80,6 +80,7 @@ class Variable:
         count: the number of tokens in it: the variable is then ``total / count``.
         interval: the stem of ``…_low`` and ``…_high``, the ends of its interval; it is then the clustered mean of
             ``total``.
+        symbol: in formulas.
         prefixes: its relatives: ``layer_`` over all pairs of a student layer, ``student_`` over all student layers.
     """
 
@@ -92,6 +93,7 @@ class Variable:
     total: Sum | None = None
     count: Sum | None = None
     interval: str = ""
+    symbol: str = ""
     prefixes: tuple[str, ...] = ()
 
     @property
@@ -229,7 +231,7 @@ MEASURED = (
     ),
     Variable(
         "common_mode_ratio",
-        "common-mode ratio ρ",
+        "common-mode ratio",
         "",
         ("student_layer",),
         "squared distance of the student to the centroid of the teacher's layers, over their mean squared distance to "
@@ -237,6 +239,7 @@ MEASURED = (
         RELATIONS,
         total=Sum("sum_common_mode", "common_mode"),
         interval="common_mode",
+        symbol="ρ",
         prefixes=("student_",),
     ),
     *_between("distance", "mean distance", "mean L2 distance, in the unit of the states,", RELATIONS, summed=True),
@@ -314,13 +317,13 @@ DERIVED = frozenset(
 
 
 def heading(name: str, null: str = "") -> str:
-    """The label of a variable with its unit, for the head of a table or the title of an axis.
+    """The label of a variable with its symbol and unit, for the head of a table or the title of an axis.
 
-    >>> heading("student_angle_deg"), heading("excess_deg", "N1"), heading("acute_fraction")
-    ('mean angle °', 'excess over N1 °', 'share acute')
+    >>> heading("student_angle_deg"), heading("excess_deg", "N1"), heading("common_mode_ratio")
+    ('mean angle °', 'excess over N1 °', 'common-mode ratio ρ')
     """
     variable = VARIABLES[name]
-    return f"{variable.label.format(null=null)} {variable.unit}".rstrip()
+    return " ".join(filter(None, (variable.label.format(null=null), variable.symbol, variable.unit)))
 
 
 # ---- what can be shown of a pair of teacher layers -----------------------------------------------------------------
@@ -335,12 +338,14 @@ class Quantity(NamedTuple):
     Attributes:
         title: for a colour bar.
         unit: written behind a number.
-        values: what it is in a result's dataset.
+        caption: before "tokens of 200 texts".
+        values: of a result's dataset.
         choice: where the app offers it, if that is not the title.
     """
 
     title: str
     unit: str
+    caption: str
     values: Callable[[xr.Dataset], xr.DataArray]
     choice: str = ""
 
@@ -357,11 +362,13 @@ def _angle_of_cosine(data: xr.Dataset) -> xr.DataArray:
     return values
 
 
-QUANTITIES: dict[Aggregation, Quantity] = {
-    "mean": Quantity(VARIABLES["angle_deg"].label, "°", lambda data: data["angle_deg"]),
-    "median": Quantity("median angle", "°", _median),
-    "cosine": Quantity("angle of the mean cosine", "°", _angle_of_cosine),
-    "acute": Quantity("acute tokens", " %", lambda data: 100 * data["acute_fraction"], "share of acute tokens"),
+QUANTITIES: dict[str, Quantity] = {
+    "mean": Quantity(VARIABLES["angle_deg"].label, "°", "mean over", lambda data: data["angle_deg"]),
+    "median": Quantity("median angle", "°", "median over", _median),
+    "cosine": Quantity("angle of the mean cosine", "°", "angle of the mean cosine over", _angle_of_cosine),
+    "acute": Quantity(
+        "acute tokens", " %", "share of acute", lambda data: 100 * data["acute_fraction"], "share of acute tokens"
+    ),
 }
 
 

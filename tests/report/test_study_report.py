@@ -268,7 +268,7 @@ def test_angles_are_listed_for_every_student(tmp_path: Path) -> None:
         angle, ratio = float(of["student_angle_deg"]), float(of["student_common_mode_ratio"])
         row = f"{student} {angle:.2f} [{angle - 1:.2f}, {angle + 1:.2f}] −4.00 [−4.50, −3.50] {ratio:.2f} ["
         assert row in text
-    assert "student mean angle ° excess over N1 ° ρ" in text
+    assert "student mean angle ° excess over N1 ° common-mode ratio ρ" in text
     assert "N1 is the same angle seen from the student's state at another token" in text
     assert "Over training" not in text
 

@@ -14,6 +14,7 @@ from layerangles.figures.drawing.marks import MATCHED_MARK, matched_marks, note_
 from layerangles.figures.drawing.selection import NO_DIRECTION, reasons_for_absence
 from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
 from layerangles.notation import count, degrees, layer_name, percent, teacher_layers
+from layerangles.results.variables import heading
 
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
@@ -261,7 +262,7 @@ def name_axes(figure: go.Figure, theme: Theme, left: float) -> None:
 
 def bar_name(null: str) -> dict[str, str]:
     """The name of the colour bar of panels, for :func:`layerangles.figures.drawing.frame.frame`."""
-    return {"coloraxis": f"excess over {null} °" if null else "mean angle °"}
+    return {"coloraxis": heading("excess_deg", null) if null else heading("angle_deg")}
 
 
 def notes_on(panels: Sequence[Panel], figure: go.Figure, theme: Theme = SCREEN) -> list[str]:
