@@ -1,5 +1,6 @@
 """Classification data of the hub, GLUE and the embedded packages: columns, labels, metrics and splits."""
 
+import json
 from typing import Any
 
 import datasets
