@@ -1,4 +1,4 @@
-"""What a study will cost: parameters, memory and time of a step, estimated before it runs; `train` measures them."""
+"""Costs of a study, estimated before it runs: parameters, memory and time per step; ``train`` measures the time."""
 
 import time
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from kd_train.study.specs import RunSpec
 from layerangles.models.states import n_layers, towers_of
 
 # Bytes of activations that a block keeps for its backward pass, per token and dimension, in float32: twice the 34 bytes
-# of 16-bit states that Korthikanti et al. (2022, 2205.05198, equation 2) count; attention weights come on top.
+# of 16-bit states that Korthikanti et al. (2022, 2205.05198, equation 2) count, and attention weights besides.
 _ACTIVATION_BYTES, _ATTENTION_BYTES = 68, 10
 
 
 class ModelCost(NamedTuple):
-    """One model's part of a step, on a batch of texts of full length that is not cut into parts.
+    """Costs of one model in a step, for a batch of texts of full length in one micro-batch.
 
     Attributes:
-        parameters: all of them.
-        memory_bytes: weights, gradients, optimizer and activations; of a teacher its weights alone.
-        seconds_per_step: forward (and backward) at the rate of this machine's matrix products.
+        parameters: number of parameters.
+        memory_bytes: weights, gradients, optimizer and activations; weights alone for a teacher.
+        seconds_per_step: forward (and backward) pass at the rate of this machine's matrix products.
     """
 
     parameters: int
@@ -32,19 +32,19 @@ class ModelCost(NamedTuple):
 
 
 class StudyCost(NamedTuple):
-    """The teacher's and every strategy's student's."""
+    """Costs of the teacher, and of a student of each strategy, by label."""
 
     teacher: ModelCost
     students: dict[str, ModelCost]
 
 
 def estimate(plan: StudyPlan) -> StudyCost:
-    """Estimate the costs of a study's models; no weights are read. Takes about a tenth of a second."""
+    """Estimate the costs of a study's models. Reads no weights and takes about a tenth of a second."""
     tokens = plan.study.training.batch_size * plan.study.task.max_length
     teacher = without_weights(plan)
     parameters = _count(teacher)
     rate = flops_per_second()
-    cost = ModelCost(parameters, 4 * parameters, 2 * _computed(teacher) * tokens / rate)
+    cost = ModelCost(parameters, 4 * parameters, 2 * _multiplied(teacher) * tokens / rate)
     return StudyCost(cost, {label: _student(plan, member, tokens, rate) for label, member in plan.members.items()})
 
 
@@ -55,8 +55,8 @@ def _student(plan: StudyPlan, member: MemberPlan, tokens: int, rate: float) -> M
     trained = _trained(model, spec)
     # Gradients, and AdamW's two moments; Adafactor keeps rows and columns only.
     memory = 4 * (parameters + trained * (3 if spec.optimizer == "adamw" else 1)) + _activations(plan, model, tokens)
-    # Backward costs two forwards.
-    return ModelCost(parameters, memory, 6 * _computed(model) * tokens / rate)
+    # A backward pass costs two forward passes.
+    return ModelCost(parameters, memory, 6 * _multiplied(model) * tokens / rate)
 
 
 def _trained(model: PreTrainedModel, spec: RunSpec) -> int:
@@ -71,13 +71,13 @@ def _activations(plan: StudyPlan, model: PreTrainedModel, tokens: int) -> int:
     depth = sum(n_layers(config, tower) for tower in towers_of(config))
     heads = getattr(config, "num_attention_heads", 1)
     per_token = depth * (_ACTIVATION_BYTES * config.hidden_size + _ATTENTION_BYTES * heads * length)
-    # A language model's logits, with their gradient and their softmax.
+    # Logits of a language model, with their gradient and softmax.
     logits = 12 * config.vocab_size if model.can_generate() else 0
     return int(tokens * (per_token + logits))
 
 
-def _computed(model: PreTrainedModel) -> int:
-    """The parameters that every token is multiplied by: all but the embeddings, unless they are the head as well."""
+def _multiplied(model: PreTrainedModel) -> int:
+    """Number of parameters that multiply every token: all but the embeddings, unless the head is tied to them."""
     embeddings = _count(model.get_input_embeddings())
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     tied = head is not None and head.weight is model.get_input_embeddings().weight
@@ -90,7 +90,7 @@ def _count(module: torch.nn.Module) -> int:
 
 @lru_cache
 def flops_per_second(shape: Sequence[int] = (1024, 1024, 1024)) -> float:
-    """The rate of this machine's float32 matrix products, on the best device present."""
+    """Rate of this machine's float32 matrix products, in operations per second, on its best device."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows, inner, columns = shape
     a, b = torch.ones(rows, inner, device=device), torch.ones(inner, columns, device=device)

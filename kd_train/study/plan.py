@@ -1,4 +1,4 @@
-"""What a study will do, worked out and checked before it does it."""
+"""The plan of a study: its students, pairs and losses, settled and checked before anything is trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class MemberPlan:
     """One strategy of a study with its defaults settled.
 
     Attributes:
-        strategy: as the study has it.
-        student: what its students look like.
-        loss: its loss.
-        learning_rate: its learning rate.
+        strategy: the study's entry.
+        student: depth, width and origin of its students.
+        loss: loss of its students.
+        learning_rate: peak learning rate of its students.
         pairs: by matched tower, ``(student_layer, teacher_layer)``, 0 the embedding output; for a map that changes,
-            those of the first step.
+            the pairs of the first step.
     """
 
     strategy: Variant
@@ -47,12 +47,12 @@ class MemberPlan:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study with everything settled that can be without data and weights.
+    """A study with everything settled that needs neither data nor weights.
 
     Attributes:
-        study: as it was read.
-        teacher: its configuration.
-        members: by the strategy's label.
+        study: the study as it was read.
+        teacher: the teacher's configuration.
+        members: the settled strategies, by label.
     """
 
     study: Study
@@ -61,17 +61,17 @@ class StudyPlan:
 
     @property
     def towers(self) -> tuple[Tower, ...]:
-        """The towers that are matched."""
+        """The matched towers."""
         return self.study.towers or towers_of(self.teacher)
 
     @property
     def teacher_depths(self) -> dict[Tower, int]:
-        """The number of the teacher's blocks, by tower."""
+        """Number of the teacher's blocks, by tower."""
         return {tower: n_layers(self.teacher, tower) for tower in towers_of(self.teacher)}
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results should know before the run: students that will be one and the same."""
+        """Warnings before the run: strategies whose students will be identical."""
         seen: dict[str, str] = {}
         notes = []
         for label, member in self.members.items():
@@ -84,11 +84,11 @@ class StudyPlan:
         return notes
 
     def student_names(self, seed: int) -> dict[str, MemberPlan]:
-        """The directories of one seed's students, and what they are."""
+        """Settled strategies of one seed's students, by the names of their directories."""
         return {f"{label}-seed{seed}": member for label, member in self.members.items()}
 
     def assignments(self, member: MemberPlan, *, steps_per_epoch: int) -> dict[Tower, Assignment]:
-        """What a student is matched to during training, by matched tower."""
+        """Assignments of a student's layers during training, by matched tower."""
         return {
             tower: assign(
                 member.strategy,
@@ -106,35 +106,50 @@ def plan_study(study: Study) -> StudyPlan:
     """Settle a study against its teacher's configuration; no weights are read.
 
     Raises:
-        InputError: the teacher has no configuration, or something in the study is impossible with it.
+        InputError: the teacher has no configuration, or the study is impossible with it.
     """
     config = teacher_config(study.teacher)
     if study.teacher.finetune is not None:  # else the teacher keeps its own head
         study.task.fit_head(config)
     _check_teacher(study, config)
-    mistakes: list[str] = []
-    settled: dict[StudentSpec, StudentPlan | None] = {}  # so that what all students share is reported once
+    plan = StudyPlan(study, config, _members(study, config))
+    for place, run in (("teacher.finetune", study.teacher.finetune), ("training", study.training)):
+        if run is not None and run.lora is not None:
+            run.lora.check(without_weights(plan), place)
+    return plan
+
+
+def _members(study: Study, config: PretrainedConfig) -> dict[str, MemberPlan]:
+    """Settle every strategy; everything that is impossible is reported in one error."""
+    errors: list[str] = []
+    students: dict[StudentSpec, StudentPlan | None] = {}  # an error in a shared specification is reported once
     members = {}
     for number, strategy in enumerate(study.strategies):
         spec, place = strategy.student or study.student, f"strategies.{number}"
-        if spec not in settled:
+        if spec not in students:
             of = f"{place}.student" if strategy.student else "student"
-            settled[spec] = _settle(mistakes, partial(plan_student, spec, config), of)
-        student = settled[spec]
+            students[spec] = _settle(errors, partial(plan_student, spec, config), of)
+        student = students[spec]
         if student is None:
             continue
-        pairs = _settle(mistakes, partial(_pairs, study, strategy, student, config), place)
+        pairs = _settle(errors, partial(_pairs, study, strategy, student, config), place)
         if pairs is not None:
             rate = strategy.learning_rate or study.training.learning_rate
             members[strategy.label] = MemberPlan(strategy, student, strategy.loss or study.loss, rate, pairs)
-    if mistakes:
-        raise InputError("\n  - ".join(["the study is not possible with this teacher:", *mistakes]))
-    plan = StudyPlan(study, config, members)
-    if study.teacher.finetune is not None and study.teacher.finetune.lora is not None:
-        study.teacher.finetune.lora.check(without_weights(plan), "teacher.finetune")
-    if study.training.lora is not None:
-        study.training.lora.check(without_weights(plan), "training")
-    return plan
+    if errors:
+        raise InputError("\n  - ".join(["the study is not possible with this teacher:", *errors]))
+    return members
+
+
+def _settle(errors: list[str], work: Callable[[], T], place: str) -> T | None:
+    """Result of a step of planning; None if it fails, with the error and its place added to ``errors``."""
+    try:
+        return work()
+    except InputError as error:
+        # What the message calls student.layers may be the layers of one strategy's students.
+        message = str(error).replace("student.", f"{place}.") if place.endswith(".student") else str(error)
+        errors.append(f"{place}: {message}")
+        return None
 
 
 def _check_teacher(study: Study, config: PretrainedConfig) -> None:
@@ -165,17 +180,6 @@ _KINDS: dict[tuple[Tower, ...], str] = {
 }
 
 
-def _settle(mistakes: list[str], work: Callable[[], T], place: str) -> T | None:
-    """Do a part of the planning; a mistake is kept, with its place, for one message with all of them."""
-    try:
-        return work()
-    except InputError as error:
-        # What the message calls student.layers may be the layers of one strategy's students.
-        message = str(error).replace("student.", f"{place}.") if place.endswith(".student") else str(error)
-        mistakes.append(f"{place}: {message}")
-        return None
-
-
 def _pairs(
     study: Study, strategy: Variant, student: StudentPlan, config: PretrainedConfig
 ) -> dict[Tower, tuple[LayerPair, ...]]:
@@ -204,7 +208,11 @@ def _pairs(
 
 
 def teacher_config(teacher: TeacherSpec) -> PretrainedConfig:
-    """The teacher's configuration, without its weights where it comes from the hub."""
+    """The teacher's configuration; weights on the hub are not fetched.
+
+    Raises:
+        InputError: no configuration can be read.
+    """
     try:
         model = str(embedded.model_path(teacher.model)) if embedded.is_embedded(teacher.model) else teacher.model
         return load_config(model, revision=teacher.revision)
@@ -213,14 +221,14 @@ def teacher_config(teacher: TeacherSpec) -> PretrainedConfig:
 
 
 def teacher_path(teacher: TeacherSpec) -> Path:
-    """The local directory of the teacher's weights, fetched if need be."""
+    """Local directory of the teacher's weights, fetched if necessary."""
     if embedded.is_embedded(teacher.model):
         return embedded.model_path(teacher.model)
     return resolve(teacher.model, revision=teacher.revision)
 
 
 def without_weights(plan: StudyPlan, student: StudentPlan | None = None) -> PreTrainedModel:
-    """The teacher, or a student, with parameters that have shapes and no memory."""
+    """The teacher or a student on the meta device: parameters with shapes, and without memory."""
     config = plan.teacher if student is None else student_config(student, plan.teacher)
     with torch.device("meta"):
         model: PreTrainedModel = plan.study.task.auto_model().from_config(config)

@@ -24,17 +24,21 @@ Tracker = Literal["wandb", "tensorboard", "trackio"]
 
 
 class Variant(Strategy):
-    """One entry of a study's ``strategies``: a strategy, and what its students do differently from the others.
+    """One entry of a study's ``strategies``: a strategy, and settings of its students that override the study's.
 
-    ``student`` and ``loss`` hold only what differs; what the study says is filled in.
+    ``student`` and ``loss`` hold only the keys that differ; the others are the study's.
     """
 
     student: StudentSpec | None = None
     loss: LossSpec | None = None
     learning_rate: float | None = Field(default=None, gt=0, description="instead of training.learning_rate")
-    targets: TargetKind = Field(default="teacher", description="control targets in place of the teacher's states")
+    targets: TargetKind = Field(
+        default="teacher", description="the teacher's states, or control targets in their place"
+    )
     cell: str | None = Field(
-        default=None, min_length=1, description="the comparison it belongs to; by default what begins alike"
+        default=None,
+        min_length=1,
+        description="the comparison that it belongs to; by default that of all students that begin alike",
     )
 
     @model_validator(mode="after")
@@ -47,33 +51,33 @@ class Variant(Strategy):
 
     @property
     def is_control(self) -> bool:
-        """Whether its students are matched to something else than the teacher's states."""
+        """Whether its students are matched to targets other than the teacher's states."""
         return TARGETS[self.targets].is_control
 
     @property
     def label(self) -> str:
-        """What students of this strategy are called: its name, or its kind, its draw and its targets."""
+        """Name of its students: the entry's name, or its kind, draw and targets."""
         return super().label if self.name or not self.is_control else f"{super().label}-{self.targets}"
 
 
 class Study(BaseModel):
-    """A study: one teacher, one task, and students that differ in strategy and seed, or in what is said of each."""
+    """A study: one teacher, one task, and students that differ in strategy, seed, or settings of their strategy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = Field(default=1, description="of this format")
+    schema_version: Literal[1] = Field(default=1, description="version of this format")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="letters, digits, '_', '.' and '-'")
     output: str | None = Field(default=None, min_length=1, description="the study's directory; runs/<name> by default")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0,), min_length=1, description="every strategy has a student of each"
+        default=(0,), min_length=1, description="every strategy gets one student per seed"
     )
     task: AnyTask
     teacher: TeacherSpec
     student: StudentSpec
     strategies: tuple[Variant, ...] = Field(min_length=1)
-    embedding_pair: bool = Field(default=True, description="match the embedding outputs, too: 0 to 0")
+    embedding_pair: bool = Field(default=True, description="match the embedding outputs as well: 0 to 0")
     towers: tuple[Tower, ...] | None = Field(
-        default=None, min_length=1, description="match only these of an encoder-decoder; all by default"
+        default=None, min_length=1, description="towers of an encoder-decoder to match; all by default"
     )
     loss: LossSpec = LossSpec()
     training: StudentTraining = StudentTraining()
@@ -81,24 +85,24 @@ class Study(BaseModel):
         default="float32", description="of activations; weights are float32"
     )
     compile: bool = Field(default=False, description="torch.compile the blocks of teacher and students")
-    report_to: tuple[Tracker, ...] = Field(default=(), description="trackers beside metrics.jsonl")
+    report_to: tuple[Tracker, ...] = Field(default=(), description="trackers to use besides metrics.jsonl")
     verdict: VerdictSpec = VerdictSpec()
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_variants(cls, content: Any) -> Any:
-        """What a strategy says of its students is laid over what the study says of all."""
+        """A strategy's ``student`` and ``loss`` override the study's, key by key."""
         if not isinstance(content, dict) or not isinstance(content.get("strategies"), list | tuple):
             return content
         filled = []
         for entry in content["strategies"]:
             if isinstance(entry, dict):
-                whole = {
+                merged = {
                     name: content[name] | entry[name]
                     for name in ("student", "loss")
                     if isinstance(entry.get(name), dict) and isinstance(content.get(name), dict)
                 }
-                filled.append(entry | whole)
+                filled.append(entry | merged)
             else:
                 filled.append(entry)
         return content | {"strategies": filled}
@@ -153,7 +157,7 @@ class Study(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Where the study is written."""
+        """The study's directory."""
         return Path(self.output or f"runs/{self.name}")
 
 
@@ -165,8 +169,8 @@ def read_study(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -
         overrides: ``key=value`` with dots in the key, such as ``training.max_steps=100``; the value is YAML.
 
     Raises:
-        InputError: no such file, no YAML, or mistakes in it: all of them in one message, each with the valid key
-            that is nearest to an unknown one.
+        InputError: no such file, no YAML, or an invalid study: all validation errors in one message, each unknown key
+            with the nearest valid one.
     """
     path = Path(path)
     file = path / RESOLVED_FILE if path.is_dir() else path
@@ -185,7 +189,7 @@ def read_study(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -
     for override in overrides:
         _set(content, override)
     study = parse_study(content, source=str(file))
-    if path.is_dir():  # it may have been moved since
+    if path.is_dir():  # the directory may have been moved since it was written
         return study.model_copy(update={"output": str(path)})
     # Relative paths start at the study file.
     if study.task.files:
@@ -198,29 +202,29 @@ def read_study(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -
 
 
 def study_folder_of(student: Path) -> Path | None:
-    """The directory of the study that a student (or one of its checkpoints) belongs to; None if it stands alone."""
+    """The study directory that contains a student or one of its checkpoints; None if there is none."""
     parents = list(student.resolve().parents)[:4]
     return next((parent for parent in parents if (parent / RESOLVED_FILE).is_file()), None)
 
 
 def study_of(student: Path) -> Study | None:
-    """The study that a student directory (or one of its checkpoints) belongs to; None if it stands alone."""
+    """The study whose directory contains a student or one of its checkpoints; None if there is none."""
     folder = study_folder_of(student)
     return None if folder is None else read_study(folder)
 
 
 def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
-    """Check a study's content; see :func:`read_study`."""
+    """Check the content of a study file; ``source`` names it in errors. See :func:`read_study`."""
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        problems = [f"  - {mistake}" for mistake in validation_errors(error, content, Study, TASKS)]
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        raise InputError("\n".join([f"{source} has {count}:", *problems])) from error
+        lines = [f"  - {line}" for line in validation_errors(error, content, Study, TASKS)]
+        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise InputError("\n".join([f"{source} has {count}:", *lines])) from error
 
 
 def write_resolved(study: Study, folder: Path) -> None:
-    """Write the study with all its defaults, as the record of what was run."""
+    """Write the study with all defaults filled in, as the record of the run."""
     with atomic_write(folder / RESOLVED_FILE, overwrite=True) as beside:
         header = (
             f"# Written by layerangles: the study with every default. Run it again: layerangles train {RESOLVED_FILE}\n"

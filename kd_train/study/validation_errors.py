@@ -1,4 +1,4 @@
-"""What is wrong with a study, in the words of the file: the place, what was got, what is allowed."""
+"""Validation errors of a study in the terms of its file: place, value received, values allowed."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 _Location = Sequence[int | str]
 
-# pydantic speaks of Python's types. A file has texts, numbers, lists and mappings.
+# pydantic names Python's types; a file has texts, numbers, lists and mappings.
 _WORDS = {
     "tuple_type": "wanted a list, such as [a, b]",
     "list_type": "wanted a list, such as [a, b]",
@@ -34,34 +34,34 @@ _WORDS = {
 def validation_errors(
     error: ValidationError, content: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseModel]]
 ) -> Iterable[str]:
-    """One line a place in the file.
+    """One line for every place in the file.
 
     Args:
-        error: pydantic's.
-        content: what it was found in.
+        error: the error of ``root.model_validate(content)``.
+        content: the content of the file.
         root: the model of the whole file.
-        tagged: the models of a part that has several, by their tags.
+        tagged: by tag, the alternative models of a section that has several.
     """
     details = [detail for detail in error.errors() if not _was_filled_in(detail["loc"], content)]
     by_place: dict[str, list[str]] = {}
     for detail in details:
         within = [d["loc"] for d in details if d["loc"][: len(detail["loc"])] == detail["loc"]]
         if detail["type"] == "too_short" and len(within) > 1:
-            continue  # pydantic counts the valid items only; each of the others is reported by itself
+            continue  # pydantic counts valid items only, and each invalid one is reported by itself
         place, message = _place(detail, content), _message(detail, root, tagged)
         named, separator, rest = message.partition(": ")
-        if place == "study" and separator and " " not in named:  # the message of a whole says itself where
+        if place == "study" and separator and " " not in named:  # the message begins with its place
             place, message = named, rest
         by_place.setdefault(place, []).append(message)
     for place, messages in by_place.items():
-        # Of a value that may be of several types, what is wrong inside of one says more than that it is no other.
+        # Where a value may have several types, an error inside one of them says more than a mismatch with the others.
         if any(other.startswith(f"{place}.") for other in by_place) and all(m.startswith("wanted") for m in messages):
             continue
         yield f"{place}: {', or '.join(dict.fromkeys(messages))}"
 
 
 def _was_filled_in(location: _Location, content: Any) -> bool:
-    """Whether this is the study's own mistake, met again in a strategy that it was filled into."""
+    """Whether the error is the study's own, repeated in a strategy that takes over the study's settings."""
     match location:
         case ("strategies", int(number), "student" | "loss" as section, str(key), *_):
             entry = content["strategies"][number]
@@ -76,13 +76,15 @@ def _message(detail: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseM
         if present := _present_name(str(location[-1]), fields):
             return f"the former name of {present}, which is given, too. Give {present} alone"
         valid = sorted(fields)
-        return f"unknown key;{_nearest(str(location[-1]), valid)} valid here: {', '.join(valid)}"
+        near = f" {did}" if (did := _did_you_mean(str(location[-1]), valid)) else ""
+        return f"unknown key;{near} valid here: {', '.join(valid)}"
     if kind == "missing":
         return "missing"
     got = detail.get("input")
     if kind == "unknown_kind":
         got = got.get("kind") if isinstance(got, dict) else got
-        return f"{detail['msg']}{_did_you_mean(got, tagged)} (got {got!r})"
+        near = f"; {did}" if (did := _did_you_mean(got, tagged)) else ""
+        return f"{detail['msg']}{near} (got {got!r})"
     if kind == "too_short":
         message = f"wanted a list of at least {detail['ctx']['min_length']}"
     elif kind == "too_long":
@@ -90,9 +92,8 @@ def _message(detail: Any, root: type[BaseModel], tagged: Mapping[str, type[BaseM
     else:
         message = _WORDS.get(kind, detail["msg"].removeprefix("Value error, "))
     if kind == "literal_error":
-        message += _did_you_mean(
-            got, [c.strip(" '") for c in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        )
+        allowed = [choice.strip(" '") for choice in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        message += f"; {did}" if (did := _did_you_mean(got, allowed)) else ""
     return f"{message} (got {_shown(got)})" if kind != "value_error" or not isinstance(got, dict) else message
 
 
@@ -110,17 +111,13 @@ def _present_name(key: str, fields: Mapping[str, FieldInfo]) -> str | None:
 
 
 def _did_you_mean(got: Any, choices: Iterable[str]) -> str:
+    """The question whether the nearest choice was meant; empty if none is near."""
     near = difflib.get_close_matches(got, list(choices), n=1, cutoff=0.5) if isinstance(got, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _nearest(key: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    return f" did you mean {near[0]}?" if near else ""
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _place(detail: Any, content: Any) -> str:
-    """A mistake's path in the file. pydantic's also names types and tags, which are nowhere in the content."""
+    """Path of an error in the file, without the types and tags that pydantic's own location contains."""
     path: list[str] = []
     location = detail["loc"]
     for number, part in enumerate(location):
@@ -139,7 +136,7 @@ def _place(detail: Any, content: Any) -> str:
 def _fields_at(
     model: type[BaseModel], location: _Location, tagged: Mapping[str, type[BaseModel]]
 ) -> Mapping[str, FieldInfo]:
-    """The keys that are valid at a place of the study, by following the models' own fields."""
+    """The fields that are valid at a place of the study."""
     for part in location:
         if part in tagged:
             model = tagged[str(part)]
