@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict, get_args
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 from layerangles.errors import InputError
 from layerangles.layers import FinalNorm, Space
@@ -16,6 +17,7 @@ Alternatives = Literal["none", "sums", "all"]
 FitKind = Literal["identity", "ridge", "orthogonal"]
 Convention = Literal["layerangles", "paper"]
 Precision = Literal["float32", "bfloat16"]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Setting(NamedTuple):
@@ -291,6 +293,18 @@ class SettingsKeywords(TypedDict, total=False):
     device: str
     confidence: float
     students_per_pass: int
+
+
+def with_settings(function: Function) -> Function:
+    """Let ``help()`` and notebooks show the settings and their defaults instead of ``**settings``."""
+    own = signature(function)
+    parameters = [one for one in own.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+    parameters += [
+        Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+        for one in fields(MeasurementSettings)
+    ]
+    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
 SETTINGS: dict[str, Setting] = {one.name: one.metadata["setting"] for one in fields(MeasurementSettings)}

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from layerangles.errors import InputError
 
-FILE_NAME = "matching_maps.safetensors"
-
 
 @dataclass(frozen=True)
 class MatchingMap:

@@ -24,10 +24,11 @@ from layerangles.models.pairing import StudentLike, check_equal_width, common_te
 from layerangles.models.states import n_layers, towers_of, width
 from layerangles.models.texts import EncodedTexts, Text
 from layerangles.results.angle_result import SCHEMA_VERSION, AngleResult
-from layerangles.settings import FitKind, MeasurementSettings, SettingsKeywords
+from layerangles.settings import FitKind, MeasurementSettings, SettingsKeywords, with_settings
 from layerangles.versions import versions
 
 
+@with_settings
 def measure_angles(
     students: StudentLike | Sequence[StudentLike],
     data: Sequence[Text],

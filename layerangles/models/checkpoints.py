@@ -23,8 +23,8 @@ from transformers.utils import logging as transformers_logging
 
 from layerangles.errors import InputError
 from layerangles.files import check_absent
-from layerangles.geometry import maps
-from layerangles.models.matching_file import MATCHING_FILE, Matching, read_matching
+from layerangles.geometry.maps import MatchingMaps
+from layerangles.models.matching_file import MAPS_FILE, MATCHING_FILE, Matching, read_matching
 from layerangles.models.weights import check_weights, weights_sha256
 
 
@@ -90,10 +90,10 @@ class StudentCheckpoint(ModelCheckpoint):
         """The training step of this checkpoint; 0 where it is not known."""
         return self.matching.step if self.matching else 0
 
-    def load_maps(self) -> maps.MatchingMaps:
+    def load_maps(self) -> MatchingMaps:
         """The stored maps; empty where there are none."""
-        file = self.path / maps.FILE_NAME
-        return maps.MatchingMaps.load(file) if file.exists() else maps.MatchingMaps()
+        file = self.path / MAPS_FILE
+        return MatchingMaps.load(file) if file.exists() else MatchingMaps()
 
     def open_teacher(self) -> ModelCheckpoint:
         """The teacher named in ``matching.json``, with its weights checked against the hash there.
@@ -129,7 +129,7 @@ def write_student(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     matching: Matching,
-    stored_maps: maps.MatchingMaps,
+    stored_maps: MatchingMaps,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -149,10 +149,10 @@ def write_student(
             model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
         if stored_maps.by_layer:
-            stored_maps.save(beside / maps.FILE_NAME)
+            stored_maps.save(beside / MAPS_FILE)
         (beside / "README.md").write_text(_model_card(path.name, matching), encoding="utf-8")
         (path / MATCHING_FILE).unlink(missing_ok=True)
-        (path / maps.FILE_NAME).unlink(missing_ok=True)
+        (path / MAPS_FILE).unlink(missing_ok=True)
         for file in beside.iterdir():
             file.replace(path / file.name)
         matching_file = beside / MATCHING_FILE

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, fie
 from layerangles.errors import InputError
 
 MATCHING_FILE = "matching.json"
+MAPS_FILE = "matching_maps.safetensors"
 SCHEMA_VERSION = 1
 
 MapKind = Literal["identity", "learned", "frozen", "orthogonal", "pca"]

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layerangles.errors import InputError
-from layerangles.geometry.maps import FILE_NAME
 from layerangles.geometry.student_tower import StudentTower
 from layerangles.layers import LayerPair, Tower
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, open_student, resolve
+from layerangles.models.matching_file import MAPS_FILE
 from layerangles.models.states import n_layers, towers_of, width
 
 StudentLike = str | Path | StudentCheckpoint
@@ -159,7 +159,7 @@ def matched_pairs(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: T
         ]
         if matching.towers[tower].map != "identity":
             without = sorted({layer for layer, _ in matching.towers[tower].pairs if (tower, layer) not in stored})
-            problems += [f"{FILE_NAME} has no map for the matched layer {layer}" for layer in without]
+            problems += [f"{MAPS_FILE} has no map for the matched layer {layer}" for layer in without]
     if problems:
         raise InputError(f"{student.path} does not fit {teacher.path}: {'; '.join(problems)}. Train the student anew.")
     return pairs

@@ -1,4 +1,4 @@
-"""The weight files of a model: safetensors only, whole, and known by their hash."""
+"""The weight files of a model: safetensors only, checked by their headers and identified by a hash; without torch."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from layerangles.errors import InputError
 from layerangles.files import sha256_of_file
-from layerangles.geometry import maps
+from layerangles.models.matching_file import MAPS_FILE
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -17,7 +17,7 @@ def weight_files(path: Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    files = sorted(file for file in path.glob("*.safetensors") if file.name != maps.FILE_NAME)
+    files = sorted(file for file in path.glob("*.safetensors") if file.name != MAPS_FILE)
     if not files:
         pickled = sorted(file.name for file in path.glob("*.bin"))
         hint = f" It has {pickled[0]}; convert it, since pickled weights are not read." if pickled else ""
@@ -29,7 +29,7 @@ def check_weights(path: Path) -> None:
     """Raise an :class:`InputError` unless every weight file of a model is whole. Reads only their headers."""
     for file in weight_files(path):
         try:
-            with safe_open(file, framework="pt"):
+            with safe_open(file, framework="np"):
                 pass
         except SafetensorError as error:
             raise InputError(f"{file} is damaged or cut short ({error}). Copy it again, or train anew.") from error

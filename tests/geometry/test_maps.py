@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from toys.studies import ToyStudy
 
 from layerangles.errors import InputError
-from layerangles.geometry.maps import FILE_NAME, MatchingMap, MatchingMaps
+from layerangles.geometry.maps import MatchingMap, MatchingMaps
 from layerangles.models.checkpoints import (
     open_student,
 )
+from layerangles.models.matching_file import MAPS_FILE
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_maps_are_read_as_they_were_written(tmp_path: Path) -> None:
             ("decoder", 10): MatchingMap(torch.randn(3, 5).T.requires_grad_()),  # neither contiguous nor detached
         }
     )
-    stored.save(tmp_path / FILE_NAME)
-    assert set(load_file(tmp_path / FILE_NAME)) == {"encoder.2.weight", "encoder.2.bias", "decoder.10.weight"}
-    loaded = MatchingMaps.load(tmp_path / FILE_NAME).by_layer
+    stored.save(tmp_path / MAPS_FILE)
+    assert set(load_file(tmp_path / MAPS_FILE)) == {"encoder.2.weight", "encoder.2.bias", "decoder.10.weight"}
+    loaded = MatchingMaps.load(tmp_path / MAPS_FILE).by_layer
     assert loaded.keys() == stored.by_layer.keys()
     assert torch.equal(loaded["encoder", 2].weight, weight)
     assert torch.equal(loaded["encoder", 2].bias, stored.by_layer["encoder", 2].bias)
@@ -50,7 +51,7 @@ def test_maps_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_maps_cut_short(student: Path) -> None:
-    file = student / FILE_NAME
+    file = student / MAPS_FILE
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"matching_maps\.safetensors is damaged or cut short"):
         open_student(student).load_maps()
@@ -58,6 +59,6 @@ def test_maps_cut_short(student: Path) -> None:
 
 @pytest.mark.parametrize("name", ["weight", "encoder.weight", "encoder.one.weight", "encoder.1.gain", "a.1.weight.b"])
 def test_maps_of_another_form(tmp_path: Path, name: str) -> None:
-    save_file({name: torch.ones(2, 2)}, tmp_path / FILE_NAME)
+    save_file({name: torch.ones(2, 2)}, tmp_path / MAPS_FILE)
     with pytest.raises(InputError, match=rf'holds a tensor named "{re.escape(name)}"; names have the form .*"encoder'):
-        MatchingMaps.load(tmp_path / FILE_NAME)
+        MatchingMaps.load(tmp_path / MAPS_FILE)

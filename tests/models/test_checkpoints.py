@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layerangles.errors import InputError
 from layerangles.files import sha256_of_file
-from layerangles.geometry.maps import FILE_NAME, MatchingMaps
+from layerangles.geometry.maps import MatchingMaps
 from layerangles.models.checkpoints import (
     ModelCheckpoint,
     check_same_tokenizer,
@@ -25,7 +25,7 @@ from layerangles.models.checkpoints import (
     resolve,
     tokenizer_sha256,
 )
-from layerangles.models.matching_file import MATCHING_FILE, Matching
+from layerangles.models.matching_file import MAPS_FILE, MATCHING_FILE, Matching
 from layerangles.models.weights import check_weights, weight_files, weights_sha256
 
 
@@ -129,7 +129,7 @@ def test_hash_of_several_weight_files(tmp_path: Path) -> None:
     alone = weights_sha256(tmp_path)
     assert alone == sha256_of_file(tmp_path / "model-1.safetensors")
     save_file({"b": two}, tmp_path / "model-2.safetensors")
-    save_file({"encoder.0.weight": two}, tmp_path / FILE_NAME)  # maps are no weights of the model
+    save_file({"encoder.0.weight": two}, tmp_path / MAPS_FILE)  # maps are no weights of the model
     assert [file.name for file in weight_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
     both = weights_sha256(tmp_path)
     assert both != alone

@@ -10,11 +10,11 @@ from toys.models import toy_bert, write_model, write_student
 from toys.studies import ToyStudy
 
 from layerangles.errors import InputError
-from layerangles.geometry.maps import FILE_NAME
 from layerangles.models.checkpoints import (
     ModelCheckpoint,
     open_student,
 )
+from layerangles.models.matching_file import MAPS_FILE
 from layerangles.models.pairing import matched_pairs
 
 
@@ -37,9 +37,9 @@ def test_all_that_does_not_fit_is_listed(tmp_path: Path, study: ToyStudy) -> Non
     path = write_student(
         tmp_path / "mine", study.teacher, width=24, maps="learned", pairs=pairs, teacher_width=40, bias=False
     )
-    tensors = load_file(path / FILE_NAME)
+    tensors = load_file(path / MAPS_FILE)
     del tensors["encoder.1.weight"]
-    save_file(tensors, path / FILE_NAME)
+    save_file(tensors, path / MAPS_FILE)
     with pytest.raises(InputError) as raised:
         matched_pairs(open_student(path), ModelCheckpoint(study.teacher), "encoder")
     for part in (
