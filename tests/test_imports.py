@@ -1,4 +1,4 @@
-"""What may import what: heavy things late, and cli → kd_train → layerangles, never back."""
+"""Heavy packages are imported late, by the commands that need them; cli → kd_train → layerangles, never back."""
 
 import ast
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "examples" / "results" / "movie-reviews"
 HEAVY = ("torch", "transformers", "plotly", "dash", "xarray", "pandas", "scipy", "datasets", "accelerate")
 
 
@@ -16,6 +17,20 @@ def _loaded_after(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after a statement."""
     code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     return set(subprocess.check_output([sys.executable, "-W", "error", "-c", code], text=True, cwd=ROOT).split())
+
+
+def _loaded_by(folder: Path, *arguments: object, code: int = 0) -> set[str]:
+    """The top-level modules that a command has loaded when it ends, run by a fresh interpreter in a folder."""
+    program = (
+        "import sys, atexit\n"
+        f"sys.argv = ['layerangles', *{[str(argument) for argument in arguments]!r}]\n"
+        "atexit.register(lambda: print(*{n.partition('.')[0] for n in sys.modules}, file=open('loaded.txt', 'w')))\n"
+        "import layerangles_cli.main\n"
+        "layerangles_cli.main.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return set((folder / "loaded.txt").read_text(encoding="utf-8").split())
 
 
 def _imports(file: Path, *, top_level_only: bool = False) -> Iterator[str]:
@@ -89,6 +104,62 @@ def test_only_figures_report_and_app_plot() -> None:
     may = ("layerangles/figures/", "layerangles/report/", "layerangles/app/")
     assert [file for file in plotting if not file.startswith(may)] == []
     assert _importers("kd_train", "plotly", "kaleido") == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verdict", RESULTS),
+        ("report", RESULTS, "-o", "report.html"),
+        ("draw", "heatmap", RESULTS, "--student", "forward-seed0", "-o", "map.html"),
+        ("draw", "forest", RESULTS, "--cell", "movie-reviews-verdict (init copied)", "-o", "forest.html"),
+    ],
+    ids=lambda command: " ".join(map(str, command[:2])),
+)
+def test_commands_that_read_results_import_neither_torch_nor_transformers(
+    tmp_path: Path, command: tuple[object, ...]
+) -> None:
+    assert not _loaded_by(tmp_path, *command) & {
+        "torch",
+        "transformers",
+        "accelerate",
+        "statsmodels",
+        "peft",
+        "datasets",
+    }
+
+
+def test_the_app_serves_stored_results_without_torch(tmp_path: Path) -> None:
+    served = f"""
+import sys, layerangles.app.server
+layerangles.app.server.serve = lambda app, host, port: app.server.test_client().get("/").get_data()
+sys.argv = ["layerangles", "compare", {str(RESULTS)!r}, "--no-browser", "--port", "0"]
+import layerangles_cli.main
+try:
+    layerangles_cli.main.run()
+except SystemExit as left:
+    assert not left.code, left.code
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", served], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "dash" in done.stdout.split()
+    assert not {"torch", "transformers"} & set(done.stdout.split())
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    for command in ((), ("angles",), ("train",)):
+        assert not _loaded_by(tmp_path, *command, "--help") & {*HEAVY, "numpy", "jaxtyping"}
+
+
+def test_a_misspelt_key_of_a_study_is_answered_before_torch(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: x\nstudnet: {layers: 3}\n", encoding="utf-8")
+    for command in ("plan", "train"):
+        assert not _loaded_by(tmp_path, command, "study.yaml", code=2) & {"torch", "transformers", "pandas"}
+
+
+def test_a_plan_imports_nothing_that_only_training_needs(tmp_path: Path) -> None:
+    loaded = _loaded_by(tmp_path, "plan", ROOT / "examples" / "studies" / "movie-reviews.yaml")
+    assert not loaded & {"peft", "datasets", "submitit", "sacrebleu", "sklearn", "plotly", "xarray"}
 
 
 def test_what_the_package_names_is_there() -> None:
