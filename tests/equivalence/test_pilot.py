@@ -66,7 +66,7 @@ def test_a_share_of_the_gain_is_taken_of_the_pilots() -> None:
     [
         (_cell(_scores(1)), Margin(0.1), "has 3 matched strategies and 1 seeds"),
         (_cell(_scores()[:, :2]), Margin(0.1), "has 1 matched strategies and 4 seeds"),
-        (_cell(-_scores()), Margin(0.1, of_gain=True), r"shows no gain \(-0\.0"),
+        (_cell(-_scores()), Margin(0.1, of_gain=True), r"shows no gain \(−0\.0"),
     ],
 )
 def test_pilots_that_teach_nothing(cell: Cell, margin: Margin, message: str) -> None:
