@@ -1,9 +1,9 @@
-"""``layerangles draw``: any figure, from results and studies that are there, for a screen or for a paper."""
+"""``layerangles draw``: any figure of stored results and studies, for a screen or for a paper."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,35 +11,19 @@ from . import options
 from .output import print_json, print_written
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from kd_train.outcome.judging import Judged
     from layerangles import AngleResult
-    from layerangles.equivalence import Verdict
-    from layerangles.figures import LayerView, Theme
+    from layerangles.figures import LayerView
 
 _SUFFIXES = (".html", ".png", ".svg", ".pdf")
 
-# Which options each figure takes; of the others it would be silent.
-_OF_SCORES = ("margin", "margin_of_gain", "metric", "split")
-TAKES: dict[str, tuple[str, ...]] = {
-    "heatmap": ("student", "step", "tower", "null"),
-    "comparison": ("student", "step", "tower", "null"),
-    "compare-pair": ("student", "step", "tower", "layer", "null"),
-    "histogram": ("student", "step", "tower", "layer", "teacher_layer"),
-    "histogram-pair": ("student", "step", "tower", "layer", "teacher_layer"),
-    "trajectory": ("student", "tower", "null"),
-    "distances": ("student", "step", "tower"),
-    "forest": ("cell", *_OF_SCORES),
-    "gains": ("cell", *_OF_SCORES),
-    "prediction": _OF_SCORES,
-}
-_OF_VERDICTS = ("forest", "gains", "prediction")
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a function that draws."""
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What of the sources is drawn; see the options of :func:`draw`. None or empty where nothing was given."""
+class Selection:
+    """What to draw of the sources, as the options of :func:`draw` say; None or empty where nothing was given."""
 
     student: tuple[str, ...] = ()
     step: tuple[int, ...] = ()
@@ -52,6 +36,22 @@ class Chosen:
     margin_of_gain: float | None = None
     metric: str | None = None
     split: str | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        return [field.name for field in fields(self) if getattr(self, field.name) not in (None, ())]
+
+    @property
+    def first_step(self) -> int | None:
+        """The step of a figure at one step."""
+        return self.step[0] if self.step else None
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments that several figures have, as far as they were given."""
+        named = {"tower": self.tower, "null": self.null, "student_layer": self.layer}
+        named |= dict(zip(("layer_a", "layer_b"), self.teacher_layer, strict=False))
+        return {name: value for name, value in named.items() if value is not None}
 
 
 def draw(
@@ -77,7 +77,7 @@ def draw(
     ] = None,
     step: Annotated[
         list[int] | None,
-        typer.Option(help="The training step, the last by default; compare-pair and histogram-pair take one each."),
+        typer.Option(help="The training step, the last by default; twice for two states."),
     ] = None,
     tower: Annotated[str | None, typer.Option(help="encoder or decoder, where there are both.")] = None,
     layer: Annotated[
@@ -101,7 +101,7 @@ def draw(
 
     Example: layerangles draw compare-pair angles.nc --student forward-seed0 --student none-seed0 -o pair.html
     """
-    chosen = Chosen(
+    selection = Selection(
         student=tuple(student or ()),
         step=tuple(step or ()),
         tower=tower,
@@ -114,47 +114,47 @@ def draw(
         metric=metric,
         split=split,
     )
-    _check(figure, chosen, theme, columns, output, overwrite=overwrite)
+    _check(figure, selection, theme, columns, output, overwrite=overwrite)
     from layerangles import figures
 
-    look = figures.theme(theme, columns=columns or 1)  # type: ignore[arg-type]  # these are checked
-    if figure in _OF_VERDICTS:
-        drawn = _of_verdicts(figure, sources, chosen, look)
-    else:
-        drawn = _DRAW[figure](_results(sources), chosen, look)
+    kind = KINDS[figure]
+    of_theme = figures.theme(theme, columns=columns or 1)  # type: ignore[arg-type]  # these are checked
+    read = _judged if "metric" in kind.takes else _results
+    arguments, keywords = kind.arguments(read(figure, sources, selection), selection)
+    drawn = getattr(figures, figure.replace("-", "_"))(*arguments, **keywords, theme=of_theme)
     write = figures.write_html if output.suffix == ".html" else figures.write_image
     written = write(drawn, output, overwrite=overwrite)
     if as_json:
         print_json({"wrote": written, "caption": figures.caption(drawn)})
         return
     print_written(written)
-    if look.on_paper:
+    if of_theme.on_paper:
         typer.echo(f"\n{figures.caption(drawn)}")
 
 
-def _check(figure: str, chosen: Chosen, theme: str, columns: int | None, output: Path, *, overwrite: bool) -> None:
-    """Everything that can be refused before anything is read, in one message."""
+def _check(
+    figure: str, selection: Selection, theme: str, columns: int | None, output: Path, *, overwrite: bool
+) -> None:
+    """Refuse all that is wrong with the command line in one message, before anything is read."""
     from layerangles.errors import InputError
     from layerangles.figures.drawing.export import require_image_export
     from layerangles.files import check_absent
 
-    if figure not in TAKES:
-        raise InputError(f"there is no figure {figure!r}; allowed are {', '.join(TAKES)}.")
+    if figure not in KINDS:
+        raise InputError(f"there is no figure {figure!r}; allowed are {', '.join(KINDS)}.")
+    kind = KINDS[figure]
     wrong = [] if theme in ("screen", "paper") else [f"--theme is {theme!r}; allowed are screen and paper."]
     if columns is not None and (columns not in (1, 2) or theme != "paper"):
         wrong.append(f"--columns is {columns}; allowed are 1 and 2, with --theme paper.")
     if output.suffix not in _SUFFIXES:
         wrong.append(f"--output is {output}; its name must end in {', '.join(_SUFFIXES)}.")
-    given = [field.name for field in fields(Chosen) if getattr(chosen, field.name) not in (None, ())]
-    useless = [_option(name) for name in given if name not in TAKES[figure]]
+    useless = [_option(name) for name in selection.given if name not in kind.takes]
     if useless:
-        takes = ", ".join(map(_option, TAKES[figure]))
+        takes = ", ".join(map(_option, kind.takes))
         wrong.append(f"{figure} does not take {', '.join(useless)}; it takes {takes}. Leave the others out.")
-    most = {"student": 1, "step": 1, "teacher_layer": 2}
-    most |= {"student": 2, "step": 2} if figure in ("compare-pair", "histogram-pair") else {}
-    most |= {"student": 10**6} if figure in ("comparison", "trajectory") else {}
+    most = {"student": kind.students, "step": kind.steps, "teacher_layer": 2}
     for name, number in most.items():
-        if (n := len(getattr(chosen, name))) > number:
+        if (n := len(getattr(selection, name))) > number:
             wrong.append(f"{figure} takes {_option(name)} {'once' if number == 1 else 'twice'} at most; got {n}.")
     if wrong:
         raise InputError(" ".join(wrong))
@@ -167,17 +167,15 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _results(sources: Sequence[Path]) -> "list[AngleResult]":
+def _results(_figure: str, sources: Sequence[Path], _selection: Selection) -> "list[AngleResult]":
+    """The stored angles of all sources."""
     from kd_train.outcome.opened_study import open_study
     from layerangles import AngleResult
     from layerangles.errors import InputError
 
     results = []
     for source in sources:
-        if not source.is_dir():
-            results.append(AngleResult.load(source))
-            continue
-        stored = open_study(source).angles()
+        stored = open_study(source).angles() if source.is_dir() else [AngleResult.load(source)]
         if not stored:
             raise InputError(
                 f"the study {source} has no measured angles. Measure them: layerangles angles {source}/students/* "
@@ -185,6 +183,20 @@ def _results(sources: Sequence[Path]) -> "list[AngleResult]":
             )
         results += stored
     return results
+
+
+def _judged(figure: str, sources: Sequence[Path], selection: Selection) -> "list[Judged]":
+    """The verdicts on the cells of all sources."""
+    from kd_train.outcome.judging import chosen_margin, judge_all
+    from kd_train.outcome.opened_study import open_scores
+    from layerangles.errors import InputError
+
+    for source in sources:
+        if source.suffix == ".nc" and not source.is_dir():
+            raise InputError(f"{figure} is of scores, and {source} holds angles. Give a study's directory.")
+    margin = chosen_margin(selection.margin, selection.margin_of_gain)
+    opened = [open_scores(source) for source in sources]
+    return judge_all(opened, margin=margin, metric=selection.metric, split=selection.split)
 
 
 def _of_student(results: "Sequence[AngleResult]", student: str | None, step: int | None) -> "tuple[AngleResult, str]":
@@ -205,171 +217,141 @@ def _of_student(results: "Sequence[AngleResult]", student: str | None, step: int
     return found[0], student
 
 
-def _of_students(results: "Sequence[AngleResult]", chosen: Chosen) -> "AngleResult":
+def _together(results: "Sequence[AngleResult]", selection: Selection) -> "AngleResult":
     """One result with the named students, or with all: of one file where that holds them, else joined at one step."""
     from layerangles import AngleResult
 
-    step = chosen.step[0] if chosen.step else None
-    if not chosen.student:
-        found = list(results)
-    else:
-        found = [_of_student(results, name, step)[0] for name in chosen.student]
-        found = [result for number, result in enumerate(found) if all(result is not other for other in found[:number])]
+    step = selection.first_step
+    named = [_of_student(results, name, step)[0] for name in selection.student]
+    found = list({id(result): result for result in named or results}.values())
     if len(found) == 1:
         return found[0]
     datasets = [result.at_step(step if result.steps else None).dataset for result in found]
     if all("null" in dataset.dims for dataset in datasets):
         shared = [null for null in found[0].nulls if all(null in result.nulls for result in found)]
         datasets = [dataset.sel(null=shared) for dataset in datasets]
-    # Which step of how many is known of some results alone.
+    # The number of steps, and which of them this is, are known of some results alone.
     datasets = [dataset.drop_vars(["step", "trained_steps"], errors="ignore") for dataset in datasets]
     return AngleResult.concat_students([AngleResult(dataset) for dataset in datasets])
 
 
-def _step(chosen: Chosen) -> int | None:
-    return chosen.step[0] if chosen.step else None
+def _one_student(results: "Sequence[AngleResult]", selection: Selection) -> Arguments:
+    student = selection.student[0] if selection.student else None
+    found = _of_student(results, student, selection.first_step)
+    return found, {"step": selection.first_step, **selection.keywords()}
 
 
-def _one(results: "Sequence[AngleResult]", chosen: Chosen) -> "tuple[AngleResult, str]":
-    return _of_student(results, chosen.student[0] if chosen.student else None, _step(chosen))
+def _students(results: "Sequence[AngleResult]", selection: Selection) -> Arguments:
+    result = _together(results, selection)
+    step = selection.first_step if result.steps else None
+    return (result, selection.student or None), {"step": step, **selection.keywords()}
 
 
-def _heatmap(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import figures
+def _course(results: "Sequence[AngleResult]", selection: Selection) -> Arguments:
+    from layerangles import AngleResult
 
-    result, student = _one(results, chosen)
-    return figures.heatmap(result, student, step=_step(chosen), tower=chosen.tower, null=chosen.null, theme=theme)
-
-
-def _comparison(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import figures
-
-    result, students = _of_students(results, chosen), chosen.student or None
-    step = _step(chosen) if result.steps else None
-    return figures.comparison(result, students, step=step, tower=chosen.tower, null=chosen.null, theme=theme)
-
-
-def _histogram(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import figures
-
-    result, student = _one(results, chosen)
-    layer = 1 if chosen.layer is None else chosen.layer
-    a, b = (*chosen.teacher_layer, None, None)[:2]
-    where: dict[str, Any] = {"step": _step(chosen), "tower": chosen.tower, "student_layer": layer}
-    return figures.histogram(result, student, layer_a=1 if a is None else a, layer_b=b, **where, theme=theme)
-
-
-def _trajectory(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import AngleResult, figures
-
-    # Results without steps lie beside the course of one seed in many a study.
+    # In many a study, results without steps lie beside the course of one seed.
     along = [result for result in results if result.steps] or list(results)
-    if chosen.student:
-        parts = [_of_student(along, name, None) for name in chosen.student]
+    if selection.student:
+        parts = [_of_student(along, name, None) for name in selection.student]
         along = [AngleResult(result.dataset.sel(student=[name])) for result, name in parts]
-    whole = along[0] if len(along) == 1 else AngleResult.concat_students(along)
-    return figures.trajectory(whole, null=chosen.null or "N1", tower=chosen.tower, theme=theme)
+    return (along[0] if len(along) == 1 else AngleResult.concat_students(along),), selection.keywords()
 
 
-def _distances(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import figures
-
-    result, student = _one(results, chosen)
-    return figures.distances(result, student, step=_step(chosen), tower=chosen.tower, theme=theme)
-
-
-def _compare_pair(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import figures
-
-    first, second = _views(results, chosen)
-    whose = "two students" if len(chosen.student) == 2 else f"{chosen.student[0]} at two steps"
+def _pair(results: "Sequence[AngleResult]", selection: Selection) -> Arguments:
+    whose = "two students" if len(selection.student) == 2 else f"{''.join(selection.student[:1])} at two steps"
     title = f"Angles between teacher layers, from {whose}"
-    return figures.compare_pair(first, second, null=chosen.null, title=title, theme=theme)
+    return _views(results, selection), {"null": selection.null, "title": title}
 
 
-def _histogram_pair(results: "Sequence[AngleResult]", chosen: Chosen, theme: "Theme") -> "Figure":
-    from layerangles import figures
+def _pair_of_layers(results: "Sequence[AngleResult]", selection: Selection) -> Arguments:
     from layerangles.errors import InputError
 
-    if len(chosen.teacher_layer) != 2:
+    if len(selection.teacher_layer) != 2:
         raise InputError(
-            "histogram-pair is of one pair of teacher layers; give --teacher-layer twice, such as 1 and 3."
+            "histogram-pair shows one pair of teacher layers; give --teacher-layer twice, such as 1 and 3."
         )
-    first, second = _views(results, chosen)
-    return figures.histogram_pair(first, second, *chosen.teacher_layer, theme=theme)
+    return (*_views(results, selection), *selection.teacher_layer), {}
 
 
-def _views(results: "Sequence[AngleResult]", chosen: Chosen) -> "tuple[LayerView, LayerView]":
+def _views(results: "Sequence[AngleResult]", selection: Selection) -> "tuple[LayerView, LayerView]":
     """Two students at a step, or one at two steps."""
     from layerangles import figures
     from layerangles.errors import InputError
 
-    students, steps = chosen.student, chosen.step or (None,)
+    students, steps = selection.student, selection.step or (None,)
     if len(students) != 2 and not (len(students) == 1 and len(steps) == 2):
         raise InputError(
             f"two states are compared, and {len(students)} students were named. Give --student twice, or once with "
             "--step twice."
         )
-    both = [_of_student(results, students[way % len(students)], steps[way % len(steps)]) for way in (0, 1)]
-    layer = 1 if chosen.layer is None else chosen.layer
-    first, second = (
-        figures.LayerView.of(
-            result,
-            student,
-            student_layer=layer,
-            step=steps[way % len(steps)] if result.steps else None,
-            tower=chosen.tower,
-        )
-        for way, (result, student) in enumerate(both)
-    )
-    return first, second
+    where: dict[str, Any] = {
+        "student_layer": 1 if selection.layer is None else selection.layer,
+        "tower": selection.tower,
+    }
+
+    def view(student: str, step: int | None) -> "LayerView":
+        result, _ = _of_student(results, student, step)
+        step = step if result.steps else None
+        return figures.LayerView.of(result, student, step=step, **where)
+
+    return view(students[0], steps[0]), view(students[-1], steps[-1])
 
 
-_DRAW: "dict[str, Callable[[Sequence[AngleResult], Chosen, Theme], Figure]]" = {
-    "heatmap": _heatmap,
-    "comparison": _comparison,
-    "compare-pair": _compare_pair,
-    "histogram": _histogram,
-    "histogram-pair": _histogram_pair,
-    "trajectory": _trajectory,
-    "distances": _distances,
-}
-
-
-def _of_verdicts(figure: str, sources: Sequence[Path], chosen: Chosen, theme: "Theme") -> "Figure":
-    from kd_train.outcome.judging import chosen_margin, judge_all
-    from kd_train.outcome.opened_study import open_scores
-    from kd_train.outcome.study_geometry import predict_from
-    from layerangles import figures
+def _cell(judged: "Sequence[Judged]", selection: Selection) -> Arguments:
     from layerangles.errors import InputError
 
-    for source in sources:
-        if source.suffix == ".nc" and not source.is_dir():
-            raise InputError(f"{figure} is of scores, and {source} holds angles. Give a study's directory.")
-    given = chosen_margin(chosen.margin, chosen.margin_of_gain)
-    opened = [open_scores(source) for source in sources]
-    judged = judge_all(opened, margin=given, metric=chosen.metric, split=chosen.split)
-    if figure != "prediction":
-        verdict = _one_cell(judged, chosen.cell)
-        function = figures.forest if figure == "forest" else figures.gains
-        return function(verdict, theme=theme)
+    name, verdicts = selection.cell, {one.verdict.cell.name: one.verdict for one in judged}
+    if name is None and len(verdicts) == 1:
+        (name,) = verdicts
+    if name not in verdicts:
+        got = "no cell was named" if name is None else f"there is no cell {name!r}"
+        raise InputError(f"{got}; allowed are {', '.join(map(repr, verdicts))}. Name one with --cell.")
+    return (verdicts[name],), {}
+
+
+def _gaps(judged: "Sequence[Judged]", _selection: Selection) -> Arguments:
+    from kd_train.outcome.study_geometry import predict_from
+    from layerangles.errors import InputError
+
     prediction = predict_from(judged)
     if prediction is None:
         raise InputError(
             "prediction sets scores against angles, and none of these studies has any. Measure them: "
-            f"layerangles report {sources[0]}"
+            f"layerangles report {judged[0].source.path}"
         )
-    return figures.prediction(prediction, theme=theme)
+    return (prediction,), {}
 
 
-def _one_cell(judged: "Sequence[Judged]", name: str | None) -> "Verdict":
-    from layerangles.errors import InputError
+class Kind(NamedTuple):
+    """A figure of the command; the function of the same name in :mod:`layerangles.figures` draws it.
 
-    verdicts = {one.verdict.cell.name: one.verdict for one in judged}
-    if name is None and len(verdicts) == 1:
-        return next(iter(verdicts.values()))
-    if name not in verdicts:
-        got = "no cell was named" if name is None else f"there is no cell {name!r}"
-        listed = ", ".join(map(repr, verdicts))
-        raise InputError(f"{got}; allowed are {listed}. Name one with --cell.")
-    return verdicts[name]
+    Attributes:
+        arguments: that function's arguments, of results, or of verdicts where the options of scores are taken.
+        takes: the options that it takes; the command refuses others, which would have no effect.
+        students: the largest number of students.
+        steps: the largest number of steps.
+    """
+
+    arguments: Callable[[Any, Selection], Arguments]
+    takes: tuple[str, ...]
+    students: int = 1
+    steps: int = 1
+
+
+_OF_SCORES = ("margin", "margin_of_gain", "metric", "split")
+_ANY = 10**6
+KINDS = {
+    "heatmap": Kind(_one_student, ("student", "step", "tower", "null")),
+    "comparison": Kind(_students, ("student", "step", "tower", "null"), students=_ANY),
+    "compare-pair": Kind(_pair, ("student", "step", "tower", "layer", "null"), students=2, steps=2),
+    "histogram": Kind(_one_student, ("student", "step", "tower", "layer", "teacher_layer")),
+    "histogram-pair": Kind(
+        _pair_of_layers, ("student", "step", "tower", "layer", "teacher_layer"), students=2, steps=2
+    ),
+    "trajectory": Kind(_course, ("student", "tower", "null"), students=_ANY),
+    "distances": Kind(_one_student, ("student", "step", "tower")),
+    "forest": Kind(_cell, ("cell", *_OF_SCORES)),
+    "gains": Kind(_cell, ("cell", *_OF_SCORES)),
+    "prediction": Kind(_gaps, _OF_SCORES),
+}

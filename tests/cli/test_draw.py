@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layerangles_cli.draw import TAKES
+from layerangles_cli.draw import KINDS
 from toys.command_line import Cli, Outcome, script
 
 import kd_train.outcome.judging
@@ -188,8 +188,8 @@ def test_a_study_of_several_cells_needs_one(cli: Cli) -> None:
 
 
 def test_the_page_has_every_figure_as_command_and_as_code() -> None:
-    assert {arguments[1] for arguments in COMMANDS} == set(TAKES)
-    assert {name.replace("-", "_") for name in TAKES} == FUNCTIONS
+    assert {arguments[1] for arguments in COMMANDS} == set(KINDS)
+    assert {name.replace("-", "_") for name in KINDS} == FUNCTIONS
     assert set(re.findall(r"figures\.(\w+)\(", "\n".join(CODE))) >= FUNCTIONS
 
 
