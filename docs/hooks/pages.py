@@ -36,7 +36,12 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Links to files of the repository: to the page that shows them, or else to nothing, with their path."""
+    """Tables that are made of the code, and links to files of the repository.
+
+    Such a link leads to the page that shows the file, or else nowhere, with the file's path.
+    """
+    if page.file.src_uri == "formats.md":
+        markdown = markdown.replace("<!-- variables -->", reference.variables_tables())
     return inside_links(markdown, "../" * page.file.src_uri.count("/"))
 
 

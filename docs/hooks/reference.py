@@ -231,6 +231,32 @@ def _limits(limits: Any) -> str:
     return f" {' and '.join(words)}" if words else ""
 
 
+# ---- the variables of a result -------------------------------------------------------------------------------------
+
+
+def variables_tables() -> str:
+    """The dimensions of a result's dataset and its variables, from the table that measurements read."""
+    from layerangles.results.variables import DIMENSIONS, MEASURED
+
+    dimensions = [(f"`{name}`", meaning) for name, meaning in DIMENSIONS.items()]
+    rows = []
+    for variable in MEASURED:
+        ends = ", ".join(f"`{end}`" for end in variable.ends)
+        names = f"`{variable.name}`" + (f" ({ends})" if ends else "")
+        relatives = ", ".join(f"`{prefix}`" for prefix in variable.prefixes)
+        meaning = "; ".join(filter(None, (variable.meaning, variable.condition.option)))
+        dims = ", ".join(f"`{dim}`" for dim in variable.dims)
+        rows.append((names, variable.unit.replace("°", "degrees"), dims, relatives, meaning))
+    return "\n\n".join(
+        [
+            table(("dimension", "holds"), dimensions),
+            "All variables have `student`, `step` and `tower` besides the dimensions named here, except that the top "
+            "dimensions are the teacher's, and the hash is a student's.",
+            table(("variable (ends of its interval)", "unit", "dimensions", "relatives", "meaning"), rows),
+        ]
+    )
+
+
 # ---- the example studies -------------------------------------------------------------------------------------------
 
 

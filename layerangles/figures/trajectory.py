@@ -11,7 +11,7 @@ from layerangles.figures.drawing import selection, style
 from layerangles.figures.drawing.frame import frame
 from layerangles.figures.drawing.panel import Grid, axis_number
 from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
-from layerangles.notation import count, interval, number
+from layerangles.notation import count, interval, number, percent
 from layerangles.results.variables import VARIABLES, heading
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def trajectory(
             reference = {"type": "line", "xref": f"x{axis} domain", "yref": f"y{axis}", "x0": 0, "x1": 1}
             figure.add_shape(**reference, y0=value, y1=value, line={"color": FAINT, "width": 1, "dash": "dot"})
     notes = [f"means over tokens, pairs and layers{f' · {tower}' if result.dataset.sizes['tower'] > 1 else ''}"]
-    notes.append(f"bands: {100 * float(result.dataset.attrs.get('confidence', 0.95)):g} % intervals")
+    notes.append(f"bands: {percent(result.dataset.attrs.get('confidence', 0.95), space=' ')} intervals")
     notes += [f"dotted: {_MEANINGS[value]}" for panel in panels for value in panel["lines"] if value in _MEANINGS]
     notes += [f"{name}: step {step} has the weights of step {before}" for name, step, before in result.unchanged_steps]
     notes += [f"all students are of {shared}"] if shared else []

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from layerangles import figures
 from layerangles.geometry.nulls import meaning_of
-from layerangles.notation import count, with_interval
+from layerangles.notation import count, percent, with_interval
 from layerangles.report.html_page import Part, Section, Subheading
 from layerangles.results.angle_result import AngleResult
 from layerangles.results.variables import VARIABLES, heading
@@ -55,7 +55,7 @@ def _section(result: AngleResult, tower: str, which: str) -> Section:
     said = [f"{_WHAT}{limit}"]
     more: list[Part] = []
     if means:
-        level = f"{100 * float(result.dataset.attrs.get('confidence', 0.95)):g} %"
+        level = percent(result.dataset.attrs.get("confidence", 0.95), space=" ")
         step = f" at step {count(result.steps[-1])}" if result.steps else ""
         more.append(Subheading(f"Every student{step}"))
         more.append(

@@ -1,4 +1,4 @@
-"""AngleResult: labelled arrays with their provenance; save, load, join, summarise."""
+"""AngleResult: labelled angles with their provenance; saved, loaded, combined and summarised."""
 
 import os
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import xarray as xr
 
 from layerangles.errors import InputError
 from layerangles.files import atomic_write
+from layerangles.notation import counted
 from layerangles.results import combination
 from layerangles.results.netcdf import read_dataset
 
@@ -28,27 +29,12 @@ class AngleResult:
         dataset: an xarray dataset over the dimensions ``student, tower, student_layer, layer_a, layer_b`` (``step``
             after ``student`` where checkpoints along training were measured, ``bin`` last for the histogram).
 
-            - ``angle_deg`` mean angle over tokens, 0 to 180; ``cosine`` mean cosine, −1 to 1
-            - ``ci_low``, ``ci_high`` interval of the mean angle, degrees, clustered by example
-            - ``acute_fraction`` share of the tokens whose angle is below 90°
-            - ``n_tokens`` tokens in the mean; ``n_degenerate`` tokens left out because the student's state *is* the
-              teacher's there, so that no direction is defined
-            - ``histogram`` tokens per cosine bin (``bin`` holds the lower ends of the bins)
-            - ``layer_angle_deg``, ``layer_ci_low``, ``layer_ci_high``, ``layer_acute_fraction`` the same over all
-              pairs of teacher layers of one student layer; ``student_angle_deg``, ``student_ci_low``,
-              ``student_ci_high`` over all its layers
-            - ``matched`` 1 where training matched this student layer to teacher layer ``layer_a``
-            - with nulls, along ``null``: ``null_angle_deg`` the null's mean angle, ``excess_deg`` the observed minus
-              it over the same tokens, with ``excess_low`` and ``excess_high``; the same with ``layer_`` and
-              ``student_`` before them
-            - with alternatives: ``common_mode_ratio`` (0 and more) with ``common_mode_low`` and ``common_mode_high``,
-              and with ``student_`` before them; ``distance_teacher_teacher``, ``distance_teacher_student``,
-              ``distance_student_student`` mean L2 distances in the unit of the states; ``structured_cosine`` of
-              matched layers, −1 to 1; ``cka_…`` debiased linear CKA; ``recoverability_gap`` (0 is recovered);
-              ``top_dimension`` and ``top_dimension_share``
-            - ``map_r2`` held-out R² of maps that were fitted, at most 1
-            - in gradient space ``whole_angle_deg`` and ``whole_cosine``, those of the whole student
-            - ``sum_…`` what all means and intervals follow from, and what :meth:`merge_shards` adds
+            The most important variables are ``angle_deg``, the mean angle over tokens in degrees, 0 to 180, with its
+            interval ``ci_low`` and ``ci_high``, clustered by example; ``acute_fraction``, the share of the tokens whose
+            angle is below 90°; and along ``null`` ``excess_deg``, the angle minus the null's at the same tokens, with
+            ``excess_low`` and ``excess_high``. Prefixed with ``layer_`` they are over all pairs of teacher layers of a
+            student layer, with ``student_`` over all its layers. :data:`layerangles.results.variables.MEASURED` has all
+            variables, with their dimensions, units and meanings.
 
             NaN: the diagonal (a layer makes no angle with itself), layers that a student does not have, and layers
             that cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding
@@ -220,7 +206,7 @@ class AngleResult:
         depths = f"{data.sizes['student_layer']} student layers × {data.sizes['layer_a']} teacher layers"
         towers = ", ".join(map(str, data["tower"].values))
         facts = [
-            f"{len(self.students)} {'student' if len(self.students) == 1 else 'students'}",
+            counted(len(self.students), "student"),
             *([f"steps {', '.join(map(str, steps))}"] if steps else []),
             f"{depths} ({towers})",
             *([f"{data.attrs['n_examples']} texts"] if "n_examples" in data.attrs else []),

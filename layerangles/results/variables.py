@@ -146,6 +146,13 @@ _LAYERS = {
 }
 
 
+_WHICH = {
+    "teacher_teacher": "teacher layers",
+    "teacher_student": "student and teacher layers",
+    "student_student": "student layers",
+}
+
+
 def _between(prefix: str, label: str, meaning: str, condition: Condition, *, summed: bool) -> list[Variable]:
     """A measure between two teacher layers, a student layer and a teacher layer, and two student layers."""
     return [
@@ -154,7 +161,7 @@ def _between(prefix: str, label: str, meaning: str, condition: Condition, *, sum
             label,
             "",
             dims,
-            f"{meaning} between {pair.replace('_', ' and ')} layers",
+            f"{meaning} between {_WHICH[pair]}",
             condition,
             total=Sum(f"sum_{prefix}_{pair}", pair) if summed else None,
             count=_DISTANCE_TOKENS if summed else None,
