@@ -1,1 +1,1 @@
-"""Columns of texts, labels and numbers: from files, the hub, and packages."""
+"""Data: tables of texts, labels and numbers, and packaged models and data sets."""

@@ -1,4 +1,4 @@
-"""Columns of texts, labels and numbers: from files, from the hub, from the embedded packages."""
+"""Tables of texts, labels and numbers, read from files, the hub, and packages."""
 
 import json
 import math
@@ -18,7 +18,12 @@ Text = str | tuple[str, str]
 
 
 class Table:
-    """Columns of one split, wherever they come from."""
+    """Columns of one split, from any source.
+
+    Attributes:
+        source: where the rows come from, for errors.
+        columns: the values by column.
+    """
 
     def __init__(
         self, source: str, columns: Mapping[str, Sequence[Any]], label_names: Mapping[str, Sequence[str]] | None = None
@@ -29,11 +34,11 @@ class Table:
         return min((len(values) for values in self.columns.values()), default=0)
 
     def head(self, n: int | None) -> "Table":
-        """The first ``n`` rows; all of them for None."""
+        """The first ``n`` rows; all rows for None."""
         return Table(self.source, {name: values[:n] for name, values in self.columns.items()}, self._label_names)
 
     def rows(self, numbers: Sequence[int]) -> "Table":
-        """Some of the rows, by their numbers."""
+        """The rows with these numbers."""
         return Table(
             self.source,
             {name: [values[i] for i in numbers] for name, values in self.columns.items()},
@@ -41,19 +46,19 @@ class Table:
         )
 
     def followed_by(self, other: "Table") -> "Table":
-        """These rows and then another table's, of the columns that both have."""
+        """These rows followed by another table's, in the columns that both have."""
         columns = {n: [*values, *other.columns[n]] for n, values in self.columns.items() if n in other.columns}
         return Table(self.source, columns, self._label_names)
 
     def label_names(self, column: str) -> tuple[str, ...] | None:
-        """The names that the data set itself gives to the numbers of a column."""
+        """The data set's own names for the numbers of a column; None if it has none."""
         return tuple(self._label_names.get(column, ())) or None
 
     def column(self, name: str) -> Sequence[Any]:
-        """The values of a column; ``translation.en`` is what lies under ``en`` in the column ``translation``.
+        """The values of a column; ``translation.en`` is the value of the key ``en`` in the column ``translation``.
 
         Raises:
-            InputError: there is no such column, or nothing of this name in it.
+            InputError: no such column, or no such key in one of its values.
         """
         if name in self.columns:
             return self.columns[name]
@@ -66,7 +71,7 @@ class Table:
         return [self._within(value, key.split("."), row, name) for row, value in enumerate(self.columns[outer], 1)]
 
     def _within(self, value: Any, keys: Sequence[str], row: int, name: str) -> Any:
-        """What lies under a path of keys; under the same path in every item, where there is a list of them."""
+        """The value at a path of keys; for a list, the values at this path in each of its items."""
         if not keys:
             return value
         if isinstance(value, list):
@@ -80,7 +85,7 @@ class Table:
         return self._within(value[keys[0]], keys[1:], row, name)
 
     def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> "Table":
-        """The same rows with more columns, or others of the same name."""
+        """The same rows with columns added or replaced."""
         return Table(self.source, {**self.columns, **columns}, self._label_names)
 
     def texts(self, columns: str | tuple[str, str]) -> list[Text]:
@@ -115,10 +120,10 @@ class Table:
         return labels
 
     def numbers(self, name: str) -> list[float]:
-        """The values of a column of numbers; text that spells one is taken for it.
+        """The values of a column of numbers, which may be written as text.
 
         Raises:
-            InputError: no such column, or a value that is no finite number.
+            InputError: no such column, or a value that is not a finite number.
         """
         numbers = []
         for row, value in enumerate(self.column(name), start=1):
@@ -135,7 +140,7 @@ class Table:
         return numbers
 
     def several_texts(self, name: str, *, least: int = 1) -> list[tuple[str, ...]]:
-        """The lists of texts of a column; one text stands for a list of one.
+        """The lists of texts of a column; a single text counts as a list of one.
 
         Raises:
             InputError: no such column, fewer than ``least`` texts, or one that is missing or blank.
@@ -153,12 +158,12 @@ class Table:
         return several
 
     def filled(self, template: str) -> list[str]:
-        """The texts of a column, or of a template such as ``"Review: {text}"`` with the columns of each row put in.
+        """The texts of a column, or of a template such as ``"Review: {text}"`` filled with the columns of each row.
 
-        Where the data set itself gives names to the numbers of a column, the names are put in.
+        Where the data set has names for the numbers of a column, the template gets the names.
 
         Raises:
-            InputError: no such column, or an example in which a text or a value for the template is missing.
+            InputError: no such column, or an example without a text or without a value for the template.
         """
         if not is_template(template):
             return [str(text) for text in self.with_columns({template: self._named(template)}).texts(template)]
@@ -187,22 +192,22 @@ def _is_nan(value: Any) -> bool:
 
 
 class _Columns(string.Formatter):
-    """Puts columns into a template; a dot belongs to a column's name."""
+    """Fills a template with columns, whose names may contain dots."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:  # noqa: ARG002 (not ours)
         return kwargs[field_name], field_name
 
 
 def is_template(text: str) -> bool:
-    """Whether this is a template with ``{column}`` in it, rather than a column's name."""
+    """Whether the text is a template with ``{column}`` in it, and not the name of a column."""
     return "{" in text
 
 
 def template_columns(template: str) -> tuple[str, ...]:
-    """The columns that a template puts in.
+    """The columns named by a template.
 
     Raises:
-        ValueError: it is not well formed, or puts none in.
+        ValueError: the template is not well formed, or names no columns.
     """
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
@@ -214,15 +219,15 @@ def template_columns(template: str) -> tuple[str, ...]:
 
 
 def read_file(path: Path) -> Table:
-    """The columns of a JSONL, CSV, TSV or Parquet file; of a text file, its lines as the column ``text``.
+    """The table in a JSONL, CSV, TSV or Parquet file; the lines of a text file become the column ``text``.
 
     Raises:
-        InputError: no such file, an empty or a damaged one, or another ending.
+        InputError: no such file, an empty or damaged file, or another suffix.
     """
     import pandas as pd
 
     def separated(**options: Any) -> pd.DataFrame:
-        # Left to itself, pandas takes the first fields of lines with more fields than the header for an index.
+        # By default, pandas turns the first fields of lines with more fields than the header into an index.
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame: pd.DataFrame = pd.read_csv(path, keep_default_na=False, index_col=False, low_memory=False, **options)
@@ -249,12 +254,12 @@ def read_file(path: Path) -> Table:
         raise InputError(
             f"{path} cannot be read as {path.suffix[1:]}: {str(error).strip()}. Repair or convert it."
         ) from error
-    # Through lists, so that numbers become Python's own and missing values become visible.
+    # Converted to lists, so that numbers become Python's own and missing values become visible.
     return Table(str(path), {str(name): _plain(frame[name].tolist()) for name in frame.columns})
 
 
 def _plain(value: Any) -> Any:
-    """The same with lists for the arrays that pandas makes of nested columns."""
+    """The value with lists in place of the arrays that pandas makes of nested columns."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list):
@@ -268,7 +273,7 @@ def _json_lines(path: Path) -> list[Any]:
 
 
 def read_embedded(dataset: str) -> dict[str, Table]:
-    """The splits of a data set that a Python package ships: columns ``text``, ``label`` or ``source``, ``target``."""
+    """The splits of a packaged data set: columns ``text`` and ``label``, or ``source`` and ``target``."""
     data = embedded.load_dataset(dataset)
     if isinstance(data, embedded.PairedData):
         return {
@@ -283,10 +288,10 @@ def read_embedded(dataset: str) -> dict[str, Table]:
 
 
 def read_hub(name: str, subset: str | None = None, *, revision: str | None = None) -> dict[str, Table]:
-    """The splits of a data set of the hub, by its own names; ``revision`` is a branch, a tag or a commit of it.
+    """The splits of a data set of the hub, under their own names; ``revision`` is a branch, tag or commit.
 
     Raises:
-        InputError: it cannot be had.
+        InputError: the data set cannot be loaded.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError

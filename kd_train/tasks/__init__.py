@@ -1,1 +1,1 @@
-"""The tasks: what a study's data are, how a model is called on them, and how its outputs are scored."""
+"""Tasks: their data, their batches, and the scores of a model's answers."""

@@ -1,4 +1,4 @@
-"""What training asks of a task: its data, how a model is called on them, and how its answers are scored."""
+"""Interface between tasks and training: specification, loaded data, micro-batches, and scores."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ else:
 SplitName = Literal["train", "dev", "test"]
 Feature = dict[str, Any]
 IGNORED = -100
-"""The label of a position at which nothing is predicted."""
+"""Label of a position without prediction."""
 
 
 class MicroBatch(NamedTuple):
-    """Examples of like length out of one batch, padded to the longest of them.
+    """Examples of similar length from one batch, padded to the longest of them.
 
     Attributes:
-        inputs: what the models are called with; every tensor is ``[example, position]``.
-        labels: what is to be predicted from the logits in the same place: a class (int) or a value (float) an
-            example, or a token a position (int ``[example, position]``, ``IGNORED`` where none is).
-        valid: the tokens whose hidden states may be matched, by tower. Never PAD.
+        inputs: keyword arguments of the models; every tensor is ``[example, position]``.
+        labels: targets of the logits in the same place: a class (int) or a value (float) per example, or a token per
+            position (int ``[example, position]``, ``IGNORED`` where nothing is predicted).
+        valid: mask of the tokens whose hidden states may be matched, by tower. Never PAD.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -67,10 +67,15 @@ class KnownDataset(NamedTuple):
 
 
 class TaskSpec(BaseModel, ABC):
-    """The study's ``task``: where the data come from, and what of them is used.
+    """The study's ``task``: the source of the data, their columns, and the metrics.
 
-    Either ``files`` (JSONL, CSV, TSV or Parquet, one a split), or ``dataset``: ``embedded/<name>``, or a data set of
-    the hub by its name.
+    Either ``files`` (JSONL, CSV, TSV or Parquet, one per split), or ``dataset``: ``embedded/<name>``, or the name of a
+    data set on the hub.
+
+    Attributes:
+        all_metrics: every metric that can be scored, by name.
+        embedded_columns: columns that a packaged data set must have.
+        known_datasets: data sets of the hub that need no description in a study.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -79,7 +84,7 @@ class TaskSpec(BaseModel, ABC):
     known_datasets: ClassVar[Mapping[str, KnownDataset]] = {}
 
     kind: str
-    dataset: str | None = Field(default=None, min_length=1, description="embedded/<name>, or a name of the hub")
+    dataset: str | None = Field(default=None, min_length=1, description="embedded/<name>, or a name on the hub")
     subset: str | None = Field(default=None, description="the hub data set's configuration")
     files: dict[SplitName, str] | None = Field(
         default=None, description="by split; .jsonl, .csv, .tsv, .parquet or .txt, relative to the study file"
@@ -88,10 +93,11 @@ class TaskSpec(BaseModel, ABC):
     metrics: tuple[str, ...] | None = Field(default=None, description="the first decides which checkpoint is best")
     max_length: int = Field(default=128, ge=4, description="in tokens, special tokens included")
     test_from_train: PositiveInt | None = Field(
-        default=None, description="so many training examples become test examples, beside those that there are"
+        default=None,
+        description="number of training examples that become test examples, besides the test split if there is one",
     )
     limit: dict[SplitName, PositiveInt] = Field(
-        default_factory=dict, description="use only so many examples of a split"
+        default_factory=dict, description="use only this many examples of a split"
     )
 
     @model_validator(mode="after")
@@ -128,21 +134,21 @@ class TaskSpec(BaseModel, ABC):
 
     @abstractmethod
     def auto_model(self) -> Any:
-        """The class of transformers that makes models with this task's head, such as ``AutoModelForCausalLM``."""
+        """The class of transformers that builds models with this task's head, such as ``AutoModelForCausalLM``."""
 
     @abstractmethod
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
-        """The kinds of models that can do the task, by their towers."""
+        """Towers of the models that can do the task; one tuple for each kind of model."""
 
     def fit_head(self, config: transformers.PretrainedConfig) -> None:
-        """Set in a configuration what this task's head needs, as far as it is known without data."""
+        """Set the options of this task's head in a configuration, as far as they are known without data."""
 
     @abstractmethod
     def load(self) -> Task:
         """Load all splits.
 
         Raises:
-            InputError: a file or a column that is not there, an empty split, an example that cannot be used.
+            InputError: a missing file or column, an empty split, or an example that cannot be used.
         """
 
     @property
@@ -188,12 +194,12 @@ class TaskSpec(BaseModel, ABC):
 
 
 class Task(ABC):
-    """A task with its data: texts by split, and all that depends on what is to be predicted.
+    """A task with its data: examples by split, their batches, and the scores of a model's answers.
 
     Attributes:
-        all_metrics: everything that can be scored, by name.
+        all_metrics: every metric that can be scored, by name.
         examples: the examples of each split.
-        metrics: what is scored, the deciding one first.
+        metrics: names of the metrics that are scored; the first decides.
     """
 
     all_metrics: ClassVar[Mapping[str, Metric]]
@@ -206,33 +212,33 @@ class Task(ABC):
         return tuple(self.examples)
 
     def head(self) -> dict[str, Any]:
-        """The options of ``from_pretrained`` with which a teacher gets a new head for this task."""
+        """Options of ``from_pretrained`` that give a teacher a new head for this task; empty if it keeps its own."""
         return {}
 
     def fitted_to(self, config: transformers.PretrainedConfig) -> Task:  # noqa: ARG002 (most heads fit all data)
-        """The same data for a teacher that knows the task already.
+        """The same data for a teacher that has been trained on the task.
 
         Raises:
-            InputError: its head does not fit them.
+            InputError: the teacher's head does not fit the data.
         """
         return self
 
     @abstractmethod
     def texts(self, split: str) -> list[Text]:
-        """The texts of a split, as :func:`layerangles.measure_angles` takes them."""
+        """The texts of a split, in the form that :func:`layerangles.measure_angles` takes."""
 
     @abstractmethod
     def encode(
         self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
     ) -> list[Feature]:
-        """The examples of a split in tokens, in their order; ``config`` is the teacher's."""
+        """Tokenized examples of a split, in its order; ``config`` is the teacher's."""
 
     @abstractmethod
     def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
         """Pad examples into one micro-batch of a batch."""
 
     def lengths(self, feature: Feature) -> tuple[int, ...]:
-        """The numbers of tokens of an example, tower by tower: what padding depends on."""
+        """Numbers of tokens of an example, by tower; padding depends on them."""
         return (len(feature["input_ids"]),)
 
     @abstractmethod
@@ -244,10 +250,10 @@ class Task(ABC):
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> Mapping[str, Predictions]:
-        """By metric, a split's references and a model's answers; ``features`` are the split's, from :meth:`encode`."""
+        """References and a model's answers by metric; ``features`` are those of the split, from :meth:`encode`."""
 
     def values(self, predictions: Mapping[str, Predictions]) -> dict[str, float]:
-        """Every metric of what was answered."""
+        """Values of the metrics of these predictions."""
         return {name: self.all_metrics[name].compute(*predictions[name]) for name in self.metrics}
 
 
@@ -258,7 +264,7 @@ def encode_texts(
     max_length: int,
     max_target_length: int | None = None,
 ) -> list[Feature]:
-    """Token ids of texts (or pairs), cut to ``max_length``, checked to fit a model of this configuration."""
+    """Token ids of texts (or pairs), truncated to ``max_length`` and checked to fit a model of this configuration."""
     from layerangles.models.texts import EncodedTexts
 
     encoded = EncodedTexts.from_texts(
@@ -269,19 +275,19 @@ def encode_texts(
 
 
 def token_labels(features: Sequence[Feature]) -> Int[torch.Tensor, "example position"]:
-    """The ``labels`` of examples, token by token, padded on the right with ``IGNORED``."""
+    """The ``labels`` of examples, one per token, padded on the right with ``IGNORED``."""
     rows = [torch.tensor(feature["labels"]) for feature in features]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
 
 
 def some(values: Sequence[Any], most: int = 5) -> str:
-    """A few values, for a message."""
+    """The first few values as text, for an error."""
     shown = ", ".join(map(str, list(values)[:most]))
     return f"{shown}, …" if len(values) > most else shown
 
 
 def _with_more_tests(train: Table, test: Table | None, n: int) -> dict[str, Table]:
-    """The two splits after ``n`` training examples have become test examples: at random, but always the same."""
+    """Both splits after moving ``n`` training examples to the test split, drawn with a fixed seed."""
     if n >= len(train):
         raise InputError(f"task.test_from_train is {n}, and {train.source} has {len(train)} examples. Take fewer.")
     chosen = set(np.random.default_rng(0).permutation(len(train))[:n].tolist())

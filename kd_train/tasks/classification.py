@@ -37,7 +37,7 @@ else:
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """A loaded classification: the names of its labels by number, and its splits."""
+    """A loaded classification task, with the names of its labels by number."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = LABEL_METRICS
 
@@ -47,7 +47,7 @@ class Classification(Task):
     max_length: int
 
     def head(self) -> dict[str, Any]:
-        """As many labels as the data have, under their names."""
+        """Number and names of the labels in the data."""
         return {
             "num_labels": len(self.label_names),
             "id2label": dict(enumerate(self.label_names)),
@@ -56,10 +56,10 @@ class Classification(Task):
         }
 
     def fitted_to(self, config: transformers.PretrainedConfig) -> Classification:
-        """The same data with the labels numbered as the model numbers them.
+        """The same data with the model's numbers for the labels.
 
         Raises:
-            InputError: the labels do not fit.
+            InputError: the labels of the data and of the model differ.
         """
         by_number: Mapping[Any, str] = config.id2label or {}
         names = tuple(by_number[number] for number in sorted(by_number))
@@ -82,7 +82,7 @@ class Classification(Task):
         return replace(self, label_names=names, examples=examples)
 
     def texts(self, split: str) -> list[Text]:
-        """The texts, or pairs of texts, that are classified."""
+        """The texts, or pairs of texts, to classify."""
         return self.examples[split].texts
 
     def encode(
@@ -152,11 +152,11 @@ class ClassificationTask(TaskSpec):
         return glue_dataset(self.dataset)
 
     def auto_model(self) -> Any:
-        """A classifier of sequences."""
+        """A sequence classifier."""
         return transformers.AutoModelForSequenceClassification
 
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
-        """Encoders alone."""
+        """Encoders."""
         return (("encoder",),)
 
     def fit_head(self, config: transformers.PretrainedConfig) -> None:
@@ -186,7 +186,7 @@ class ClassificationTask(TaskSpec):
 
 
 def _number(label: Any, names: tuple[str, ...], source: str) -> int:
-    # A whole number is a label's number where the names are not numbers themselves, as in data sets of the hub.
+    # In data sets of the hub, whole numbers are the labels' numbers, unless the names are numbers themselves.
     if str(label) in names:
         return names.index(str(label))
     if isinstance(label, int) and 0 <= label < len(names) and not all(name.lstrip("-").isdecimal() for name in names):

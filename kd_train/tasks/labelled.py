@@ -31,7 +31,7 @@ class _Glue(NamedTuple):
     dev: Mapping[str, str] = {"dev": "validation"}
 
 
-# The columns and the metrics of the GLUE benchmark (Wang et al. 2019). Its test labels are not public.
+# Columns and metrics of the GLUE benchmark (Wang et al. 2019), whose test labels are not public.
 GLUE: Mapping[str, _Glue] = {
     "cola": _Glue("sentence", ("matthews_correlation",)),
     "mnli": _Glue(
@@ -52,7 +52,7 @@ _GLUE_ALIASES = {"sts-b": "stsb", "sst-2": "sst2"}
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """The examples of one split: texts (or pairs of texts), and their labels by number, or their numbers."""
+    """Examples of one split: texts (or pairs of texts), and the numbers of their labels, or their values."""
 
     texts: list[Text]
     labels: Sequence[float]
@@ -84,7 +84,7 @@ def labelled_tables(
 
 
 def is_secret(split: str, labels: Sequence[object]) -> bool:
-    """Whether these are the labels of a test split that the hub keeps secret, which are all −1."""
+    """Whether these are the labels of a test split without public labels; the hub sets all of them to −1."""
     return split == "test" and all(label == -1 for label in labels)
 
 

@@ -1,4 +1,4 @@
-"""Language modelling: plain text, answers to prompts, and the choice among several endings of a prompt."""
+"""Language modelling: plain text, answers to prompts, and a choice among several endings of a prompt."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ else:
 
 Form = Literal["text", "answer", "choices"]
 
-# What the metrics compare: perplexity numbers of tokens with their negative log-likelihoods, the accuracies the
-# numbers of endings, exact_match texts.
+# Perplexity compares numbers of tokens with negative log-likelihoods, the accuracies compare numbers of endings, and
+# exact_match compares texts.
 LANGUAGE_METRICS: Mapping[str, Metric] = {
     "perplexity": Metric(perplexity, higher_is_better=False),
     "accuracy": Metric(accuracy, by_example=right_answers),
     "accuracy_norm": Metric(accuracy, by_example=right_answers),
     "exact_match": Metric(exact_match_normalized, by_example=matches_normalized),
 }
-# By form, the default first. Of plain text and of endings there is only one thing to ask.
+# Metrics that fit each form of the data.
 _METRICS: dict[Form, tuple[str, ...]] = {
     "text": ("perplexity",),
     "answer": ("exact_match", "perplexity"),
@@ -48,17 +48,17 @@ _COLUMNS: Mapping[Form, frozenset[str]] = {
 }
 # Logits are as wide as the vocabulary, of which there may be 150,000.
 _LOGITS_AT_A_TIME = 16
-_WRITTEN_AT_A_TIME = 32
+_GENERATED_AT_A_TIME = 32
 
 
 class Example(NamedTuple):
     """One example of any form.
 
     Attributes:
-        prompt: what is given; empty for plain text.
-        answers: what may follow: the first is trained on, all count when answers are compared.
-        choices: the endings to choose from, where there are some.
-        label: the number of the right one.
+        prompt: given text; empty for plain text.
+        answers: correct continuations: the first is the training target, all are references.
+        choices: endings to choose from; empty for other forms.
+        label: number of the correct ending.
     """
 
     prompt: str
@@ -69,16 +69,16 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class LanguageModelling(Task):
-    """Loaded texts, or prompts with what follows them.
+    """A loaded language-modelling task.
 
     Attributes:
         form: plain text, prompts with answers, or prompts with endings to choose from.
-        examples: the splits.
-        metrics: what is scored, the deciding one first.
-        max_length: of a whole example, in tokens.
-        predict_all: whether the prompt is predicted, too.
-        separator: stands between prompt and answer where neither has whitespace there.
-        max_new_tokens: the longest answer that is written.
+        examples: examples by split.
+        metrics: names of the metrics that are scored; the first decides.
+        max_length: longest example, in tokens.
+        predict_all: whether the tokens of the prompt are predicted as well.
+        separator: text between prompt and answer if neither has whitespace there.
+        max_new_tokens: longest generated answer, in tokens.
     """
 
     all_metrics: ClassVar[Mapping[str, Metric]] = LANGUAGE_METRICS
@@ -92,11 +92,11 @@ class LanguageModelling(Task):
     max_new_tokens: int = 32
 
     def texts(self, split: str) -> list[Text]:
-        """The whole texts: prompts with the answers that are trained on."""
+        """Whole texts: prompts with their training answers."""
         return ["".join(pair) for pair in self._pairs(split)]
 
     def _pairs(self, split: str) -> list[tuple[str, str]]:
-        """Prompts with the answers that are trained on."""
+        """Prompts with their training answers."""
         return [self._pair(example, example.answers[0]) for example in self.examples[split]]
 
     def _pair(self, example: Example, answer: str) -> tuple[str, str]:
@@ -105,12 +105,12 @@ class LanguageModelling(Task):
     def encode(
         self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
     ) -> list[Feature]:
-        """Token ids without the last one; as ``labels`` in the same places the tokens that follow them.
+        """Token ids without the last; ``labels`` has the next token in each place.
 
-        Where there is a prompt, its tokens are ``IGNORED`` unless everything is to be predicted.
+        The tokens of a prompt are ``IGNORED``, unless ``predict_all`` is set.
 
         Raises:
-            InputError: an example of which nothing can be predicted, or that is too long for the model.
+            InputError: an example without any token to predict, or too long for the model.
         """
         from layerangles.models.states import n_positions
         from layerangles.models.texts import check_length
@@ -131,7 +131,7 @@ class LanguageModelling(Task):
         return features
 
     def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
-        """One label a position: the token that follows it."""
+        """Pad examples; ``labels`` has the next token of every position."""
         from layerangles.models.texts import pad
 
         inputs = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
@@ -145,7 +145,7 @@ class LanguageModelling(Task):
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> dict[str, Predictions]:
-        """Likelihoods, the endings that are most likely, and the answers that the model writes."""
+        """Likelihoods, most likely endings, and generated answers."""
         predictions: dict[str, Predictions] = {}
         if "perplexity" in self.metrics:
             n_tokens = [sum(label != IGNORED for label in feature["labels"]) for feature in features]
@@ -153,7 +153,7 @@ class LanguageModelling(Task):
             predictions["perplexity"] = Predictions(n_tokens, surprisals)
         if "exact_match" in self.metrics:
             references = [example.answers for example in self.examples[split]]
-            predictions["exact_match"] = Predictions(references, self.written(model, split, tokenizer, accelerator))
+            predictions["exact_match"] = Predictions(references, self.generated(model, split, tokenizer, accelerator))
         if not {"accuracy", "accuracy_norm"}.isdisjoint(self.metrics):
             labels = [example.label for example in self.examples[split]]
             likelihoods = self.likelihoods_of_choices(model, split, tokenizer, accelerator)
@@ -172,7 +172,7 @@ class LanguageModelling(Task):
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> list[float]:
-        """``−log p`` of the predicted tokens of each example, summed, in nats."""
+        """Sum of ``−log p`` over the predicted tokens of each example, in nats."""
         from kd_train.tasks.scoring.evaluation import over_batches
 
         def answer(rows: list[int]) -> list[float]:
@@ -180,7 +180,7 @@ class LanguageModelling(Task):
             inputs = {name: values.to(accelerator.device) for name, values in micro_batch.inputs.items()}
             logits: torch.Tensor = model(**inputs, use_cache=False).logits
             labels = micro_batch.labels.to(accelerator.device)
-            # Example by example: in float32 the logits of all are larger than the model gives them.
+            # Example by example, since float32 logits of a whole batch may need twice the memory of the model's.
             sums = [
                 torch.nn.functional.cross_entropy(of_one.float(), right, ignore_index=IGNORED, reduction="sum")
                 for of_one, right in zip(logits, labels, strict=True)
@@ -198,21 +198,21 @@ class LanguageModelling(Task):
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> list[list[float]]:
-        """``log p`` of every ending of each example, in nats, summed over its tokens without EOS."""
+        """Sum of ``log p`` over the tokens of every ending of each example, without EOS, in nats."""
         examples = self.examples[split]
         pairs = [self._pair(example, choice) for example in examples for choice in example.choices]
         features = [p.feature() for p in prompted(pairs, tokenizer, self.max_length, end=False)]
         surprisals = iter(self.negative_log_likelihoods(model, features, tokenizer, accelerator))
         return [[-next(surprisals) for _ in example.choices] for example in examples]
 
-    def written(
+    def generated(
         self,
         model: transformers.PreTrainedModel,
         split: str,
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> list[str]:
-        """What a model writes after each prompt: greedily, until EOS, whitespace at both ends taken off."""
+        """The text that a model generates after each prompt by greedy search until EOS, stripped of whitespace."""
         from kd_train.tasks.scoring.evaluation import generate, over_batches
         from layerangles.models.states import n_positions
 
@@ -236,18 +236,18 @@ class LanguageModelling(Task):
             return [str(text).strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
         lengths = [len(prompt) for prompt in given]
-        return over_batches(lengths, answer, model, accelerator, batch_size=_WRITTEN_AT_A_TIME)
+        return over_batches(lengths, answer, model, accelerator, batch_size=_GENERATED_AT_A_TIME)
 
 
 def _largest(values: Sequence[float]) -> int:
-    """The place of the largest value, the first of equals."""
+    """Index of the largest value; the first one of equals."""
     return max(range(len(values)), key=values.__getitem__)
 
 
 def _turn_by_turn(table: Table) -> Table:
-    """CoQA's conversations, one example a turn: the story and the turns before in the prompt.
+    """CoQA's conversations as one example per turn, with the story and all earlier turns in the prompt.
 
-    A turn without a question or an answer is left out.
+    Turns without a question or an answer are left out.
     """
     prompts, answers = [], []
     columns = (table.column("story"), table.column("questions"), table.column("answers.input_text"))
@@ -262,9 +262,9 @@ def _turn_by_turn(table: Table) -> Table:
     return Table(table.source, {"prompt": prompts, "answer": answers})
 
 
-# Columns and splits are those of the data sets' cards; without the hub, none of this could be run on the data
-# themselves. HellaSwag's test split has no labels; its texts are taken as they are, with the markup that evaluation
-# harnesses clean away. CoQA on the hub has one answer a question, not the three more of the official evaluation.
+# Columns and splits as in the data sets' cards; without access to the hub, they could not be tested on the data.
+# HellaSwag's test split has no labels; its texts keep the markup that evaluation harnesses remove. CoQA on the hub has
+# one answer per question, without the three further ones of the official evaluation.
 _SPLITS = {"train": "train", "dev": "validation"}
 _KNOWN = {
     "Rowan/hellaswag": KnownDataset(splits=_SPLITS, columns={"prompt": "ctx", "choices": "endings", "label": "label"}),
@@ -277,23 +277,25 @@ _KNOWN = {
 class LanguageModellingTask(TaskSpec):
     """The study's ``task``: ``text``; or ``prompt`` and ``answer``; or ``prompt``, ``choices`` and ``label``.
 
-    ``text``, ``prompt`` and ``answer`` are a column's name, or a template with columns in braces such as
-    ``"Review: {text}"``. Prompt and answer are tokenized apart. Whitespace between them belongs to the answer, and one
-    space is put there (``separator``) where neither brings any.
+    ``text``, ``prompt`` and ``answer`` are the name of a column, or a template with columns in braces such as
+    ``"Review: {text}"``. Prompt and answer are tokenized separately. Whitespace between them belongs to the answer;
+    without any, ``separator`` is put there.
     """
 
     all_metrics: ClassVar[Mapping[str, Metric]] = LANGUAGE_METRICS
     known_datasets: ClassVar[Mapping[str, KnownDataset]] = _KNOWN
 
     kind: Literal["language_modelling"] = "language_modelling"
-    text: str | None = Field(default=None, description="column or template of plain text, all of it predicted")
-    prompt: str | None = Field(default=None, description="column or template of what is given")
+    text: str | None = Field(default=None, description="column or template of plain text, which is predicted in full")
+    prompt: str | None = Field(default=None, description="column or template of the given text")
     answer: str | None = Field(default=None, description="column (of texts, or lists of references) or template")
     choices: str | None = Field(default=None, description="column of lists of endings")
-    label: str | None = Field(default=None, description='column of the right ending\'s number; "label" by default')
-    predict: Literal["answer", "all"] = Field(default="answer", description="the tokens that are learnt after a prompt")
-    separator: str = Field(default=" ", description="between prompt and answer where neither has whitespace there")
-    max_new_tokens: PositiveInt = Field(default=32, description="the longest answer that exact_match looks at")
+    label: str | None = Field(default=None, description='column of the correct ending\'s number; "label" by default')
+    predict: Literal["answer", "all"] = Field(
+        default="answer", description="tokens that are learnt: the answer's, or the prompt's as well"
+    )
+    separator: str = Field(default=" ", description="text between prompt and answer if neither has whitespace there")
+    max_new_tokens: PositiveInt = Field(default=32, description="longest answer for exact_match, in tokens")
 
     @model_validator(mode="after")
     def _one_form(self) -> LanguageModellingTask:
@@ -314,10 +316,10 @@ class LanguageModellingTask(TaskSpec):
 
     @property
     def columns(self) -> dict[str, str]:
-        """Columns and templates by what they are for, in one of the three forms.
+        """Columns and templates by key, in one of the three forms.
 
         Raises:
-            ValueError: what is given is none of them.
+            ValueError: the keys fit none of the forms.
         """
         names = ("text", "prompt", "answer", "choices", "label")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -333,15 +335,15 @@ class LanguageModellingTask(TaskSpec):
 
     @property
     def form(self) -> Form:
-        """Which of the three forms the data have."""
+        """The form of the data."""
         return next(form for form, names in _COLUMNS.items() if names == self.columns.keys())
 
     def auto_model(self) -> Any:
-        """A decoder with its language-modelling head."""
+        """A decoder with a language-modelling head."""
         return transformers.AutoModelForCausalLM
 
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
-        """Decoders alone."""
+        """Decoders."""
         return (("decoder",),)
 
     def load(self) -> LanguageModelling:
@@ -373,7 +375,7 @@ class LanguageModellingTask(TaskSpec):
 
 
 def _answers(table: Table, answer: str) -> list[tuple[str, ...]]:
-    """One answer or several an example: only a column can hold lists."""
+    """One or several answers per example; only a column can contain lists."""
     if not is_template(answer) and any(isinstance(value, list | tuple) for value in table.column(answer)):
         return table.several_texts(answer)
     return [(text,) for text in table.filled(answer)]

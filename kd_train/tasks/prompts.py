@@ -1,4 +1,4 @@
-"""Prompts and answers in tokens: where the one ends and the other begins, and what is cut where both are too long."""
+"""Prompts and answers as tokens: their boundary, and truncation."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 else:
     torch, transformers = map(lazy_module, ("torch", "transformers"))
 
-# A tokenizer's answer is many times larger than the token ids that are kept of it.
+# A tokenizer's output is many times larger than the token ids that are kept of it.
 _TEXTS_AT_A_TIME = 256
 
 
 class Prompted(NamedTuple):
-    """A text in tokens, the first of which are given and the others predicted.
+    """A tokenized text of which the first tokens are given and the others predicted.
 
     Attributes:
-        tokens: of the whole text, special tokens included.
-        n_given: how many of them are given, at least one.
+        tokens: token ids of the whole text, with special tokens.
+        n_given: number of given tokens, at least one.
     """
 
     tokens: list[int]
     n_given: int
 
     def feature(self, *, predict_all: bool = False) -> Feature:
-        """``input_ids`` and, in the same places, as ``labels`` the tokens that follow; ``IGNORED`` what is given."""
+        """``input_ids``, and ``labels`` with the next token in each place, ``IGNORED`` where that token is given."""
         n_ignored = 0 if predict_all else self.n_given - 1
         return {"input_ids": self.tokens[:-1], "labels": [IGNORED] * n_ignored + self.tokens[1 + n_ignored :]}
 
 
 def joined(prompt: str, answer: str, separator: str) -> tuple[str, str]:
-    """Prompt and answer so that one follows the other: the whitespace between them belongs to the answer.
+    """Prompt and answer, with the whitespace between them at the beginning of the answer.
 
-    Subword tokenizers write a word together with the space before it. A prompt that ended in that space would be
-    followed by a token that hardly ever follows it in running text.
+    Subword tokenizers join a word with the space before it. A prompt that ended in that space would be followed by a
+    token that hardly ever follows it in running text.
 
     Args:
-        prompt: whitespace at its end goes over to the answer.
-        answer: may bring whitespace of its own.
-        separator: stands between them where neither has whitespace there.
+        prompt: whitespace at its end is moved to the answer.
+        answer: may begin with whitespace of its own.
+        separator: text between them if neither has whitespace there.
     """
     bare = prompt.rstrip()
     space = prompt[len(bare) :]
@@ -57,10 +57,10 @@ def joined(prompt: str, answer: str, separator: str) -> tuple[str, str]:
 
 
 def plain(texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> list[Prompted]:
-    """Texts of which every token but the first is predicted, the first too where the tokenizer begins with BOS.
+    """Texts in which every token but the first is predicted; the first as well if the tokenizer puts BOS before it.
 
     Raises:
-        InputError: of a text there is no token to predict.
+        InputError: a text without any token to predict.
     """
     begin = beginning(tokenizer)
     encoded = [Prompted((begin + ids)[:max_length], 1) for ids in token_ids(texts, tokenizer)]
@@ -76,19 +76,19 @@ def plain(texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerBase,
 def prompted(
     pairs: Sequence[tuple[str, str]], tokenizer: transformers.PreTrainedTokenizerBase, max_length: int, *, end: bool
 ) -> list[Prompted]:
-    """Prompts with their answers, tokenized apart, so that no token is of both.
+    """Prompts with their answers, tokenized separately, so that no token belongs to both.
 
-    What is too long loses the beginning of its prompt, but for BOS and one token; an answer that is too long by itself
-    then loses its end.
+    Where both together are too long, the prompt loses its beginning except BOS and one token; an answer that is still
+    too long then loses its end.
 
     Args:
         pairs: prompt and answer, from :func:`joined`.
-        tokenizer: of which BOS is put first, if it puts it there itself.
-        max_length: of both together, special tokens included.
+        tokenizer: its BOS is put first, if it puts one there itself.
+        max_length: longest prompt with answer, in tokens, with special tokens.
         end: whether EOS belongs to the answer.
 
     Raises:
-        InputError: the tokenizer has no EOS, or makes no token of a text.
+        InputError: the tokenizer has no EOS, or a text without any token.
     """
     begin, last = beginning(tokenizer), [_end(tokenizer)] if end else []
     prompts = token_ids([prompt for prompt, _ in pairs], tokenizer)
@@ -106,12 +106,12 @@ def prompted(
 
 
 def left_cut(tokens: list[int], room: int) -> list[int]:
-    """The last ``room`` tokens, but never fewer than one."""
+    """The last ``room`` tokens, at least one."""
     return tokens[-max(room, 1) :]
 
 
 def token_ids(texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerBase) -> list[list[int]]:
-    """The tokens of texts, without special tokens and uncut."""
+    """Token ids of texts, without special tokens or truncation."""
     ids: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS_AT_A_TIME):
         some = list(texts[start : start + _TEXTS_AT_A_TIME])
@@ -120,13 +120,13 @@ def token_ids(texts: Sequence[str], tokenizer: transformers.PreTrainedTokenizerB
 
 
 def beginning(tokenizer: transformers.PreTrainedTokenizerBase) -> list[int]:
-    """BOS, if the tokenizer begins its texts with it."""
+    """BOS, if the tokenizer puts it before texts; else nothing."""
     begin = tokenizer("")["input_ids"][:1]
     return list(begin) if tokenizer.bos_token_id is not None and begin == [tokenizer.bos_token_id] else []
 
 
 def left_padded(rows: Sequence[list[int]], fill: int) -> dict[str, Int[torch.Tensor, "example position"]]:
-    """Prompts that end together, so that what is written next stands in one column."""
+    """Prompts padded on the left, so that the tokens generated next are in one column."""
     length = max(map(len, rows))
     return {
         "input_ids": torch.tensor([[fill] * (length - len(row)) + row for row in rows]),

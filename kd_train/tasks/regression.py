@@ -39,7 +39,7 @@ _HEAD: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
 
 @dataclass(frozen=True)
 class Regression(Task):
-    """A loaded regression."""
+    """A loaded regression task."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = NUMBER_METRICS
 
@@ -65,7 +65,7 @@ class Regression(Task):
         return self
 
     def texts(self, split: str) -> list[Text]:
-        """The texts, or pairs of texts, that are rated."""
+        """The texts, or pairs of texts, to rate."""
         return self.examples[split].texts
 
     def encode(
@@ -121,11 +121,11 @@ class RegressionTask(TaskSpec):
         return glue_dataset(self.dataset)
 
     def auto_model(self) -> Any:
-        """A classifier of sequences, with one output."""
+        """A sequence classifier, with one output."""
         return transformers.AutoModelForSequenceClassification
 
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
-        """Encoders alone."""
+        """Encoders."""
         return (("encoder",),)
 
     def fit_head(self, config: transformers.PretrainedConfig) -> None:

@@ -1,4 +1,4 @@
-"""Sequence to sequence: a source text becomes a target text, as in translation or in telling what a record says."""
+"""Sequence to sequence: source texts with target texts, such as translations or descriptions of records."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ else:
 
 _log = logging.getLogger(__name__)
 
-# Texts that are written at a time; a beam search writes as many times more as it has beams.
-_WRITTEN_AT_A_TIME = 64
+# Texts generated at a time; a beam search multiplies them by its beams.
+_GENERATED_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
 class PairedSplit:
-    """Examples: sources, and the targets of each, of which the first is trained on and all are references."""
+    """Examples: sources with one or more targets each; the first is the training target, all are references."""
 
     sources: list[str]
     targets: list[tuple[str, ...]]
@@ -44,15 +44,15 @@ class PairedSplit:
 
 @dataclass(frozen=True)
 class SequenceToSequence(Task):
-    """A loaded task of two towers.
+    """A loaded sequence-to-sequence task.
 
     Attributes:
-        examples: the splits; sources with their prefix.
-        metrics: what is scored, the deciding one first.
-        max_length: of a source, in tokens.
-        max_target_length: of a target, in tokens.
-        max_new_tokens: the longest answer that is written.
-        beams: of the search; 1 is greedy.
+        examples: examples by split; sources include their prefix.
+        metrics: names of the metrics that are scored; the first decides.
+        max_length: longest source, in tokens.
+        max_target_length: longest target, in tokens.
+        max_new_tokens: longest generated answer, in tokens.
+        beams: number of beams; 1 is greedy search.
     """
 
     all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
@@ -65,7 +65,7 @@ class SequenceToSequence(Task):
     beams: int
 
     def texts(self, split: str) -> list[Text]:
-        """Pairs of a source, with its prefix, and its first target."""
+        """Pairs of a source (with its prefix) and its first target."""
         return list(self.examples[split].pairs)
 
     def encode(
@@ -73,11 +73,11 @@ class SequenceToSequence(Task):
     ) -> list[Feature]:
         """Token ids of source and target.
 
-        The decoder reads ``decoder_input_ids``, the target shifted right behind the start token; ``labels`` are the
+        The decoder reads ``decoder_input_ids``, the target shifted right behind the start token. ``labels`` are the
         target itself, so that logits and labels of a position belong together.
 
         Raises:
-            InputError: something is too long for the model, or nothing would tell it where to stop.
+            InputError: an example or an answer is too long for the model, or no target has the model's end token.
         """
         from layerangles.models.states import n_positions
         from layerangles.models.texts import target_ids
@@ -101,7 +101,7 @@ class SequenceToSequence(Task):
         return [{k: f[k] for k in names} | {"labels": target} for f, target in zip(features, labels, strict=True)]
 
     def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
-        """One label a position of the decoder."""
+        """Pad examples; ``labels`` has one token per position of the decoder."""
         from layerangles.models.texts import pad
 
         encoder = pad(tokenizer, [{"input_ids": feature["input_ids"]} for feature in features])
@@ -114,7 +114,7 @@ class SequenceToSequence(Task):
         return MicroBatch(inputs, token_labels(features), valid)
 
     def lengths(self, feature: Feature) -> tuple[int, ...]:
-        """The numbers of tokens of source and target."""
+        """Numbers of tokens of source and target."""
         return (len(feature["input_ids"]), len(feature["labels"]))
 
     def predict(
@@ -125,18 +125,18 @@ class SequenceToSequence(Task):
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> dict[str, Predictions]:
-        """The targets and the texts that the model writes."""
-        answers = self.written(model, features, tokenizer, accelerator)
+        """Targets and generated texts, the same for every metric."""
+        answers = self.generated(model, features, tokenizer, accelerator)
         return dict.fromkeys(self.metrics, Predictions(self.examples[split].targets, answers))
 
-    def written(
+    def generated(
         self,
         model: transformers.PreTrainedModel,
         features: Sequence[Feature],
         tokenizer: transformers.PreTrainedTokenizerBase,
         accelerator: accelerate.Accelerator,
     ) -> list[str]:
-        """The text that a model writes for each source, special tokens left out."""
+        """The text that a model generates for each source, without special tokens."""
         from kd_train.tasks.scoring.evaluation import generate, over_batches
         from layerangles.models.texts import pad
 
@@ -153,11 +153,11 @@ class SequenceToSequence(Task):
             return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
         lengths = [len(feature["input_ids"]) for feature in features]
-        return over_batches(lengths, answer, model, accelerator, batch_size=max(1, _WRITTEN_AT_A_TIME // self.beams))
+        return over_batches(lengths, answer, model, accelerator, batch_size=max(1, _GENERATED_AT_A_TIME // self.beams))
 
 
 def _ends(config: transformers.PretrainedConfig) -> list[int]:
-    """The tokens that end what a model writes."""
+    """End tokens of a model."""
     ends = config.eos_token_id
     return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
 
@@ -167,10 +167,7 @@ def _pad_token_id(tokenizer: transformers.PreTrainedTokenizerBase) -> int:
 
 
 def _without_empty_pairs(table: Table) -> Table:
-    """Translations without the pairs of which a side is blank: aligned corpora have such lines.
-
-    ``limit`` counts the lines, these among them.
-    """
+    """Translations without pairs that have a blank side, as aligned corpora contain; ``limit`` counts them as well."""
     pairs = table.column("translation")
     kept = [pair for pair in pairs if all(isinstance(text, str) and text.strip() for text in pair.values())]
     if len(kept) < len(pairs):
@@ -179,9 +176,9 @@ def _without_empty_pairs(table: Table) -> Table:
 
 
 def _with_triples_as_text(table: Table) -> Table:
-    """DART's sets of triples in one line each, ``subject : relation : object | …``, and all its references together.
+    """DART's sets of triples as one line each, ``subject : relation : object | …``, with all references together.
 
-    The references of its training split are empty lists: one example is one of them there.
+    In the training split the lists of references are empty, and each reference is an example of its own.
     """
     sources = [" | ".join(" : ".join(map(str, triple)) for triple in triples) for triples in table.column("tripleset")]
     targets = [
@@ -191,9 +188,9 @@ def _with_triples_as_text(table: Table) -> Table:
     return table.with_columns({"source": sources, "target": targets})
 
 
-# Columns, subsets and splits are those of the data sets' cards; without the hub, none of this could be run on the data
-# themselves. The paper translates from English. GEM/dart is a loading script, which datasets no longer runs; the hub
-# keeps the same data as Parquet files on a branch of its own making.
+# Columns, subsets and splits as in the data sets' cards; without access to the hub, they could not be tested on the
+# data. The paper translates from English. GEM/dart is a loading script, which datasets no longer runs; the hub has the
+# same data as Parquet files on a branch that it creates itself.
 _KNOWN = {
     "wmt/wmt16": KnownDataset(
         subset="ro-en",
@@ -205,7 +202,7 @@ _KNOWN = {
 
 
 class SequenceToSequenceTask(TaskSpec):
-    """The study's ``task``: texts, each with the text that is to be made of it."""
+    """The study's ``task``: source texts with target texts."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = TEXT_METRICS
     embedded_columns: ClassVar[tuple[str, str]] = ("source", "target")
@@ -218,19 +215,19 @@ class SequenceToSequenceTask(TaskSpec):
     target: str | None = Field(
         default=None, description='the column of the target, or of a list of references; "target" by default'
     )
-    source_prefix: str = Field(default="", description="put before every source, as T5 wants it")
+    source_prefix: str = Field(default="", description="text before every source, as T5 expects")
     max_target_length: int | None = Field(default=None, ge=4, description="in tokens; max_length by default")
-    beams: PositiveInt = Field(default=1, description="of the search when answers are scored; 1 is greedy")
+    beams: PositiveInt = Field(default=1, description="beams of the search when answers are scored; 1 is greedy")
     max_new_tokens: PositiveInt | None = Field(
-        default=None, description="the longest answer that is scored; max_target_length by default"
+        default=None, description="longest answer that is scored, in tokens; max_target_length by default"
     )
 
     def auto_model(self) -> Any:
-        """A model of two towers with the decoder's head."""
+        """An encoder-decoder with a language-modelling head."""
         return transformers.AutoModelForSeq2SeqLM
 
     def towers(self) -> tuple[tuple[Tower, ...], ...]:
-        """Encoder-decoders alone."""
+        """Encoder-decoders."""
         return (("encoder", "decoder"),)
 
     def load(self) -> SequenceToSequence:

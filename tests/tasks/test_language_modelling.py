@@ -240,11 +240,11 @@ def _taught(kind: str, data: LanguageModelling, *, steps: int) -> PreTrainedMode
 def test_batches_write_what_every_prompt_alone_writes(kind: str) -> None:
     data = _data(max_new_tokens=12)
     model, begin = _taught(kind, data, steps=20), [BEGIN] if kind == "llama" else []
-    written = data.written(model, "dev", byte_tokenizer(begins=kind == "llama"), CPU)
+    written = data.generated(model, "dev", byte_tokenizer(begins=kind == "llama"), CPU)
     assert written == [_greedy(model, begin + _ids(example.prompt), 12) for example in data.examples["dev"]]
     assert len(set(written)) > 3
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, top_k=20, min_length=99)
-    assert data.written(model, "dev", byte_tokenizer(begins=kind == "llama"), CPU) == written
+    assert data.generated(model, "dev", byte_tokenizer(begins=kind == "llama"), CPU) == written
 
 
 @pytest.mark.usefixtures("no_complaints")
@@ -254,7 +254,7 @@ def test_a_model_that_has_learnt_its_answers_matches_them(kind: str) -> None:
     data = _data(metrics=("exact_match", "perplexity"))
     model, tokenizer = _taught(kind, data, steps=120), byte_tokenizer(begins=kind == "llama")
     firsts = [example.answers[0] for example in data.examples["dev"]]
-    assert data.written(model, "dev", tokenizer, CPU) == firsts
+    assert data.generated(model, "dev", tokenizer, CPU) == firsts
     scores = data.values(data.predict(model, "dev", data.encode("dev", tokenizer, model.config), tokenizer, CPU))
     assert list(scores) == ["exact_match", "perplexity"]
     assert scores["exact_match"] == 1
@@ -276,9 +276,9 @@ def test_long_prompts_leave_room_for_what_is_written() -> None:
     model = _model("gpt2")
     prompt = "".join(chr(ord("a") + i % 26) for i in range(300))
     data = _data(examples={"dev": [Example(prompt, ("x",))]}, max_length=200, max_new_tokens=20)
-    assert data.written(model, "dev", byte_tokenizer(), CPU) == [_greedy(model, _ids(prompt[-108:]), 20)]
+    assert data.generated(model, "dev", byte_tokenizer(), CPU) == [_greedy(model, _ids(prompt[-108:]), 20)]
     shorter = _data(examples={"dev": [Example(prompt, ("x",))]}, max_length=30, max_new_tokens=20)
-    assert shorter.written(model, "dev", byte_tokenizer(), CPU) == [_greedy(model, _ids(prompt[-30:]), 20)]
+    assert shorter.generated(model, "dev", byte_tokenizer(), CPU) == [_greedy(model, _ids(prompt[-30:]), 20)]
 
 
 @pytest.mark.usefixtures("no_complaints")

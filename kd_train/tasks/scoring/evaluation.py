@@ -1,4 +1,4 @@
-"""A model's answers: batches of like length in evaluation mode, and texts written by greedy or beam search."""
+"""Answers of a model: batches of similar length in evaluation mode, and greedy or beam search."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,16 +22,16 @@ def over_batches(
     *,
     batch_size: int = 64,
 ) -> list[Answer]:
-    """One answer an example, in the order of the examples: asked for in batches of like length, in evaluation mode.
+    """One answer per example, in their order, computed in evaluation mode in batches of similar length.
 
     Processes share the batches, and every process gets all answers.
 
     Args:
-        lengths: one an example, by which batches are made.
-        answer: given the numbers of some examples, answers in that order.
-        model: put into evaluation mode meanwhile.
-        accelerator: of the run.
-        batch_size: the most examples a batch.
+        lengths: lengths of the examples, by which they are batched.
+        answer: takes the numbers of some examples and returns their answers in that order.
+        model: set to evaluation mode meanwhile.
+        accelerator: the run's accelerator.
+        batch_size: largest number of examples in a batch.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -55,21 +55,21 @@ def generate(
     eos_token_id: int | list[int] | None,
     beams: int = 1,
 ) -> list[list[int]]:
-    """What a model writes: the most likely next token each time, or the best of a beam search.
+    """Generate texts by greedy search, or by beam search.
 
-    Whatever else the model's generation config asks for (sampling, penalties, least lengths) is left aside, so that
-    a teacher and its students are decoded alike.
+    The model's own generation config (sampling, penalties, minimum lengths) is ignored, so that a teacher and its
+    students are decoded in the same way.
 
     Args:
-        model: an encoder-decoder, or a decoder.
-        inputs: ``input_ids`` and ``attention_mask`` on the model's device; for a decoder padded on the left.
-        max_new_tokens: the most tokens an example.
-        pad_token_id: fills what ended earlier.
-        eos_token_id: the token (or tokens) after which nothing is written.
-        beams: 1 is greedy.
+        model: an encoder-decoder or a decoder.
+        inputs: ``input_ids`` and ``attention_mask`` on the model's device, padded on the left for a decoder.
+        max_new_tokens: largest number of tokens per example.
+        pad_token_id: fills rows that end earlier.
+        eos_token_id: end token or end tokens.
+        beams: number of beams; 1 is greedy search.
 
     Returns:
-        Token ids, special tokens among them; without the tokens of a decoder's prompt.
+        Token ids with special tokens, without the tokens of a decoder's prompt.
     """
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
@@ -89,7 +89,7 @@ def generate(
 
 @contextmanager
 def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    # transformers fills in from the model's own config whatever ours leaves open.
+    # transformers takes options that our config leaves open from the model's own config.
     theirs, model.generation_config = model.generation_config, config
     try:
         yield

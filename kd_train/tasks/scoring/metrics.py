@@ -1,4 +1,4 @@
-"""Metrics of labels, numbers and likelihoods: functions of references and answers. Torch is not needed."""
+"""Metrics of labels, numbers and likelihoods, as functions of references and answers, without torch."""
 
 import math
 import warnings
@@ -9,11 +9,12 @@ import numpy as np
 
 
 class Metric(NamedTuple):
-    """A metric of answers against references, and whether more of it is better.
+    """A metric of answers against references.
 
     Attributes:
-        compute: of all references and answers.
-        by_example: what the metric is the mean of, one number an example; None where it is no such mean.
+        compute: value for all references and answers.
+        higher_is_better: whether a higher value is better.
+        by_example: values of the examples, of which the metric is the mean; None if it is not such a mean.
     """
 
     compute: Callable[[Sequence[Any], Sequence[Any]], float]
@@ -22,31 +23,31 @@ class Metric(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a metric compares, one entry an example."""
+    """References and answers of a metric, with one entry per example."""
 
     references: Sequence[Any]
     answers: Sequence[Any]
 
 
 def right_answers(references: Sequence[Any], answers: Sequence[Any]) -> list[float]:
-    """1 where the answer is right, 0 elsewhere."""
+    """1 for a correct answer, 0 for a wrong one, by example."""
     return [float(r == a) for r, a in zip(references, answers, strict=True)]
 
 
 def accuracy(references: Sequence[Any], answers: Sequence[Any]) -> float:
-    """Share of right answers, 0 to 1."""
+    """Share of correct answers, 0 to 1."""
     return float(np.mean(right_answers(references, answers)))
 
 
 def f1(labels: Sequence[int], answers: Sequence[int]) -> float:
-    """F1 of label 1, of two, 0 to 1."""
+    """F1 of label 1 of two labels, 0 to 1."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, answers, zero_division=0.0))
 
 
 def f1_macro(labels: Sequence[int], answers: Sequence[int]) -> float:
-    """Mean of the labels' F1, 0 to 1."""
+    """Mean of the F1 of all labels, 0 to 1."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, answers, average="macro", zero_division=0.0))
@@ -68,14 +69,14 @@ LABEL_METRICS: Mapping[str, Metric] = {
 
 
 def pearson(numbers: Sequence[float], answers: Sequence[float]) -> float:
-    """Pearson's correlation, −1 to 1; NaN where the answers (or the numbers) are all alike, or only one."""
+    """Pearson's correlation, −1 to 1; NaN if all answers (or all numbers) are equal, or there is only one."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, numbers, answers)
 
 
 def spearman(numbers: Sequence[float], answers: Sequence[float]) -> float:
-    """Spearman's rank correlation, −1 to 1; NaN where the answers (or the numbers) are all alike, or only one."""
+    """Spearman's rank correlation, −1 to 1; NaN if all answers (or all numbers) are equal, or there is only one."""
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, numbers, answers)
@@ -84,19 +85,19 @@ def spearman(numbers: Sequence[float], answers: Sequence[float]) -> float:
 def _correlation(of: Callable[[Any, Any], Any], numbers: Sequence[float], answers: Sequence[float]) -> float:
     if len(numbers) < 2:
         return math.nan
-    # scipy warns where it answers NaN; here that is an answer like any other, and stands in the metrics file as one.
+    # scipy warns when it returns NaN, which is a documented value here and is written to the metrics file.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="An input array is (nearly )?constant")
         return float(of(numbers, answers).statistic)
 
 
 def mean_squared_error(numbers: Sequence[float], answers: Sequence[float]) -> float:
-    """Mean of the squared differences, in the numbers' own unit squared; 0 is best."""
+    """Mean of the squared differences, in the square of the numbers' unit; 0 is best."""
     return float(np.mean(squared_errors(numbers, answers)))
 
 
 def squared_errors(numbers: Sequence[float], answers: Sequence[float]) -> list[float]:
-    """The squared differences."""
+    """Squared differences, by example."""
     squares: list[float] = np.square(np.asarray(numbers, float) - np.asarray(answers, float)).tolist()
     return squares
 
@@ -109,11 +110,11 @@ NUMBER_METRICS: Mapping[str, Metric] = {
 
 
 def perplexity(n_tokens: Sequence[int], negative_log_likelihoods: Sequence[float]) -> float:
-    """``exp(Σ −log p / Σ n)`` over the predicted tokens of all examples, 1 at best; infinite where it overflows.
+    """``exp(Σ −log p / Σ n)`` over the predicted tokens of all examples; 1 is best, infinity on overflow.
 
     Args:
-        n_tokens: how many tokens are predicted, one number an example.
-        negative_log_likelihoods: summed over these tokens, in nats, one number an example.
+        n_tokens: number of predicted tokens, by example.
+        negative_log_likelihoods: sum over these tokens, in nats, by example.
     """
     mean = math.fsum(negative_log_likelihoods) / sum(n_tokens)
     try:

@@ -1,4 +1,4 @@
-"""Metrics of written texts: over a whole split, against one reference an example, or several."""
+"""Metrics of generated texts against one or several references per example."""
 
 import math
 import re
@@ -12,14 +12,14 @@ import numpy as np
 from kd_train.tasks.scoring.metrics import Metric
 
 References = Sequence[str | Sequence[str]]
-"""The right text of every example, or several of them."""
+"""One correct text, or several, for every example."""
 
 
 def bleu(references: References, answers: Sequence[str]) -> float:
     """BLEU of the whole corpus, 0 to 100, as sacrebleu computes it by default (13a tokens, exponential smoothing)."""
     from sacrebleu.metrics.bleu import BLEU
 
-    return _sacrebleu(BLEU(force=True), references, answers)  # without force, it scolds whoever gives it tokens
+    return _sacrebleu(BLEU(force=True), references, answers)  # force: no warning about tokenized text
 
 
 def chrf(references: References, answers: Sequence[str]) -> float:
@@ -30,14 +30,14 @@ def chrf(references: References, answers: Sequence[str]) -> float:
 
 
 def ter(references: References, answers: Sequence[str]) -> float:
-    """Translation edit rate in percent: edits a reference word, moved blocks counting one; 0 is best."""
+    """Translation edit rate in percent: edits per reference word, a moved block being one edit; 0 is best."""
     from sacrebleu.metrics.ter import TER
 
     return _sacrebleu(TER(), references, answers)
 
 
 def _sacrebleu(metric: Any, references: References, answers: Sequence[str]) -> float:
-    """The score of a corpus; sacrebleu wants the first references of all examples, then the second of all, ..."""
+    """Score of a corpus; sacrebleu takes the first references of all examples, then the second ones, and so on."""
     several = [_several(reference) for reference in references]
     most = max(map(len, several))
     streams = [[texts[i] if i < len(texts) else None for texts in several] for i in range(most)]
@@ -45,20 +45,20 @@ def _sacrebleu(metric: Any, references: References, answers: Sequence[str]) -> f
 
 
 def rouge1(references: References, answers: Sequence[str]) -> float:
-    """ROUGE-1, 0 to 100: F-measure of the words in common; mean over the examples (see :func:`rouge_l`)."""
+    """ROUGE-1, 0 to 100: F-measure of the common words; mean over the examples (see :func:`rouge_l`)."""
     return float(np.mean(_rouge("rouge1", references, answers)))
 
 
 def rouge2(references: References, answers: Sequence[str]) -> float:
-    """ROUGE-2, 0 to 100: F-measure of the pairs of words in common; mean over the examples (see :func:`rouge_l`)."""
+    """ROUGE-2, 0 to 100: F-measure of the common pairs of words; mean over the examples (see :func:`rouge_l`)."""
     return float(np.mean(_rouge("rouge2", references, answers)))
 
 
 def rouge_l(references: References, answers: Sequence[str]) -> float:
     """ROUGE-L, 0 to 100: F-measure of the longest common subsequence of words; mean over the examples.
 
-    Against several references the best counts. Words are those of Google's ``rouge-score``, not stemmed: lower case,
-    a–z and 0–9 alone, so it is for English.
+    Of several references, the best one counts. Words are those of Google's ``rouge-score`` without stemming: lower
+    case, a–z and 0–9 only, so the metric is for English.
     """
     return float(np.mean(_rouge("rougeL", references, answers)))
 
@@ -74,25 +74,25 @@ def _rouge(kind: str, references: References, answers: Sequence[str]) -> list[fl
 
 
 def exact_match(references: References, answers: Sequence[str]) -> float:
-    """Share of answers that are one of their references, 0 to 1; whitespace at both ends does not count."""
+    """Share of answers equal to one of their references, 0 to 1; whitespace at both ends is ignored."""
     return float(np.mean(matches(references, answers)))
 
 
 def matches(references: References, answers: Sequence[str]) -> list[float]:
-    """1 where the answer is one of its references, whitespace at both ends aside; 0 elsewhere."""
+    """1 if an answer equals one of its references, whitespace at both ends ignored; else 0."""
     return _are_among([[text.strip() for text in _several(r)] for r in references], [a.strip() for a in answers])
 
 
 def exact_match_normalized(references: References, answers: Sequence[str]) -> float:
-    """Share of answers that are one of their references, 0 to 1, as SQuAD and CoQA compare them.
+    """Share of answers equal to one of their references, 0 to 1, as SQuAD and CoQA compare them.
 
-    Letter case, punctuation, the articles a, an and the, and the amount of whitespace do not count.
+    Letter case, punctuation, the articles a, an and the, and the amount of whitespace are ignored.
     """
     return float(np.mean(matches_normalized(references, answers)))
 
 
 def matches_normalized(references: References, answers: Sequence[str]) -> list[float]:
-    """1 where the answer is one of its references as :func:`exact_match_normalized` compares them; 0 elsewhere."""
+    """1 if an answer equals one of its references, compared as in :func:`exact_match_normalized`; else 0."""
     return _are_among([[_normalized(t) for t in _several(r)] for r in references], [_normalized(a) for a in answers])
 
 
@@ -106,10 +106,10 @@ def _normalized(text: str) -> str:
 
 
 def token_error_rate(references: References, answers: Sequence[str]) -> float:
-    """Edits (insertions, deletions, substitutions) a reference token over the whole corpus; 0 is best, 1 no limit.
+    """Edits (insertions, deletions, substitutions) per reference token over the whole corpus; 0 is best, 1 no limit.
 
-    Tokens stand between whitespace: phonemes, where those are written apart. Of several references the one with the
-    fewest edits counts. NaN where the references have no token at all.
+    Tokens are separated by whitespace, such as phonemes. Of several references, the one with the fewest edits counts.
+    NaN if the references have no tokens.
     """
     from rapidfuzz.distance import Levenshtein
 
