@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternated timing, and batches of the lengths of real reviews.
+"""Alternated timing, and batches with the lengths of real reviews, for all benchmarks.
 
 Single timings on a shared machine are noise. All alternatives are therefore run in turn, round by round, in one
 process with a fixed number of threads, and what is printed is the median over rounds of the *ratio* within a round.

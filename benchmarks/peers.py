@@ -71,7 +71,7 @@ def workload(teacher_layers: int, batches: int) -> Workload:
 
 
 class Process:
-    """A variant in a process of its own."""
+    """A variant in its own process."""
 
     def __init__(self, python: str, script: Path, variant: str, folder: Path, threads: int, **options: object) -> None:
         flags = [f"--{name}={value}" for name, value in options.items()]
@@ -92,7 +92,7 @@ class Process:
         )
 
     def run(self, steps: int) -> Answer:
-        """Let it run so many steps more."""
+        """Run further steps, and wait for their times."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):

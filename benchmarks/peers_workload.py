@@ -1,4 +1,4 @@
-"""The work that the project and its peers are timed on, and how a timed process is told to go on.
+"""The workload on which the project and its peers are timed, and the control of timed processes.
 
 Needs torch and transformers only: it is imported by the project's environment and by that of the peers. A workload is a
 folder: teacher and student with their weights, the batches as token ids and labels, the matched layers, the optimizer.
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Workload:
-    """What to train on what. ``pairs`` are (student layer, teacher layer), 0 the embedding output."""
+    """The models, data and pairs ``(student layer, teacher layer)`` of a training; layer 0 is the embedding output."""
 
     teacher: BertForSequenceClassification
     student: BertForSequenceClassification
@@ -54,7 +54,7 @@ class Workload:
 
     @classmethod
     def load(cls, folder: Path, dropout: float) -> "Workload":
-        """Read what `save` wrote; the models with this dropout."""
+        """Read the files of `save`, and load the models with this dropout."""
         chosen = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "dtype": torch.float32}
         models = [
             BertForSequenceClassification.from_pretrained(folder / name, **chosen) for name in ("teacher", "student")
@@ -72,7 +72,7 @@ class Workload:
         return cls(models[0].eval(), models[1].train(), pairs, examples, labels)
 
     def padded(self) -> list[dict[str, torch.Tensor]]:
-        """Every batch, padded to its longest example: what the peers are given."""
+        """Every batch padded to its longest example, as the peers receive it."""
         batches = []
         for examples, labels in zip(self.examples, self.labels, strict=True):
             longest = max(map(len, examples))
@@ -91,7 +91,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a process says of the steps it was told to run. ``losses``: one a step."""
+    """The report of a process on its steps, with one loss per step."""
 
     wall: float
     cpu: float
@@ -99,7 +99,7 @@ class Answer:
 
 
 class Gate:
-    """Lets a training loop run as many steps as it is told, then tells how long they took.
+    """Lets a training loop run the requested number of steps, then reports their time.
 
     Each line ``run N`` on standard input is answered by an `Answer` as a line of JSON on standard output; at the end
     of the input the process ends. Whatever else is printed goes to standard error.

@@ -63,8 +63,8 @@ def _least_padding(
     """
     n = len(lengths)
     sizes = np.asarray(lengths)
-    # cost[start, end]: the tokens of a micro-batch of the examples start … end - 1; infinite where there are none. Less
-    # than half a token is added for large micro-batches, all micro-batches together.
+    # cost[start, end]: the tokens of a micro-batch of the examples start … end - 1; infinite if empty. A term for its
+    # size, less than half a token over all micro-batches, prefers equal sizes among cuts of equal padding.
     cost = np.full((n, n + 1), np.inf)
     for start in range(n):
         size = np.arange(1, n - start + 1)

@@ -1,4 +1,4 @@
-"""The resources of a job: parallelism, cores, GPUs, and what Slurm needs to know."""
+"""The resources of a job: parallelism, cores, GPUs, and the options of Slurm."""
 
 import re
 from collections.abc import Mapping

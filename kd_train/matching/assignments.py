@@ -54,7 +54,7 @@ class Assignment(ABC):
         """Update the assignment with the observations on the whole batch."""
 
     def pairs_before(self, step: int) -> tuple[LayerPair, ...]:
-        """The pairs that led to the state after so many steps; those of the first step for 0."""
+        """The pairs of the last of ``step`` steps; those of the first step for 0."""
         return self.pairs(max(step - 1, 0))
 
     def record(self, step: int) -> dict[str, Any] | None:  # noqa: ARG002
@@ -81,7 +81,7 @@ class Fixed(Assignment):
 
 
 class Redrawn(Assignment):
-    """Pairs drawn anew every so many steps (RAIL-KD, 2109.10164): a function of the mapping seed and the step."""
+    """Pairs redrawn every ``every`` steps (RAIL-KD, 2109.10164), a function of the mapping seed and the step."""
 
     def __init__(self, draw: Callable[[int], tuple[LayerPair, ...]], every: int) -> None:
         self._draw, self._every = draw, every

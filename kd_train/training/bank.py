@@ -31,7 +31,7 @@ from kd_train.training.student_loss import BatchTotals, loss_terms
 from kd_train.training.word_embeddings import WordEmbeddings
 from layerangles.models.states import blocks, first_position, towers_of
 
-# On a GPU work is queued, and must be finished to be timed. Only every so many steps are.
+# Timing on a GPU waits for all queued work, so only one step in this many is timed.
 _TIMED_EVERY = 16
 
 

@@ -1,4 +1,4 @@
-"""Batches: which examples they hold, how they are cut into micro-batches, and which process computes which."""
+"""Batches: their examples, their cutting into micro-batches, and the share of each process."""
 
 import random
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Packed inputs give what padded ones give, gradients too; what cannot be packed is padded."""
+"""Packed inputs give the outputs and gradients of padded ones; models that cannot be packed are padded."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Studies in jobs of Slurm: what it is told and asked, played by scripts; and Slurm itself."""
+"""Jobs on Slurm, played by scripts, and on a real Slurm."""
 
 import json
 import os
@@ -58,18 +58,18 @@ FAKES = {
 
 @dataclass(frozen=True)
 class FakeSlurm:
-    """What the scripts are told to say, and what they were told."""
+    """The answers and records of scripts in place of Slurm."""
 
     folder: Path
 
     def says(self, **queue: str) -> None:
-        """What squeue answers, by job: ``job12="RUNNING|None"``."""
+        """Set the answer of squeue, by job: ``job12="RUNNING|None"``."""
         lines = [f"{job.removeprefix('job')}|{state}\n" for job, state in queue.items()]
         (self.folder / "queue").write_text("".join(lines))
 
     @property
     def scripts(self) -> dict[int, list[str]]:
-        """What sbatch was given, by job."""
+        """The scripts that sbatch received, by job."""
         files = sorted(self.folder.glob("script-*"))
         return {int(file.name.removeprefix("script-")): file.read_text().splitlines() for file in files}
 

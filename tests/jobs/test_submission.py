@@ -1,4 +1,4 @@
-"""Studies in jobs: what a job does, which there are and in which order, what a failure or an interrupt leaves."""
+"""Jobs in local processes: their work, their order, and the traces of failures and interrupts."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained(tmp_path_factory.mktemp("cluster"))
 
 
-# ---- what a job does -----------------------------------------------------------------------------------------------
+# ---- the work of a job ---------------------------------------------------------------------------------------------
 
 
 def test_jobs_one_by_one_make_the_study(toys: Trained, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_failed_job_is_reported_and_retried_alone(tmp_path: Path) -> None:
     assert found[1].why == "ValueError: seed0 is not to be"
     assert found[1].log is not None
     assert "Traceback" in found[1].log.read_text()
-    # It stays on record for a look, ...
+    # A dry run still reports the failure, ...
     assert states(submit([study], executor="local", dry_run=True)) == states(found)
     (folder / "fail-seed0").unlink()
     # ... and the next call trains it and nothing else.
@@ -222,7 +222,7 @@ def test_gpus_are_assigned_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.long
 def test_the_command_resumes_after_ctrl_c(toys: Trained, tmp_path: Path) -> None:
-    """Real jobs in real processes: interrupted while training, gone at once, and gone on with to the same study."""
+    """Real jobs in real processes, interrupted while training: they end at once, and resume to the same study."""
     study = toys.longer_study(tmp_path / "study")
     file = tmp_path / "study.yaml"
     file.write_text(study.model_dump_json(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which target a student layer has at a step: fixed, drawn anew, a mixture, or the nearest."""
+"""The targets of student layers at a step: fixed, redrawn, mixed or nearest."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Control targets: whose states they are, what of them is kept, and what decides what is random."""
+"""Control targets: their source, the properties they keep, and their randomness."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Every loss against a naive one written from its definition, in Python's own floats, over a padded batch."""
+"""Every loss against a naive version from its definition, in Python floats, over a padded batch."""
 
 import math
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def _naive_hidden_loss(kind: HiddenLoss, student: Tensor, teacher: Tensor) -> fl
 
 @pytest.mark.parametrize("kind", HIDDEN_LOSSES)
 def test_hidden_losses_are_their_definitions(kind: HiddenLoss) -> None:
-    # What stands at PAD is small where it counts, or it would be all that counts.
+    # States at PAD are small where they count, or they would dominate the loss.
     filler = 1e6 if kind in BLIND_TO_PAD else 0.5
     student, teacher = _padded_states(0, filler=filler), _padded_states(1, filler=-filler)
     expected = _naive_hidden_loss(kind, student, teacher)
@@ -137,7 +137,7 @@ def test_normalized_losses_ignore_the_length_of_states(kind: HiddenLoss) -> None
 
 @pytest.mark.parametrize("kind", ["unit", "patient", "paper_qwen"])
 def test_a_state_of_length_zero_stays_zero(kind: HiddenLoss) -> None:
-    """An embedding of PAD is 0 in many models: a division by its length would be no number."""
+    """The embedding of PAD is 0 in many models: a division by its length would be NaN."""
     student = _padded_states(0, filler=0.0).requires_grad_()
     loss = _loss(kind, student * (torch.arange(LONGEST) > 0)[:, None], _padded_states(1))
     loss.backward()

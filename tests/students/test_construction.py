@@ -1,4 +1,4 @@
-"""Students: their depth and width, what is copied and what is drawn, and their maps into teacher space."""
+"""Students built from encoders: depth, width, copied and random weights."""
 
 from typing import Any
 
@@ -124,7 +124,7 @@ def test_every_family_of_encoders_gives_students(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
-    """What the blocks share, such as MPNet's position biases, is copied with them."""
+    """Modules that the blocks share, such as MPNet's position biases, are copied with them."""
     teacher = toy_family(family)
     student = _student(teacher, plan_student(StudentSpec(layers=4), teacher.config)).eval()
     ours, theirs = (forward_with_states(model, _inputs())[1]["encoder"] for model in (student, teacher))

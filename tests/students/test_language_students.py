@@ -1,4 +1,4 @@
-"""Students of encoder-decoders and decoders: two towers, position biases in the first block, heads, heads of keys."""
+"""Students of encoder-decoders and decoders: two towers, position biases in the first block, heads, key-value heads."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def _all_layers(teacher: PreTrainedModel) -> dict[str, int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_student_of_all_blocks_is_its_teacher(family: str) -> None:
-    """Blocks, embeddings, heads, final norms, and what BART and Marian add to the logits."""
+    """Copies include blocks, embeddings, heads, final norms, and the logit biases of BART and Marian."""
     teacher = language_teacher(family)
     student = _student(family, teacher, **_all_layers(teacher))
     (ours, our_states), (theirs, their_states) = (

@@ -1,4 +1,4 @@
-"""The maps from student space into teacher space: which there are, what they start from, how they are stored."""
+"""The maps from student space into teacher space: existence, initialisation and storage."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Adapters: what they leave as it is, what merging makes of them, and that the merged model is an ordinary one."""
+"""Adapters leave the base unchanged, and merge into an ordinary model."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -44,7 +44,7 @@ def test_no_other_map_of_this_rank_keeps_more_of_the_states(width: int) -> None:
     directions = principal_directions([_moment(states)], width)
     assert directions.shape == (12, width)
     torch.testing.assert_close(directions.T @ directions, torch.eye(width), rtol=0, atol=1e-5)
-    # Eckart and Young: what the best subspace loses are the squares of the smallest singular values.
+    # Eckart and Young: the loss of the best subspace is the sum of the smallest squared singular values.
     singular = torch.linalg.svdvals(states)
     assert _lost(states, directions) == pytest.approx(float(singular[width:].square().sum()), rel=1e-5, abs=1e-6)
     generator = torch.Generator().manual_seed(1)
@@ -90,7 +90,7 @@ def test_maps_keep_the_directions_of_the_layers_that_they_lead_to(teacher: PreTr
     micro_batches, device = toy_micro_batches(0), torch.device("cpu")
     set_principal_maps([PrincipalMaps(maps, plan, {"encoder": ((2, 3),)})], teacher, micro_batches, device)
     moments = second_moments(teacher, micro_batches, {"encoder": [0, 2, 3]}, device)
-    # Layer 2 is matched to 3; layers 0 and 1 are not matched, and forward has 0 and 2 for them.
+    # Layer 2 is matched to 3; layers 0 and 1 are unmatched and take the targets of forward, 0 and 2.
     kept = {layer: (0, 2, 3) if shared else of for layer, of in {0: (0,), 1: (2,), 2: (3,)}.items()}
     for layer, of in kept.items():
         expected = principal_directions([moments["encoder", t] for t in of], 24)

@@ -18,12 +18,12 @@ from kd_train.training.train_study import train_study
 from toys.models import write_model
 from toys.training import toy_study, toy_teacher, write_task
 
-# So that a job needs no more than what is in the stand-in below, and starts in a fraction of a second.
+# Pickled by value, so that a job imports nothing else and starts in a fraction of a second.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class StandIn:
-    """A job that trains nothing: it notes when it ran, and fails or hangs if a file says so."""
+    """A job that trains nothing: it records its times, and fails or hangs if a file tells it to."""
 
     def __call__(self, place: str, seed: int | None, device: str) -> None:
         import os
@@ -46,7 +46,7 @@ class StandIn:
 
 
 def play(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let jobs be stand-ins."""
+    """Replace the work of jobs by stand-ins."""
     monkeypatch.setattr(kd_train.jobs.job, "RunJob", StandIn)
     monkeypatch.setattr(submission, "plan_study", lambda study: None)
     monkeypatch.setattr(submission, "_fetch", lambda study: Path("base"))

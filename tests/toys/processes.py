@@ -1,4 +1,4 @@
-"""Other processes for tests. They start at once: a process that has imported everything is forked for each."""
+"""Other processes for tests, forked from one that has imported everything."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ _CONTEXT.set_forkserver_preload(["kd_train.training.train_study", "layerangles_c
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (-9 for SIGKILL), and what it wrote to standard error."""
+    """The end of a process: its exit code (-9 for SIGKILL) and its standard error."""
 
     code: int | None
     err: str
@@ -33,7 +33,7 @@ def _run(script: str, environment: dict[str, str], said: Connection) -> None:
 
 
 def in_processes(script: str, *, n: int = 1, environment: dict[str, str] | None = None) -> list[Ended]:
-    """Run a script in other processes; of several, each knows its rank, as under torchrun."""
+    """Run a script in other processes; several know their ranks, as under torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

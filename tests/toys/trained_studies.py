@@ -1,4 +1,4 @@
-"""Studies that are trained once for many tests, and comparisons of what they wrote."""
+"""Studies that are trained once for many tests, and comparisons of their files."""
 
 import json
 from collections import Counter

@@ -42,7 +42,7 @@ from toys.models import WORDS, toy_bert, toy_tokenizer
 LABELS = ("neg", "pos")
 FORWARD = ((0, 0), (1, 2), (2, 4))
 REVERSE = ((0, 0), (1, 4), (2, 2))
-# A map that is drawn anew: which pairs each draw has.
+# The pairs of each draw of a redrawn map.
 DRAWS = (FORWARD, REVERSE, ((0, 0), (1, 1), (2, 3)), ((0, 0), (1, 3), (2, 1)))
 
 _COMMON = {
@@ -72,7 +72,7 @@ def toy_family(name: str) -> PreTrainedModel:
 
 
 def toy_examples(n: int, *, seed: int) -> list[dict[str, str]]:
-    """Random words; the label says whether the first of them stands in the first half of the alphabet."""
+    """Random words, labelled by whether the first one is in the first half of the alphabet."""
     rng = random.Random(seed)  # noqa: S311
     texts = [rng.choices(WORDS, k=rng.randint(1, 10)) for _ in range(n)]
     return [{"text": " ".join(words), "label": LABELS[words[0] < "i"]} for words in texts]
@@ -140,12 +140,12 @@ def toy_teacher(*, dropout: float = 0.1) -> PreTrainedModel:
 
 
 def toy_random_teacher() -> PreTrainedModel:
-    """The network that a control asks for."""
+    """The network of a random-teacher control."""
     return toy_bert(layers=4, seed=7)
 
 
 def toy_redrawn() -> Redrawn:
-    """A map that is drawn anew every second step."""
+    """A map that is redrawn every second step."""
     return Redrawn(lambda number: DRAWS[number % len(DRAWS)], 2)
 
 
@@ -177,7 +177,7 @@ def toy_member(
 
 
 def toy_adapted(member: Member, *, seed: int = 0, **lora: Any) -> Member:
-    """The member with adapters, which alone are trained of it, beside its head and its maps."""
+    """The member with adapters, trained along with its head and maps only."""
     spec = LoraSpec(**{"rank": 4, "alpha": 8} | lora)
     member.adapters = add_adapters(member.model, spec, classifier=True, seed=seed)
     return member
@@ -186,7 +186,7 @@ def toy_adapted(member: Member, *, seed: int = 0, **lora: Any) -> Member:
 def toy_bank(
     teacher: PreTrainedModel | None, members: Sequence[Member], *, total_steps: int = 8, seed: int = 0, **optimizer: Any
 ) -> Bank:
-    """A bank; ``random_teacher`` is the network that a control asks for."""
+    """A bank; ``random_teacher`` is the network of random-teacher controls."""
     random_teacher = optimizer.pop("random_teacher", None)
     spec = OptimizerSpec(**{"learning_rate": 1e-3} | optimizer)
     return Bank(
@@ -212,6 +212,6 @@ def parameters_of(member: Member) -> dict[str, torch.Tensor]:
 
 
 def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> set[str]:
-    """The names of what is not equal to the bit."""
+    """The names of the tensors that are not bit-identical."""
     assert a.keys() == b.keys()
     return {name for name in a if not torch.equal(a[name], b[name])}

@@ -1,4 +1,4 @@
-"""The bank: a student in company is the student alone, its updates are those of the definition, a state resumes."""
+"""The bank: students in company equal the student alone, dropout is shared, and a saved state is restored."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Students trained by the bank, and trained the plain way: token by token, every loss written from its definition."""
+"""Training by the bank against a naive loop, token by token, with every loss written from its definition."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ class _Naive:
         return self.loss.ce_weight * cross_entropy + self.loss.kl_weight * divergence + self.loss.hidden_weight * hidden
 
     def _targets(self, batch: MicroBatch, theirs: Sequence[Tensor], step: int) -> Callable[[int, int, int], Tensor]:
-        """What layer, example and position are matched to."""
+        """The target at a layer, example and position."""
         lengths = batch.inputs["attention_mask"].sum(dim=1).tolist()
         kind = self.member.targets
         if kind == "random_teacher":
@@ -246,7 +246,7 @@ def _toy_assignment(strategy: str) -> Any:
 
 
 def _is_moved_by_chance(name: str) -> bool:
-    # Adam divides by the gradient's size: where there is none but rounding, its sign is a matter of chance.
+    # Adam divides by the gradient's size: where it is rounding alone, its sign is random.
     return name.endswith("key.bias")
 
 

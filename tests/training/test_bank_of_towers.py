@@ -1,4 +1,4 @@
-"""Encoder-decoders and decoders in the bank: their losses and gradients, example by example and without padding."""
+"""Encoder-decoders and decoders in the bank: losses and gradients, example by example and without padding."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def _member(family: str, teacher: PreTrainedModel, *, towers: tuple[Tower, ...],
 
 
 def _alone(model: PreTrainedModel, feature: Feature) -> tuple[Tensor, dict[str, list[Tensor]]]:
-    """Logits and states of one example, unpadded; of the blocks what they give out, before any final norm."""
+    """Logits and states of one example, unpadded; the outputs of the blocks before any final norm."""
     states: dict[str, list[Tensor]] = {}
     hooks = []
     for tower in towers_of(model.config):

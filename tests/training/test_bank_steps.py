@@ -1,4 +1,4 @@
-"""The steps of a bank: losses, gradients, learning rates, and what moves."""
+"""The steps of a bank: losses, gradients, learning rates, and the parameters that move."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def test_every_family_of_encoders_learns_by_the_definition(family: str, monkeypa
 
 
 def _gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """What each step of each member collects in place of being updated, from now on."""
+    """Collect the gradients of every step and member from now on, in place of the updates."""
     gradients: list[dict[str, Tensor]] = []
     monkeypatch.setattr(
         "kd_train.training.bank.Bank._update",
@@ -257,5 +257,5 @@ def test_the_memory_of_a_student_is_that_of_all_its_tensors() -> None:
     parameters = [*member.model.parameters(), *member.maps.parameters()]
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     n_tensors = sum(p.requires_grad for p in parameters)
-    # Weights, and of what is trained a gradient and AdamW's two moments; AdamW counts each tensor's steps in 4 bytes.
+    # Weights, and for trained ones a gradient and AdamW's two moments; its step count takes 4 bytes per tensor.
     assert bank.memory_bytes() == {"a": 4 * (sum(p.numel() for p in parameters) + 3 * trained + n_tensors)}

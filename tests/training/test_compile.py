@@ -1,4 +1,4 @@
-"""Compiled blocks give the losses of uncompiled ones. Needs a C++ compiler, and a minute or two: make test-long"""
+"""Compiled blocks give the losses of uncompiled ones. Needs a C++ compiler and a minute or two (make test-long)."""
 
 import shutil
 

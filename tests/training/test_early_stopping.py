@@ -1,4 +1,4 @@
-"""Students that diverge or get no better are stopped, and the best state is kept."""
+"""Students that diverge or stop improving are stopped, and the best state is kept."""
 
 import json
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_a_study_fails_if_its_teacher_diverges(task: TaughtTask, tmp_path: Path)
 
 # ---- early stopping, and the best state ----------------------------------------------------------------------------
 
-# What each student is scored with on dev after so many steps; both metrics, by which more or less is better.
+# The dev score of each student after 1, 2, … steps, for metrics to be maximized and minimized.
 _SCRIPT = {
     "peaks": [0.1, 0.5, 0.9, 0.2, 0.3, 0.4, 0.8, 0.7],
     "rises": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
@@ -139,7 +139,7 @@ def _regression(task: TaughtTask, folder: Path, *strategies: Any, **training: An
 def test_students_that_stop_improving_are_stopped(task: TaughtTask, tmp_path: Path, keep: str) -> None:
     study = task.study(tmp_path / "study", *_SCRIPTED, training={"patience": 2, "keep": keep})
     train_study(study, device="cpu")
-    # Two evaluations without a better one: from the best on dev, the earliest of equals.
+    # Two evaluations without improvement since the best one on dev, the earliest of equals.
     stopped = {"peaks": 5, "rises": 8, "falls": 3, "nothing": 8, "evens": 3}
     best = {"peaks": 3, "rises": 8, "falls": 1, "nothing": None, "evens": 1}
     for name, step in stopped.items():

@@ -1,4 +1,4 @@
-"""Every family of models goes the whole way on real data: fine-tune, plan, train, resume, angles."""
+"""Every family of models from fine-tuning through plan, training and resumption to angles, on real data."""
 
 import json
 import os

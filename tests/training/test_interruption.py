@@ -1,4 +1,4 @@
-"""An interrupted run, whatever ended it, is resumed to the result of the uninterrupted one."""
+"""An interrupted run is resumed to the result of the uninterrupted one, whatever ended it."""
 
 import signal
 import textwrap
@@ -32,7 +32,7 @@ from layerangles.models.weights import check_weights
 def test_a_run_killed_after_a_saved_state_ends_as_the_uninterrupted_one(
     trained: TrainedStudy, tmp_path: Path, run: str
 ) -> None:
-    """SIGKILL in mid-run, one step after a state was saved and metrics were written; then another process goes on."""
+    """SIGKILL one step after a state was saved and metrics were written; another process resumes the run."""
     folder = tmp_path / "study"
     study_file = tmp_path / "study.yaml"
     study_file.write_text(trained.study(folder).model_dump_json(), encoding="utf-8")  # JSON is YAML
@@ -53,7 +53,7 @@ def test_a_run_killed_after_a_saved_state_ends_as_the_uninterrupted_one(
     assert killed.code == -signal.SIGKILL, killed.err
     (state,) = folder.glob("resume/*/step-*")
     assert state.relative_to(folder).as_posix() == f"resume/{run}/step-4"
-    # A kill may cut off a line too.
+    # A kill may also cut a line off.
     with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
         file.write('{"student": "tea')
     train_study(read_study(study_file), resume=True, device="cpu")
@@ -65,7 +65,7 @@ class _Kill(BaseException):
 
 
 def _interrupt_at(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, call: int, *, after: bool) -> None:
-    """Let the n-th call of a function interrupt the run, before or after its work."""
+    """Interrupt the run at the n-th call of a function, before or after its work."""
     original: Callable[..., Any] = getattr(where, name)
     calls = 0
 
@@ -129,7 +129,7 @@ _DO = """
 
 
 def _in_a_process(study: Study, *, step: int, what: str, then: str) -> Ended:
-    """Train in another process, in which something happens just before a step."""
+    """Train in another process that runs a statement just before a step."""
     file = study.folder.with_suffix(".yaml")
     file.write_text(study.model_dump_json(), encoding="utf-8")  # JSON is YAML
     script = textwrap.dedent(_DO).format(step=step, what=what) + then.format(file=str(file))
@@ -147,7 +147,7 @@ def _in_a_process(study: Study, *, step: int, what: str, then: str) -> Ended:
 def test_a_killed_run_with_changing_maps_ends_as_the_uninterrupted_one(
     task: TaughtTask, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """SIGKILL in mid-run, with maps that changed, and a student that was stopped before."""
+    """SIGKILL in mid-run, with changing maps and a stopped student."""
     strategies = [*CHANGING[:3], CHANGING[4], WILD]
     whole, killed = (
         task.study(tmp_path / n, *strategies, training=options | {"checkpoints": [0.5]}) for n in ("whole", "killed")
@@ -176,7 +176,7 @@ def test_a_killed_run_with_changing_maps_ends_as_the_uninterrupted_one(
 def test_a_full_disk_ends_a_run_that_can_be_resumed(
     task: TaughtTask, calm: Study, tmp_path: Path, limit: int, step: int, after: str
 ) -> None:
-    """The system refuses to write; the command says so, what was whole stays whole, and the run goes on later."""
+    """If the system refuses to write, the command says so, complete files stay complete, and the run can be resumed."""
     full = task.study(tmp_path / "full", "none", "forward")
     what = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))"
     run = "sys.argv = ['layerangles', 'train', {file!r}]\nfrom layerangles_cli.main import run\nrun()\n"

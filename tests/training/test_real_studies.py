@@ -53,6 +53,6 @@ def test_a_causal_teacher_with_adapters_hands_on_what_it_learnt(tmp_path: Path) 
     assert data.sizes["student_layer"] == 7
     angles = torch.tensor(data["angle_deg"].sel(student="forward-seed0").values)
     off_diagonal = ~torch.eye(31, dtype=torch.bool)
-    # With adapters, the student's embedding output stays the teacher's: no angle there.
+    # With adapters, the student's embedding output stays that of the teacher, so it has no angle.
     assert bool(angles[1:, off_diagonal].isfinite().all())
     assert bool(angles[0, 0, 1:].isnan().all())

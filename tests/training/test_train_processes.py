@@ -15,7 +15,7 @@ from kd_train.study.study_file import Study
 from kd_train.training.train_study import train_study
 
 # Every process: a study that is refused; then the study, stopped by an exception after a state was saved, and resumed.
-# What a process opens, makes or renames within the study's folder is written down.
+# Records every file that a process opens, creates or renames within the study's folder.
 SCRIPT = """
 import json, os, sys
 from accelerate import PartialState
@@ -77,7 +77,7 @@ STRATEGIES: list[Any] = [
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
-    """The study in one process, in two, and what each of the two reported."""
+    """The study in one process and in two, with the reports of each of the two."""
     root = tmp_path_factory.mktemp("processes")
     base, files = write_model(root / "teacher", toy_teacher()), write_task(root / "task")
     training = {
@@ -128,7 +128,7 @@ def test_two_processes_give_the_students_of_one(name: str, studies: Studies) -> 
             ours, theirs = (load_file(place / inside / file) for place in places)
             assert ours.keys() == theirs.keys()
             for key in ours:
-                # Adam divides by the gradient's size: where there is none but rounding, its sign is a matter of chance.
+                # Adam divides by the gradient's size: where it is rounding alone, its sign is random.
                 if not key.endswith("key.bias"):
                     torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=1e-5, msg=lambda m, k=key: k + m)
         matchings = [json.loads((place / inside / "matching.json").read_text(encoding="utf-8")) for place in places]
