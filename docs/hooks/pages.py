@@ -11,9 +11,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from plotly.offline import get_plotlyjs
 
 TUTORIALS = "notebooks"
 STUDIES_PAGE = "studies.md"
+PLOTLY = "plotly.min.js"
 
 # A warning of this logger ends a strict build.
 _log = logging.getLogger("mkdocs.plugins.layerangles")
@@ -65,8 +67,11 @@ def inside_links(markdown: str, up: str = "") -> str:
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """A notebook in the clothes of the site."""
-    return plain_notebook(html) if page.file.src_uri.endswith(".ipynb") else html
+    """A notebook in the style of the site, with the site's own plotly.js where a comparison is drawn by it."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    plotly = f'<script src="../{PLOTLY}"></script>' if 'class="layerangles-compare"' in html else ""
+    return plotly + plain_notebook(html)
 
 
 def plain_notebook(html: str) -> str:
@@ -87,6 +92,7 @@ def plain_notebook(html: str) -> str:
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:
-    """Look through all that was built: what mkdocs itself does not check."""
+    """Add plotly.js to the site, and check all pages for what mkdocs itself does not check."""
+    (Path(config.site_dir) / PLOTLY).write_text(get_plotlyjs(), encoding="utf-8")
     for problem in check.problems(Path(config.site_dir)):
         _log.warning(problem)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Comparable = AngleResult | str | os.PathLike[str] | Source
 
 _ROOM = 120_000  # bytes of angles; with everything else a notebook's output stays below 200 kB
-_WIDTH = 900  # pixels
+_WIDTH = 720  # pixels; fits a page of the documentation
 _LONGEST_NAME = 60
 _NOTHING = -32768  # stands for NaN in whole numbers
 # Two checkpoints that differ in one of these were not measured alike, and their difference is not theirs alone.

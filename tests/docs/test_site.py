@@ -4,7 +4,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import griffe
@@ -112,6 +112,15 @@ def test_a_notebook_keeps_its_content_and_loses_the_rest():
         "<svg/></div>"
         '<a href="02-next.html">next</a><style>of an output</style></div>'
     )
+
+
+def test_a_comparison_is_drawn_by_the_plotly_of_the_site():
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="notebooks/02-compare-checkpoints.ipynb"))
+    plain = '<div class="jupyter-wrapper">{}</div>'
+    comparison = '<div class="layerangles-compare"></div>'
+    shown = pages.on_page_content(plain.format(comparison), page=page, config=None, files=None)
+    assert shown == '<script src="../plotly.min.js"></script>' + plain.format(comparison)
+    assert pages.on_page_content(plain.format(""), page=page, config=None, files=None) == plain.format("")
 
 
 def test_what_is_wrong_with_a_built_site_is_found(tmp_path):
