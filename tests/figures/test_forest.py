@@ -9,10 +9,8 @@ import pytest
 from toys.verdicts import NAMES, make_verdict
 
 from layerangles import InputError, figures
-from layerangles.equivalence.verdict import Estimate, Margin, Outcome
+from layerangles.equivalence.verdict import Estimate, Margin
 from layerangles.figures.forest import OUTCOMES
-
-OF_PAIRS: tuple[Outcome, ...] = ("equivalent", "undecided", "different")
 
 
 def points_of(figure: go.Figure) -> dict[str, tuple[float, float, str]]:
