@@ -1,13 +1,12 @@
 """``layerangles angles``: measure students, save the result, draw it."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import angle_tables, options
 from .output import is_main_process, print_json, print_table, print_written, write_figure
 
 if TYPE_CHECKING:
@@ -171,19 +170,19 @@ def _check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
 
 
 def _show(result: "AngleResult", null: str | None) -> None:
-    print_table(summary_rows(result, null), title=_title(result))
+    attributes = result.dataset.attrs
+    stopped = "" if attributes["stopped"] == "all texts" else f" ({attributes['stopped']})"
+    title = f"Angles between teacher layers, over {attributes['n_examples']} texts{stopped}"
+    print_table(angle_tables.summary_rows(result, null), title=title)
     if "whole_angle_deg" in result.dataset:
-        print_table(_whole_students(result), title="Whole students: angles between their gradients")
+        print_table(angle_tables.whole_students(result), title="Whole students: angles between their gradients")
     if "top_dimension" in result.dataset:
-        print_table(_top_dimensions(result), title="Largest dimensions of each teacher layer: share of the dot product")
+        print_table(
+            angle_tables.top_dimensions(result),
+            title="Largest dimensions of each teacher layer: share of the dot product",
+        )
     for name, step, before in result.unchanged_steps:
         typer.echo(f"note: {name} has the same weights at step {step} as at step {before}")
-
-
-def _title(result: "AngleResult") -> str:
-    attributes = result.dataset.attrs
-    title = f"Angles between teacher layers, over {attributes['n_examples']} texts"
-    return title if attributes["stopped"] == "all texts" else f"{title} ({attributes['stopped']})"
 
 
 def _shard(given: str) -> tuple[int, int]:
@@ -196,39 +195,8 @@ def _shard(given: str) -> tuple[int, int]:
 
 
 def have_checkpoints(students: "Sequence[Path]") -> bool:
-    """Whether any of the students was kept along training."""
+    """Whether any of the students has checkpoints along training."""
     return any(any(student.glob("checkpoints/step-*/matching.json")) for student in students)
-
-
-def summary_rows(result: "AngleResult", null: str | None = None) -> list[dict[str, object]]:
-    """One row a student (and step) and student layer, for people to read."""
-    from layerangles.notation import interval, with_interval
-
-    rows = []
-    towers = result.dataset.sizes["tower"] > 1
-    keys = ("student", "step", *(["tower"] if towers else []), "student_layer")
-    for row in result.summary(null).reset_index().to_dict(orient="records"):
-        named = {key: row[key] for key in keys if key in row}
-        of_null: dict[str, object] = {}
-        if null is not None:
-            of_null[f"{null} °"] = row["null_angle_deg"]
-            of_null["excess °"] = with_interval(
-                row["excess_deg"], row["excess_low"], row["excess_high"], 1, signed=True
-            )
-        rows.append(
-            named
-            | {
-                "mean angle °": row["angle_deg"],
-                "95 % interval": interval(row["ci_low"], row["ci_high"], 1),
-                **of_null,
-                "smallest °": row["min_angle_deg"],
-                "largest °": row["max_angle_deg"],
-                "share acute": row["acute_fraction"],
-                "tokens": int(row["n_tokens"]),
-                "degenerate": int(row["n_degenerate"]),
-            }
-        )
-    return rows
 
 
 def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | None, split: str) -> "Sequence[Text]":
@@ -243,7 +211,7 @@ def _texts(students: list[Path] | None, data: Path | None, columns: list[str] | 
         return read_file(data).texts(names[0] if len(names) == 1 else (names[0], names[1]))
     for student in students or []:
         if not student.is_dir():
-            continue  # measure_angles says what is wrong with it
+            continue  # measure_angles refuses it with a message of its own
         study = study_of(student)
         if study is not None:
             loaded = study.task.load()
@@ -267,33 +235,6 @@ def _draw(result: "AngleResult", paths: Sequence[Path], null: str | None, *, ove
     one = len(final.students) == 1
     figure = figures.heatmap(final, null=null) if one else figures.comparison(final, null=null)
     return [write_figure(figure, path, overwrite=overwrite) for path in paths]
-
-
-def _whole_students(result: "AngleResult") -> list[dict[str, object]]:
-    """One row a student (and step): the angles over all pairs of teacher layers."""
-    frame = result.dataset["whole_angle_deg"].to_dataframe(name="angle").reset_index().dropna(subset="angle")
-    keys = [key for key in ("student", "step", "tower") if key in frame]
-    groups = frame.groupby(keys, sort=False)["angle"].agg(["mean", "min", "max"]).reset_index()
-    names = {"mean": "mean angle °", "min": "smallest °", "max": "largest °"}
-    return [{str(k): v for k, v in row.items()} for row in groups.rename(columns=names).to_dict(orient="records")]
-
-
-def _top_dimensions(result: "AngleResult") -> list[dict[str, object]]:
-    """One row a tower and teacher layer: its five dimensions that weigh most in the dot product of two tokens."""
-    from layerangles.notation import percent
-
-    data = result.dataset
-    rows = []
-    for tower in data["tower"].values:
-        for layer in data["layer_a"].values:
-            cell = data[["top_dimension", "top_dimension_share"]].sel(tower=tower, layer_a=layer)
-            pairs = zip(cell["top_dimension"].values, cell["top_dimension_share"].values, strict=True)
-            known = [
-                (int(dimension), percent(share, 1, space=" ")) for dimension, share in pairs if not math.isnan(share)
-            ]
-            shares = {str(rank): f"{dimension} ({share})" for rank, (dimension, share) in enumerate(known, 1)}
-            rows.append({"tower": str(tower), "teacher layer": int(layer)} | shares)
-    return rows
 
 
 def _plain(result: "AngleResult") -> dict[str, object]:

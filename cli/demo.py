@@ -1,4 +1,4 @@
-"""``layerangles demo``: the whole way once, on a real teacher and real data, in a few minutes."""
+"""``layerangles demo``: train, measure and report once, on a real teacher and real data, in a few minutes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,8 +73,9 @@ def _measure(study: "Study", folder: Path, n_texts: int) -> "AngleResult":
 
 
 def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:
-    """The teacher, then every student: its layer map, its scores, its angles at the last step."""
+    """One row for the teacher and each student: layer map, scores, and angles at the last step."""
     from layerangles import open_student
+    from layerangles.results.variables import heading
 
     final = result.at_step()
     means = final.student_means()
@@ -89,15 +90,15 @@ def _rows(folder: Path, result: "AngleResult") -> list[dict[str, object]]:
             pairs = [pair for tower in (matching.towers.values() if matching else ()) for pair in tower.pairs]
             row["matched layers"] = " ".join(f"{student}→{teacher}" for student, teacher in pairs) or "none"
         has_angles = name in means.index
-        row["mean angle °"] = float(means["angle_deg"][name]) if has_angles else None
-        row["share acute"] = float(means["acute_fraction"][name]) if has_angles else None
-        row["excess over N1 °"] = float(excess.sel(student=name)) if has_angles else None
+        row[heading("angle_deg")] = float(means["angle_deg"][name]) if has_angles else None
+        row[heading("acute_fraction")] = float(means["acute_fraction"][name]) if has_angles else None
+        row[heading("excess_deg", "N1")] = float(excess.sel(student=name)) if has_angles else None
         rows.append(row)
     return rows
 
 
 def trajectory_table(result: "AngleResult") -> "pd.DataFrame":
-    """One row a student and step: observed angle, N1, excess with its interval, ρ; means over the whole student."""
+    """One row per student and step: angle, N1, excess with its interval, ρ; means over the whole student."""
     import pandas as pd
 
     from layerangles.notation import interval
@@ -125,52 +126,28 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
     import pandas as pd
 
     from layerangles import figures
+    from layerangles.report.angle_sections import angle_sections
     from layerangles.report.html_page import Section, write_page
 
     final = result.at_step()
-    attributes = result.dataset.attrs
-    comparison = figures.comparison(final)
     sections = [
         Section(
             "Students",
             [
-                "A student is matched on the layers given as student→teacher; layer 0 is the embedding output. The "
-                "angle is taken between two teacher layers, seen from a student layer, averaged over tokens, pairs of "
-                "teacher layers and student layers.",
+                "A student is matched on the layers given as student→teacher; layer 0 is the embedding output. Angles "
+                "are means over tokens, pairs of teacher layers and student layers."
             ],
             table=pd.DataFrame(rows).set_index("student"),
         ),
-        Section(
-            "Angles at the last step",
-            [
-                f"Mean over the tokens of {attributes['n_examples']} texts of the dev split. An acute angle alone says "
-                "little: independent layers of equal norm give 60°."
-            ],
-            figures=[comparison],
-        ),
-        Section(
-            "Over training",
-            [
-                "N1 is the null: the same angle seen from the student's state at another token of another text, so "
-                "that teacher and student have nothing to do with each other. What training does shows in the excess "
-                "over it, not in the angle. ρ is the student's squared distance from the teacher's mean layer over "
-                "the spread of the layers around it: where it is large, every angle is acute.",
-            ],
-            figures=[figures.trajectory(result)],
-            table=trajectory_table(result),
-        ),
-        Section(
-            "Excess over the null at the last step",
-            ["Observed mean angle minus N1's, in degrees."],
-            figures=[figures.comparison(final, null="N1")],
-        ),
-        *(Section(name, [], figures=[figures.heatmap(final, name)]) for name in final.students),
+        *angle_sections([result]),
+        Section("Every step", ["The excess is the angle minus N1's."], table=trajectory_table(result)),
         Section(
             "Cosines in the paper's form",
             ["Per token, between teacher layer 1 and every other one, seen from student layer 1."],
             figures=[figures.histogram(final, name) for name in final.students],
         ),
     ]
+    comparison = figures.comparison(final)
     written = [
         write_page(folder / "report.html", "layerangles demo", sections, overwrite=True),
         result.save(folder / "angles" / "angles.nc", overwrite=True),

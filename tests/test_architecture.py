@@ -86,7 +86,7 @@ def test_no_import_goes_round_in_a_circle(package: str) -> None:
 def test_no_package_has_more_than_nine_modules_at_its_top(package: str) -> None:
     for folder in {file.parent for file in _files(package)}:
         modules = [file.name for file in folder.glob("*.py") if file.name != "__init__.py"]
-        assert len(modules) <= (14 if package == "cli" else 9), f"{folder}: {modules}"
+        assert len(modules) <= (15 if package == "cli" else 9), f"{folder}: {modules}"
 
 
 def test_no_file_is_too_long() -> None:
