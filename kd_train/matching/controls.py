@@ -63,8 +63,10 @@ def _gaussian(states: torch.Tensor, _example: torch.Tensor) -> torch.Tensor:
     return scaled
 
 
+TEACHER_STATES = "teacher"
+
 TARGETS: dict[str, TargetSource] = {
-    "teacher": TargetSource("the teacher's states", is_control=False),
+    TEACHER_STATES: TargetSource("the teacher's states", is_control=False),
     "random_teacher": TargetSource("the states of the teacher's architecture with random weights", random_teacher=True),
     "other_text": TargetSource(
         "the teacher's states of the next text in the batch: token p gets those of token p mod n there",

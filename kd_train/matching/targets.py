@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kd_train.batches.model_inputs import ModelInputs, labelled
 from kd_train.batches.token_choice import Tokens
-from kd_train.matching.controls import TARGETS, TargetKind, control_targets
+from kd_train.matching.controls import TARGETS, TEACHER_STATES, TargetKind, control_targets
 from layerangles.layers import Tower
 
 
@@ -103,6 +103,8 @@ class TeacherPass:
 
     def _run(self, inputs: ModelInputs, layers: Mapping[TargetRequest, Sequence[int]]) -> Targets:
         random = [request for request in layers if TARGETS[request.kind].random_teacher]
+        if random and self._random_teacher is None:
+            raise ValueError(f"{random[0].kind} targets are requested of a bank without a random teacher.")
         with torch.no_grad(), self._accelerator.autocast():
             logits, states = _states(self._teacher, inputs, {r: of for r, of in layers.items() if r not in random})
             if random and self._random_teacher is not None:
@@ -113,7 +115,7 @@ class TeacherPass:
 
 def _source(request: TargetRequest) -> TargetRequest:
     """The teacher's states from which a control's targets are made."""
-    return TargetRequest("teacher", request.tower, "valid")
+    return TargetRequest(TEACHER_STATES, request.tower, "valid")
 
 
 def _states(

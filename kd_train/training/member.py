@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kd_train.matching.assignments import Assignment
-from kd_train.matching.controls import TargetKind
+from kd_train.matching.controls import TEACHER_STATES, TargetKind
 from kd_train.matching.losses import LossSpec
 from kd_train.matching.targets import TargetRequest
 from kd_train.optimizers import optimizer_tensors
@@ -48,7 +48,7 @@ class Member:
     assignments: dict[Tower, Assignment] = field(default_factory=dict)
     maps: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     loss: LossSpec = field(default_factory=LossSpec)
-    targets: TargetKind = "teacher"
+    targets: TargetKind = TEACHER_STATES
     learning_rate: float | None = None
     adapters: Any = None
     stopped: Stop | None = None
