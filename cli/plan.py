@@ -1,4 +1,4 @@
-"""``layerangles plan``: what a study will do, before it does it."""
+"""``layerangles plan``: the models, pairs, comparisons and costs of a study, before it is run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,15 +24,17 @@ def plan(
     ] = None,
     pilot: Annotated[
         Path | None,
-        typer.Option(help="A study that was run with few seeds, or a CSV file of scores: how many seeds are needed?"),
+        typer.Option(
+            help="A study run with few seeds, or a CSV file of scores, from which the needed seeds are computed."
+        ),
     ] = None,
-    power: Annotated[float, typer.Option(help="The probability of a verdict for which seeds are counted.")] = 0.8,
+    power: Annotated[float, typer.Option(help="Probability of a verdict that the number of seeds should give.")] = 0.8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print the layer map of every strategy, the sizes of the models, the design, and what will be run.
+    """Print the layer map of every strategy, the sizes of the models, the comparisons, and the training to be run.
 
-    No weights are read and nothing is trained. With a pilot, the seeds are counted that the study needs to find
-    strategies that do not differ equivalent within its margin.
+    No weights are read and nothing is trained. A pilot shows how many seeds the study needs to find strategies that do
+    not differ equivalent within its margin.
 
     Example: layerangles plan examples/studies/movie-reviews.yaml --set verdict.margin=0.01 --pilot runs/pilot
     """
@@ -94,7 +96,7 @@ def _print(plan: "StudyPlan") -> None:
     study, costs = plan.study, estimate(plan)
     typer.echo(f"Study {study.name} → {study.folder}\n")
     rows = [_model_row("teacher", study.teacher.model, plan.teacher_depths, plan.teacher.hidden_size, costs.teacher)]
-    alike: dict[str, list[str]] = {}  # by what they look like
+    alike: dict[str, list[str]] = {}  # labels by settings
     for label, member in plan.members.items():
         alike.setdefault(repr(member.student), []).append(label)
     for labels in alike.values():

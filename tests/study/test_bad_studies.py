@@ -1,4 +1,4 @@
-"""Mistakes in study files: each is answered before work starts, with its place, its value and a way on."""
+"""Mistakes in study files are reported before work starts, with place, value and next step."""
 
 import importlib.util
 from pathlib import Path
@@ -30,7 +30,7 @@ JARGON = ("tuple", "Tuple", "dictionary", "instance of", "Spec", "pydantic", "af
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three teachers of 4 blocks a tower, and data for the first."""
+    """A folder with three teachers of 4 blocks per tower, and data for the first."""
     root = tmp_path_factory.mktemp("bad-studies")
     write_model(root / "base", toy_bert(layers=4))
     llama = LlamaConfig(**_SIZES, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4)
@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _right_study(models: Path) -> dict[str, Any]:
-    """What every entry of the catalogue changes."""
+    """The study that every entry of the catalogue changes."""
     return {
         "name": "toy",
         "task": {"files": {"train": "data/train.jsonl", "dev": "data/dev.jsonl"}, "max_length": 16},
@@ -58,7 +58,7 @@ def _right_study(models: Path) -> dict[str, Any]:
 
 
 def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are laid over each other; a task of another kind takes the place of the old one."""
+    """Content with some values overridden, key by key; a task of another kind replaces the old one."""
     changed = dict(content)
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(changed.get(key), dict) and "kind" not in value:
@@ -83,7 +83,7 @@ def _name(mistake: Mistake) -> str:
 
 
 def _refused(cli: Cli, command: str, models: Path, changes: dict[str, Any]) -> str:
-    """The one message with which a study is refused; nothing is written, neither beside the study nor where we are."""
+    """The error of a refused study, after a check that nothing was written."""
     file = _write(models, changes)
     before = _everything_in(models, Path())
     outcome = cli(command, file, *(["--device", "cpu"] if command == "train" else []))
@@ -93,13 +93,13 @@ def _refused(cli: Cli, command: str, models: Path, changes: dict[str, Any]) -> s
     return outcome.err
 
 
-def test_the_study_that_the_mistakes_are_made_in_is_right(cli: Cli, models: Path) -> None:
+def test_the_study_without_mistakes_is_accepted(cli: Cli, models: Path) -> None:
     assert cli("plan", _write(models, {})).code == 0
     for model, task in (("decoder", TEXT), ("two-towers", S2S)):
         assert cli("plan", _write(models, {"teacher": {"model": model}, "task": task | {"max_length": 16}})).code == 0
 
 
-def test_the_catalogue_holds_many_mistakes_and_none_twice() -> None:
+def test_the_catalogue_covers_every_section_and_repeats_nothing() -> None:
     assert len(CATALOGUE) >= 45
     assert len({str(mistake.changes) for mistake in CATALOGUE}) == len(CATALOGUE)
     sections = {mistake.place.partition(".")[0] for mistake in CATALOGUE}
@@ -111,9 +111,7 @@ def test_the_catalogue_holds_many_mistakes_and_none_twice() -> None:
 
 @pytest.mark.parametrize("command", ["plan", "train"])
 @pytest.mark.parametrize("mistake", CATALOGUE, ids=_name)
-def test_a_mistake_is_answered_with_its_place_its_value_and_a_way_on(
-    cli: Cli, models: Path, command: str, mistake: Mistake
-) -> None:
+def test_an_error_names_place_value_and_next_step(cli: Cli, models: Path, command: str, mistake: Mistake) -> None:
     message = _refused(cli, command, models, mistake.changes)
     answers = [line for line in message.splitlines() if mistake.place in line]
     assert len(answers) == 1, message
@@ -124,7 +122,7 @@ def test_a_mistake_is_answered_with_its_place_its_value_and_a_way_on(
         assert message.splitlines()[0] == f"Error: {models / 'study.yaml'} has 1 mistake:"
 
 
-def test_several_mistakes_come_in_one_message(cli: Cli, models: Path) -> None:
+def test_several_mistakes_are_reported_in_one_message(cli: Cli, models: Path) -> None:
     several = [
         Mistake({"seed": 1}, "seed", "unknown key", "did you mean seeds?"),
         Mistake({"student": {"layers": 0}}, "student.layers", "0", "greater than or equal to 1"),
@@ -146,7 +144,7 @@ def test_several_mistakes_come_in_one_message(cli: Cli, models: Path) -> None:
         assert mistake.allowed in line
 
 
-def test_several_impossibilities_with_the_teacher_come_in_one_message(cli: Cli, models: Path) -> None:
+def test_several_conflicts_with_the_teacher_are_reported_in_one_message(cli: Cli, models: Path) -> None:
     changes = {"strategies": ["none", {"kind": "all_to_one", "teacher_layer": 9, "name": "far"}, "in_order_random"]}
     head, *lines = _refused(cli, "plan", models, _changed(changes, {"student": {"layers": 4}})).splitlines()
     assert head == "Error: the study is not possible with this teacher:"
@@ -166,7 +164,7 @@ def test_several_impossibilities_with_the_teacher_come_in_one_message(cli: Cli, 
     ],
     ids=["no-file", "wrong-ending", "no-text", "no-label", "wrong-labels"],
 )
-def test_data_that_do_not_fit_the_study_are_answered_before_training(
+def test_data_that_do_not_fit_the_study_are_refused_before_training(
     cli: Cli, models: Path, changes: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
     message = _refused(cli, "train", models, changes)
@@ -175,7 +173,7 @@ def test_data_that_do_not_fit_the_study_are_answered_before_training(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
-def test_a_tracker_that_is_not_installed_is_answered_before_training(cli: Cli, models: Path) -> None:
+def test_a_tracker_that_is_not_installed_is_refused_before_training(cli: Cli, models: Path) -> None:
     message = _refused(cli, "train", models, {"report_to": ["trackio"]})
     assert "report_to names trackio" in message
     assert "pip install trackio" in message

@@ -35,7 +35,7 @@ def test_of_12_layers_students_of_3_have_the_papers_maps_in_every_tower(name: st
 
 
 @pytest.mark.parametrize("name", QWEN)
-def test_qwens_students_leave_the_embedding_output_alone(name: str) -> None:
+def test_qwens_students_do_not_match_the_embedding_output(name: str) -> None:
     members = planned(name).members
     forward = [4, 8, 12, 16, 20, 24, 28, 32, 36]
     assert [t for _, t in members["forward"].pairs["decoder"]] == forward
@@ -85,7 +85,7 @@ def test_the_width_studies_have_the_papers_widths_from_scratch_behind_trained_ma
         assert member.pairs == trained.pairs
 
 
-def test_t5_copies_other_blocks_than_it_is_matched_to() -> None:
+def test_t5_copies_blocks_other_than_those_it_is_matched_to() -> None:
     members = planned("wmt16-t5").members
     for kind in ("none", "forward", "reverse", "all_to_one", "random"):
         assert members[kind].student.copied_layers == {"encoder": (1, 7, 12), "decoder": (1, 7, 12)}
@@ -103,7 +103,7 @@ def test_bert_and_bart_copy_the_blocks_that_forward_is_matched_to(name: str) -> 
         assert scratch.embeddings == "random"
 
 
-def test_the_related_work_has_every_strategy_but_what_others_show() -> None:
+def test_the_related_work_has_every_strategy_that_no_other_recipe_has() -> None:
     plan = planned("related-work")
     shown_elsewhere = {"reverse", "all_to_one", "random", "explicit"}
     assert {member.strategy.kind for member in plan.members.values()} == set(STRATEGIES) - shown_elsewhere

@@ -1,4 +1,4 @@
-"""The studies under ``examples/studies``: they plan without hub or weights, and hold the paper's maps and numbers."""
+"""The example studies can be planned without hub and weights, and have the paper's hyper-parameters."""
 
 import json
 import re
@@ -40,14 +40,14 @@ def known_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     use_known_configurations(monkeypatch)
 
 
-def test_the_recipes_are_all_there() -> None:
+def test_every_recipe_exists() -> None:
     asked_for = {*PAPERS, "depth-bert", "width-bert", "width-t5", "width-bart", "related-work", "controls"}
     asked_for |= {"letters-to-sounds", "smollm2-reviews", "movie-reviews"}
     assert set(RECIPES) == asked_for
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_file_opens_with_what_it_needs_how_to_launch_it_and_what_the_paper_says(name: str) -> None:
+def test_every_file_opens_with_its_needs_commands_and_the_papers_findings(name: str) -> None:
     opening = opening_of(name)
     assert re.search(r"^ Needs: +\S", opening, re.MULTILINE)
     assert re.search(r"\d GB", opening)
@@ -58,7 +58,7 @@ def test_every_file_opens_with_what_it_needs_how_to_launch_it_and_what_the_paper
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_command_of_a_file_can_be_given(name: str) -> None:
+def test_every_command_in_a_file_is_valid(name: str) -> None:
     commands = commands_of(name)
     assert len(commands) >= 3
     for command in commands:
@@ -75,7 +75,7 @@ def test_every_command_of_a_file_can_be_given(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_the_papers_recipes_say_what_is_not_the_papers_and_how_rates_are_set_apart(name: str) -> None:
+def test_the_papers_recipes_name_their_assumptions_and_the_switch_for_rates(name: str) -> None:
     words = " ".join(opening_of(name).split())
     assert "Not in our sources" in words
     (switch,) = re.findall(r"To give one its own: (\{.*?\})", words)
@@ -102,7 +102,7 @@ def test_plan_prints_every_recipe(cli: Cli, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_loss_that_counts_pad_has_whole_batches(name: str) -> None:
+def test_a_loss_that_counts_pad_has_one_micro_batch(name: str) -> None:
     study = recipe(name)
     whole = {s.label for s in study.strategies if (s.loss or study.loss).matched_tokens == "all"}
     assert not whole or study.training.micro_batches == 1
@@ -124,9 +124,9 @@ def test_the_estimates_of_qwen_take_no_memory() -> None:
     assert process.memory_info().rss - before < 500 * 2**20
 
 
-# Hyper-parameters
+# ---- hyper-parameters
 
-# Of the released code. By recipe: the teacher's, then the students'; what is None is not in our sources.
+# From the released code, by recipe: the teacher's, then the students'.
 TEACHERS: dict[str, dict[str, Any]] = {
     "mnli-bert": {"learning_rate": 2e-5, "epochs": 3, "batch_size": 32},
     "qqp-bert": {"learning_rate": 2e-5, "epochs": 3, "batch_size": 32},
@@ -169,7 +169,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_the_papers_hyper_parameters(name: str) -> None:
+def test_the_recipes_have_the_papers_hyper_parameters(name: str) -> None:
     study = recipe(name)
     assert study.teacher.finetune is not None
     for spec, expected in (
@@ -201,17 +201,17 @@ def test_qwens_adapters_and_rates_are_the_papers(name: str) -> None:
     assert study.student.init == "copied"
 
 
-def test_the_encoder_decoder_that_is_trained_from_nothing_says_so() -> None:
+def test_the_encoder_decoder_trained_from_scratch_says_so() -> None:
     study = recipe("letters-to-sounds")
     assert study.teacher.init == "random"
-    assert "trained from nothing" in " ".join(opening_of("letters-to-sounds").split())
+    assert "trained from scratch" in " ".join(opening_of("letters-to-sounds").split())
     finetune = study.teacher.finetune
     assert finetune is not None
     assert (finetune.learning_rate, finetune.batch_size, finetune.max_steps) == (1e-3, 64, 1500)
     assert study.task.metrics == ("token_error_rate", "exact_match")
 
 
-def test_smollm2_is_asked_for_the_names_of_labels() -> None:
+def test_smollm2_learns_the_names_of_labels() -> None:
     from kd_train.data.embedded import LabelledData, LabelledTexts
     from kd_train.data.tables import read_embedded
 
@@ -224,20 +224,20 @@ def test_smollm2_is_asked_for_the_names_of_labels() -> None:
     assert task.texts("train") == ["Review: fine\nSentiment: positive", "Review: dull\nSentiment: negative"]
 
 
-# What docs/paper.md says
+# ---- docs/paper.md
 
 PAPER = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 WRITTEN = re.findall(r"`(\{kind: .*?\}+)`", PAPER)
 
 
-def test_the_reference_names_every_strategy_loss_map_and_control() -> None:
+def test_the_papers_page_names_every_strategy_loss_map_and_control() -> None:
     choices = (*STRATEGIES, *HIDDEN_LOSSES, *get_args(MapKind), *TARGETS, *DIVERGENCES)
     assert [choice for choice in choices if not re.search(rf"`[^`\n]*\b{choice}\b[^`\n]*`", PAPER)] == []
     assert {yaml.safe_load(text)["kind"] for text in WRITTEN} | {"none"} == set(STRATEGIES)
 
 
 @pytest.mark.parametrize("written", sorted(set(WRITTEN)))
-def test_what_the_reference_writes_can_stand_in_a_study(written: str) -> None:
+def test_every_entry_on_the_papers_page_is_valid_in_a_study(written: str) -> None:
     content = yaml.safe_load((FOLDER / "mnli-bert.yaml").read_text(encoding="utf-8"))
     whole = {"micro_batches": 1} if "paper_t5" in written or "paper_qwen" in written else {}
     study = parse_study(content | {"strategies": [yaml.safe_load(written)], "training": content["training"] | whole})
@@ -245,7 +245,7 @@ def test_what_the_reference_writes_can_stand_in_a_study(written: str) -> None:
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"`(--set [^`]+)`", PAPER))))
-def test_every_switch_that_the_reference_names_can_be_set(line: str) -> None:
+def test_every_switch_on_the_papers_page_can_be_set(line: str) -> None:
     name = "wmt16-t5" if "decoder" in line else "mnli-bert"
     overrides = overrides_of(shlex.split(line))
     before, after = recipe(name), recipe(name, *overrides, "strategies=[none, forward]")

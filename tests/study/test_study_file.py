@@ -1,4 +1,4 @@
-"""The study file: what is read, what is assumed, and how mistakes are told."""
+"""The study file: defaults, overrides, validation errors, and the resolved file."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
     return [problem.removeprefix("  - ") for problem in problems]
 
 
-def test_what_is_not_written_is_the_papers_or_plain(tmp_path: Path) -> None:
+def test_defaults_are_the_papers(tmp_path: Path) -> None:
     study = read_study(_write(tmp_path))
     assert study.folder == Path("runs/tiny")
     assert (study.seeds, study.embedding_pair, study.precision) == ((0,), True, "float32")
@@ -57,7 +57,7 @@ def test_relative_files_start_at_the_study_file(tmp_path: Path, monkeypatch: pyt
     assert files == {"train": str(tmp_path / "data" / "train.jsonl"), "dev": str(tmp_path / "data" / "dev.csv")}
 
 
-def test_absolute_files_stay(tmp_path: Path) -> None:
+def test_absolute_files_are_kept(tmp_path: Path) -> None:
     file = _write(tmp_path, MINIMAL.replace("data/train.jsonl", "/somewhere/train.jsonl"))
     assert read_study(file).task.files["train"] == "/somewhere/train.jsonl"
 
@@ -75,11 +75,11 @@ def test_absolute_files_stay(tmp_path: Path) -> None:
         ("teacher.revision=a=b", lambda s: s.teacher.revision, "a=b"),
     ],
 )
-def test_overrides(tmp_path: Path, override: str, read: Any, expected: object) -> None:
+def test_overrides_change_any_value(tmp_path: Path, override: str, read: Any, expected: object) -> None:
     assert read(read_study(_write(tmp_path), overrides=[override])) == expected
 
 
-def test_the_last_override_counts(tmp_path: Path) -> None:
+def test_the_last_override_wins(tmp_path: Path) -> None:
     overrides = ["training.max_steps=7", "training.max_steps=8"]
     assert read_study(_write(tmp_path), overrides=overrides).training.max_steps == 8
 
@@ -95,12 +95,12 @@ def test_the_last_override_counts(tmp_path: Path) -> None:
         ("training.max_step=3", r"training\.max_step: unknown key; did you mean max_steps\?"),
     ],
 )
-def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
+def test_invalid_overrides_are_refused(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_study(_write(tmp_path), overrides=[override])
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     content = _content(
         seed=[1],
         strategies=["fowrard", {"kind": "random", "teacher_layer": 3}],
@@ -187,12 +187,12 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"precision": "float16"}, "precision: Input should be 'float32' or 'bfloat16'; did you mean bfloat16?"),
     ],
 )
-def test_one_mistake(changes: dict[str, Any], mistake: str) -> None:
+def test_a_mistake_is_reported_with_its_place(changes: dict[str, Any], mistake: str) -> None:
     (told,) = _mistakes(_content(**changes))
     assert told.startswith(mistake)
 
 
-def test_what_a_strategy_says_is_laid_over_what_the_study_says() -> None:
+def test_a_strategys_settings_override_the_studys() -> None:
     wider = {"kind": "forward", "name": "wider", "student": {"width": 64, "init": "random"}, "learning_rate": 1e-3}
     cosine = {"kind": "last", "loss": {"hidden": "cosine"}, "targets": "gaussian"}
     study = parse_study(
@@ -223,7 +223,7 @@ def test_the_keys_of_version_0_1_keep_their_meaning(tmp_path: Path) -> None:
     assert read_study(Path("examples/results/movie-reviews")).training.micro_batches == 6
 
 
-def test_two_of_a_kind_with_names_of_their_own() -> None:
+def test_strategies_of_one_kind_may_have_names() -> None:
     study = parse_study(_content(strategies=["none", {"kind": "none", "name": "again"}]))
     assert [strategy.label for strategy in study.strategies] == ["none", "again"]
 
@@ -236,19 +236,19 @@ def test_two_of_a_kind_with_names_of_their_own() -> None:
         ("", r"study\.yaml holds NoneType, not a mapping"),
     ],
 )
-def test_files_that_hold_no_study(tmp_path: Path, text: str, message: str) -> None:
+def test_files_without_a_study_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_study(_write(tmp_path, text))
 
 
-def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_bytes("name: café".encode("latin-1"))
     with pytest.raises(InputError, match="is not valid YAML"):
         read_study(tmp_path / "study.yaml")
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", "."])
-def test_a_study_that_is_not_there(tmp_path: Path, name: str) -> None:
+def test_a_missing_study_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"does not exist. Give a study file \(YAML\)"):
         read_study(tmp_path / name)
 
@@ -264,7 +264,7 @@ def test_the_resolved_study_is_the_study(tmp_path: Path) -> None:
     assert written["training"]["warmup"] == 0.1
 
 
-def test_the_study_of_a_student(tmp_path: Path) -> None:
+def test_the_study_of_a_student_is_found(tmp_path: Path) -> None:
     study = read_study(_write(tmp_path))
     student = tmp_path / "runs" / "students" / "forward-seed0"
     checkpoint = student / "checkpoints" / "step-4"
@@ -285,7 +285,7 @@ def test_the_study_of_a_student(tmp_path: Path) -> None:
         ({"max_steps": 7}, 100, 7),
     ],
 )
-def test_total_steps(run: dict[str, Any], n_examples: int, expected: int) -> None:
+def test_total_steps_follow_from_epochs_and_batches(run: dict[str, Any], n_examples: int, expected: int) -> None:
     assert RunSpec(learning_rate=1, **run).total_steps(n_examples) == expected
 
 
@@ -298,14 +298,14 @@ def test_total_steps(run: dict[str, Any], n_examples: int, expected: int) -> Non
         ((), 10, ()),
     ],
 )
-def test_checkpoint_steps(shares: tuple[float, ...], total: int, steps: tuple[int, ...]) -> None:
+def test_checkpoints_are_shares_of_all_steps(shares: tuple[float, ...], total: int, steps: tuple[int, ...]) -> None:
     assert StudentTraining(checkpoints=shares).checkpoint_steps(total) == steps
 
 
-def test_the_teachers_learning_rate_is_another_one() -> None:
+def test_teacher_and_students_have_different_learning_rates() -> None:
     assert (FinetuneSpec().learning_rate, StudentTraining().learning_rate) == (2e-5, 5e-5)
 
 
 @pytest.mark.parametrize("example", sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml")))
-def test_the_examples_are_studies(example: Path) -> None:
+def test_every_example_is_a_valid_study(example: Path) -> None:
     assert read_study(example).name == example.stem

@@ -1,4 +1,4 @@
-"""Classification data: every kind of file, data sets of the hub, labels, and what is told about wrong ones."""
+"""Classification: files of every kind, labels, errors, the loss, and predictions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_every_kind_of_file_gives_the_same_examples(tmp_path: Path, suffix: str)
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_two_columns_of_text_and_numbers_for_labels(tmp_path: Path, suffix: str) -> None:
+def test_texts_may_be_pairs_of_columns_and_labels_numbers(tmp_path: Path, suffix: str) -> None:
     columns = {"premise": TEXTS, "hypothesis": TEXTS[::-1], "gold": [10, 2, 10, 2, 2, 10, 2]}
     data = _task(tmp_path, suffix, columns, text=["premise", "hypothesis"], label="gold").load()
     assert data.label_names == ("2", "10")  # by number, not by letter
@@ -97,19 +97,19 @@ def _config(*names: str) -> BertConfig:
     return BertConfig(id2label=dict(enumerate(names)))
 
 
-def test_labels_take_the_teachers_numbers() -> None:
+def test_labels_take_the_numbers_of_the_teacher() -> None:
     data = _data("no", "maybe", "yes").fitted_to(_config("yes", "no", "maybe"))
     assert data.label_names == ("yes", "no", "maybe")
     assert data.examples["dev"].labels == [1, 2, 0]
     assert _data("no", "yes").fitted_to(_config("no", "yes")).examples["dev"].labels == [0, 1, 1]
 
 
-def test_a_teacher_without_names_takes_the_datas() -> None:
+def test_a_teacher_without_label_names_keeps_the_numbers_of_the_data() -> None:
     assert _data("no", "yes").fitted_to(BertConfig(num_labels=2)).label_names == ("no", "yes")
 
 
 @pytest.mark.parametrize("names", [("NEG", "POS"), ("LABEL_0", "LABEL_1", "LABEL_2"), ("no",)])
-def test_labels_that_are_not_the_teachers(names: tuple[str, ...]) -> None:
+def test_labels_that_differ_from_the_teachers_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
         _data("no", "yes").fitted_to(_config(*names))
     assert "the data have 2 (no, yes)" in str(caught.value)
@@ -138,7 +138,7 @@ def test_labels_that_are_not_the_teachers(names: tuple[str, ...]) -> None:
         (b"text,label\n\xff\xfe,x\n", r"train\.csv is not in UTF-8 \(byte 0\)\. Convert it"),
     ],
 )
-def test_a_csv_file_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_csv_file_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "train.csv").write_bytes(content)
     files = {"train": str(tmp_path / "train.csv"), "dev": str(tmp_path / "train.csv")}
     with pytest.raises(InputError, match=message):
@@ -157,50 +157,50 @@ def test_a_csv_file_that_cannot_be_used(tmp_path: Path, content: bytes, message:
         ([{"text": "a", "label": 0}, {"text": "b", "label": 1}, {"text": "c"}], r"example 3: the label is nan"),
     ],
 )
-def test_a_jsonl_file_that_cannot_be_used(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+def test_a_jsonl_file_that_cannot_be_used_is_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _jsonl(tmp_path, rows).load()
 
 
-def test_a_jsonl_file_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_jsonl_is_refused(tmp_path: Path) -> None:
     task = _jsonl(tmp_path, ROWS)
     (tmp_path / "train.jsonl").write_text('{"text": "a", "label"', encoding="utf-8")
     with pytest.raises(InputError, match=r"train\.jsonl cannot be read as jsonl: "):
         task.load()
 
 
-def test_a_label_that_only_the_dev_split_has(tmp_path: Path) -> None:
+def test_a_label_missing_from_the_train_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dev\.jsonl has the label 'often', which is none of the 2 labels no, yes"):
         _jsonl(tmp_path, ROWS, [{"text": "a", "label": "often"}]).load()
 
 
 @pytest.mark.parametrize("label", [2, -1])
-def test_a_number_that_no_label_has(tmp_path: Path, label: int) -> None:
+def test_a_number_without_a_label_is_refused(tmp_path: Path, label: int) -> None:
     with pytest.raises(InputError, match=rf"dev\.jsonl has the label {label}, .*list all labels with task\.label_name"):
         _jsonl(tmp_path, ROWS, [{"text": "a", "label": label}], label_names=["no", "yes"]).load()
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     files = {"train": str(tmp_path / "train.csv"), "dev": str(tmp_path / "dev.csv")}
     with pytest.raises(InputError, match=r"train\.csv does not exist\. Relative paths in a study file start at its"):
         ClassificationTask(files=files).load()
 
 
-def test_an_ending_that_is_not_known(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     files = {"train": str(tmp_path / "train.xlsx"), "dev": str(tmp_path / "dev.csv")}
     with pytest.raises(InputError, match=r"has the ending '\.xlsx'; allowed are \.jsonl, \.csv, \.tsv, \.parquet"):
         ClassificationTask(files=files).load()
 
 
 @pytest.mark.parametrize("content", [b"no parquet at all", b""])
-def test_a_damaged_parquet_file(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path, content: bytes) -> None:
     task = _task(tmp_path, ".parquet", {"text": TEXTS, "label": LABELS})
     (tmp_path / "train.parquet").write_bytes(content)
     with pytest.raises(InputError, match=r"train\.parquet (cannot be read as parquet: |is empty)"):
         task.load()
 
 
-def test_f1_is_for_two_labels(tmp_path: Path) -> None:
+def test_f1_of_three_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"f1 needs two labels, these data have 3\. Use f1_macro"):
         _task(tmp_path, ".csv", {"text": TEXTS, "label": LABELS}, metrics=["f1"]).load()
 
@@ -215,7 +215,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [{"subset": "x"}, {"splits": {"train": "a", "dev": "b"}}])
-def test_what_files_have_no_use_for_is_refused(tmp_path: Path, what: dict[str, Any]) -> None:
+def test_options_of_the_hub_are_refused_with_files(tmp_path: Path, what: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(what))} is .*belongs to data sets of the hub alone"):
         _jsonl(tmp_path, ROWS, **what)
 
@@ -231,7 +231,7 @@ def _toy_classification() -> tuple[Classification, list[Feature]]:
     return data, data.encode("dev", toy_tokenizer(), toy_bert(layers=1).config)
 
 
-def test_a_head_with_the_labels_names() -> None:
+def test_the_head_has_the_names_of_the_labels() -> None:
     data, _ = _toy_classification()
     assert data.head() == {
         "num_labels": 2,
@@ -241,7 +241,7 @@ def test_a_head_with_the_labels_names() -> None:
     }
 
 
-def test_the_labels_are_those_of_transformers_own_loss() -> None:
+def test_the_loss_equals_that_of_transformers() -> None:
     data, features = _toy_classification()
     micro_batch = data.collate(features, toy_tokenizer())
     model = toy_bert(layers=2)
@@ -252,7 +252,7 @@ def test_the_labels_are_those_of_transformers_own_loss() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_answers_are_those_of_the_texts_one_by_one(training: bool) -> None:
+def test_answers_in_batches_equal_those_of_single_texts(training: bool) -> None:
     data, features = _toy_classification()
     model = toy_bert(layers=2, seed=2).train(training)
     scores = data.values(data.predict(model, "dev", features, toy_tokenizer(), Accelerator(cpu=True)))
@@ -266,7 +266,7 @@ def test_answers_are_those_of_the_texts_one_by_one(training: bool) -> None:
     assert len(set(given)) == 2
 
 
-def test_training_examples_may_become_test_examples(tmp_path: Path) -> None:
+def test_training_examples_can_become_test_examples(tmp_path: Path) -> None:
     files = write_task(tmp_path)
     before = ClassificationTask(files=files).load()
     after = ClassificationTask(files=files, test_from_train=15).load()

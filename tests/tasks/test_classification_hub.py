@@ -1,4 +1,4 @@
-"""Classification data of the hub, GLUE and the embedded packages: columns, labels, metrics and splits."""
+"""Classification data of the hub, GLUE and of packages: columns, labels, metrics and splits."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from layerangles import InputError
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str | None], DatasetDict]:
-    """A hub of our own: data sets by name and configuration."""
+    """A fake hub: data sets by name and configuration."""
     holdings: dict[tuple[str, str | None], DatasetDict] = {}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, subset=None, **_: holdings[name, subset])
     return holdings
@@ -78,7 +78,7 @@ def test_mnli_has_two_dev_splits(hub: dict[tuple[str, str | None], DatasetDict])
     }
 
 
-def test_any_data_set_of_the_hub(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
+def test_any_data_set_of_the_hub_can_be_loaded(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
     split = _dataset({"text": ["a", "b"], "label": [1, 0]}, ["World", "Sports"])
     hub["some/news", "small"] = DatasetDict(train=split, validation=split, test=split)
     hub["some/news", None] = DatasetDict(train=split, test=split)
@@ -91,7 +91,7 @@ def test_any_data_set_of_the_hub(hub: dict[tuple[str, str | None], DatasetDict])
     assert set(chosen.splits) == {"train", "dev"}
 
 
-def test_the_hub_out_of_reach() -> None:
+def test_a_hub_out_of_reach_is_reported() -> None:
     with pytest.raises(InputError) as caught:
         ClassificationTask(dataset="some/thing", subset="small").load()
     assert str(caught.value).startswith('the data set "some/thing" (small) cannot be had from the hub: ')
@@ -99,7 +99,7 @@ def test_the_hub_out_of_reach() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_stsb_is_sent_to_regression() -> None:
+def test_stsb_is_refused_with_a_hint_at_regression() -> None:
     for name in ("glue/stsb", "GLUE/STS-B"):
         with pytest.raises(ValueError, match=r"glue/stsb is a regression task: set task\.kind to regression"):
             ClassificationTask(dataset=name)
@@ -107,7 +107,7 @@ def test_stsb_is_sent_to_regression() -> None:
         ClassificationTask(dataset="glue/xyz")
 
 
-def test_the_number_of_labels_that_is_known_beforehand() -> None:
+def test_the_head_has_the_number_of_labels_known_without_data() -> None:
     for task, n_labels in (
         (ClassificationTask(dataset="glue/mnli"), 3),
         (ClassificationTask(dataset="some/news"), 5),

@@ -1,4 +1,4 @@
-"""Language modelling: its three forms, where prompts end, likelihoods one by one, and what a model writes."""
+"""Language modelling: labels, likelihoods, choices, perplexity, and generated answers."""
 
 import math
 from collections.abc import Iterator
@@ -71,8 +71,8 @@ def _encoded(data: LanguageModelling, *, begins: bool = False) -> list[Feature]:
 @pytest.mark.parametrize("form", ["text", "answer", "choices"])
 @pytest.mark.parametrize("predict_all", [True, False])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_labels_are_those_of_transformers_own_loss(kind: str, form: str, predict_all: bool) -> None:
-    """transformers gets the whole tokens and shifts them itself."""
+def test_the_loss_equals_that_of_transformers(kind: str, form: str, predict_all: bool) -> None:
+    """transformers gets unshifted labels and shifts them itself."""
     model, data = _model(kind), _data(form, predict_all=predict_all)
     tokenizer = byte_tokenizer(begins=kind == "llama")
     features = data.encode("dev", tokenizer, model.config)
@@ -99,7 +99,7 @@ def test_the_labels_are_those_of_transformers_own_loss(kind: str, form: str, pre
     assert float(ours) == pytest.approx(total / n, rel=1e-5)
 
 
-def test_padding_is_on_the_right_and_never_counted() -> None:
+def test_padding_is_on_the_right_and_never_valid() -> None:
     data = _data()
     features = _encoded(data)
     micro_batch = data.collate(features, byte_tokenizer())
@@ -116,7 +116,7 @@ def test_padding_is_on_the_right_and_never_counted() -> None:
         assert torch.equal(micro_batch.labels[row, : length - 1][is_label], shifted[is_label])
 
 
-def test_texts_that_are_longer_than_the_model() -> None:
+def test_texts_longer_than_the_model_are_refused() -> None:
     with pytest.raises(InputError, match=r"a text has \d+ tokens, more than the 8 that these models can take"):
         _data(metrics=("perplexity",)).encode("dev", byte_tokenizer(), GPT2Config(n_positions=8))
     with pytest.raises(InputError, match=r"max_new_tokens is 32, which leaves no room .* the 32 tokens"):
@@ -127,7 +127,7 @@ def test_texts_that_are_longer_than_the_model() -> None:
 
 
 def _log_likelihood(model: PreTrainedModel, given: list[int], tokens: list[int]) -> float:
-    """Token after token, in float64, without any padding."""
+    """Reference: token by token, in float64, without padding."""
     total = 0.0
     for i, token in enumerate(tokens):
         with torch.no_grad():
@@ -142,7 +142,7 @@ def _ids(text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_likelihoods_of_choices_are_those_of_their_tokens_one_by_one(kind: str) -> None:
+def test_likelihoods_of_choices_are_sums_over_their_tokens(kind: str) -> None:
     model, data = _model(kind), _data("choices")
     tokenizer = byte_tokenizer(begins=kind == "llama")
     begin = [BEGIN] if kind == "llama" else []
@@ -174,7 +174,7 @@ def test_a_long_choice_may_win_by_its_characters() -> None:
     assert scores == {"accuracy_norm": 2 / 3, "accuracy": 1 / 3}
 
 
-def test_choices_of_any_number() -> None:
+def test_examples_may_differ_in_their_number_of_choices() -> None:
     model = _model("gpt2")
     examples = [Example("x", ("a",), ("a", "b", "c"), 0), Example("y", ("d",), ("c", "d"), 1)]
     data = _data("choices", examples={"dev": examples})
@@ -199,7 +199,7 @@ def test_perplexity_is_a_mean_over_all_predicted_tokens(form: str, training: boo
     assert scores == {"perplexity": pytest.approx(math.exp(total / n), rel=1e-4)}
 
 
-def test_perplexity_of_numbers() -> None:
+def test_perplexity_has_known_values() -> None:
     assert perplexity([1, 3], [math.log(4), 3 * math.log(4)]) == pytest.approx(4)
     assert perplexity([1, 3], [math.log(16), 0.0]) == pytest.approx(2)
     assert perplexity([1], [1e6]) == math.inf
@@ -217,7 +217,7 @@ def no_complaints() -> Iterator[None]:
 
 
 def _greedy(model: PreTrainedModel, given: list[int], n: int) -> str:
-    """The most likely token, time after time."""
+    """Reference: the most likely token at every step."""
     written: list[int] = []
     for _ in range(n):
         with torch.no_grad():
@@ -237,7 +237,7 @@ def _taught(kind: str, data: LanguageModelling, *, steps: int) -> PreTrainedMode
 
 @pytest.mark.usefixtures("no_complaints")
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_batches_write_what_every_prompt_alone_writes(kind: str) -> None:
+def test_batches_generate_the_same_texts_as_single_prompts(kind: str) -> None:
     data = _data(max_new_tokens=12)
     model, begin = _taught(kind, data, steps=20), [BEGIN] if kind == "llama" else []
     written = data.generated(model, "dev", byte_tokenizer(begins=kind == "llama"), CPU)
@@ -250,7 +250,7 @@ def test_batches_write_what_every_prompt_alone_writes(kind: str) -> None:
 @pytest.mark.usefixtures("no_complaints")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_model_that_has_learnt_its_answers_matches_them(kind: str) -> None:
-    """The whole way: boundary, end and first token that are learnt are those of generation."""
+    """End to end: the boundary, first token and end that are learnt are those of generation."""
     data = _data(metrics=("exact_match", "perplexity"))
     model, tokenizer = _taught(kind, data, steps=120), byte_tokenizer(begins=kind == "llama")
     firsts = [example.answers[0] for example in data.examples["dev"]]
@@ -261,7 +261,7 @@ def test_a_model_that_has_learnt_its_answers_matches_them(kind: str) -> None:
     assert 1 <= scores["perplexity"] < 1.2
 
 
-def test_any_of_several_references_is_right() -> None:
+def test_an_answer_may_equal_any_of_several_references() -> None:
     data = _data()
     model = _taught("gpt2", data, steps=120)
     turned = [
@@ -271,8 +271,8 @@ def test_any_of_several_references_is_right() -> None:
     assert other.values(other.predict(model, "dev", _encoded(other), byte_tokenizer(), CPU)) == {"exact_match": 3 / 9}
 
 
-def test_long_prompts_leave_room_for_what_is_written() -> None:
-    """Of 128 positions, GPT-2 needs those of the new tokens; the prompt's last tokens are kept."""
+def test_long_prompts_leave_room_for_the_answer() -> None:
+    """Of 128 positions, the new tokens take theirs, and the last tokens of the prompt fill the others."""
     model = _model("gpt2")
     prompt = "".join(chr(ord("a") + i % 26) for i in range(300))
     data = _data(examples={"dev": [Example(prompt, ("x",))]}, max_length=200, max_new_tokens=20)
@@ -282,7 +282,7 @@ def test_long_prompts_leave_room_for_what_is_written() -> None:
 
 
 @pytest.mark.usefixtures("no_complaints")
-def test_a_tokenizer_without_pad() -> None:
+def test_generation_needs_no_pad_token() -> None:
     assert byte_tokenizer().pad_token_id is None
     model, data = _model("llama"), _data()
     assert data.values(data.predict(model, "dev", _encoded(data), byte_tokenizer(), CPU))["exact_match"] == 0

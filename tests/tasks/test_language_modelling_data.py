@@ -1,4 +1,4 @@
-"""Data of language modelling: three forms, templates, data sets of the hub, and what is told about wrong ones."""
+"""Data for language modelling: three forms, templates, data sets of the hub, and errors."""
 
 import json
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ def _task(folder: Path, rows: Sequence[dict[str, Any]], **task: Any) -> Language
     return LanguageModellingTask.model_validate({"files": {"train": str(file), "dev": str(file)}} | task)
 
 
-def test_plain_text(tmp_path: Path) -> None:
+def test_a_column_is_plain_text(tmp_path: Path) -> None:
     data = _task(tmp_path, [{"text": "a b", "title": "t"}], text="text").load()
     assert (data.form, data.metrics, data.splits) == ("text", ("perplexity",), ("train", "dev"))
     assert data.examples["dev"] == [Example("", ("a b",))]
     assert _task(tmp_path, [{"text": "a", "title": "t"}], text="{title}: {text}").load().texts("dev") == ["t: a"]
 
 
-def test_lines_of_a_text_file(tmp_path: Path) -> None:
+def test_lines_of_a_text_file_are_examples(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("one\ntwo {x}\n", encoding="utf-8")
     files = {"train": str(tmp_path / "lines.txt"), "dev": str(tmp_path / "lines.txt")}
     assert LanguageModellingTask(files=files, text="text").load().texts("train") == ["one", "two {x}"]
 
 
-def test_prompts_and_answers(tmp_path: Path) -> None:
+def test_templates_give_prompts_and_answers(tmp_path: Path) -> None:
     rows = [{"q": "why?", "n": 3, "a": "so"}, {"q": "{x}", "n": 0.5, "a": "no"}]
     data = _task(tmp_path, rows, prompt="Q{n}: {q}\nA:", answer="a").load()
     assert (data.form, data.metrics) == ("answer", ("exact_match", "perplexity"))
@@ -44,13 +44,13 @@ def test_prompts_and_answers(tmp_path: Path) -> None:
     assert (data.predict_all, data.max_new_tokens) == (True, 5)
 
 
-def test_lists_of_answers(tmp_path: Path) -> None:
+def test_a_list_of_answers_gives_several_references(tmp_path: Path) -> None:
     rows = [{"p": {"q": "x"}, "a": ["b", "c"]}, {"p": {"q": "y"}, "a": "d"}]
     data = _task(tmp_path, rows, prompt="say {p.q}", answer="a").load()
     assert data.examples["dev"] == [Example("say x", ("b", "c")), Example("say y", ("d",))]
 
 
-def test_choices(tmp_path: Path) -> None:
+def test_choices_come_with_the_number_of_the_correct_one(tmp_path: Path) -> None:
     rows = [{"p": "x", "e": ["a", "b"], "label": "1"}, {"p": "y", "e": ["c", "d", "e"], "label": 0}]
     data = _task(tmp_path, rows, prompt="p", choices="e").load()
     assert (data.form, data.metrics) == ("choices", ("accuracy", "accuracy_norm"))
@@ -58,7 +58,7 @@ def test_choices(tmp_path: Path) -> None:
     assert data.texts("dev") == ["x b", "y c"]
 
 
-def test_names_of_labels_can_be_put_in() -> None:
+def test_templates_get_the_names_of_labels() -> None:
     table = Table("here", {"text": ["a", "b"], "label": [1, 0]}, {"label": ["bad", "good"]})
     assert table.filled("{text} is {label}") == ["a is good", "b is bad"]
     assert table.filled("label") == ["good", "bad"]
@@ -90,7 +90,7 @@ def test_names_of_labels_can_be_put_in() -> None:
         ({"text": "t", "predict": "some"}, "Input should be 'answer' or 'all'"),
     ],
 )
-def test_settings_that_do_not_fit_together(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_fit_together_are_refused(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=r"task|Task") as caught:
         _task(tmp_path, [], **given)
     assert message in str(caught.value)
@@ -116,14 +116,16 @@ def test_settings_that_do_not_fit_together(tmp_path: Path, given: dict[str, Any]
         ({"p": "x", "e": ["y", "z"], "label": ""}, {"prompt": "p", "choices": "e"}, "the label is ''. Every example"),
     ],
 )
-def test_examples_that_cannot_be_used(tmp_path: Path, row: Any, given: dict[str, Any], message: str) -> None:
+def test_examples_that_cannot_be_used_are_refused(
+    tmp_path: Path, row: Any, given: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         _task(tmp_path, [row], **given).load()
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, DatasetDict]:
-    """A hub of our own: data sets by name."""
+    """A fake hub: data sets by name."""
     holdings: dict[str, DatasetDict] = {}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: holdings[name])
     return holdings
@@ -141,7 +143,7 @@ def test_hellaswag_comes_with_its_columns(hub: dict[str, DatasetDict]) -> None:
     assert titled.texts("dev") == ["Roofing: x he c."]
 
 
-def test_coqa_is_one_example_a_turn(hub: dict[str, DatasetDict]) -> None:
+def test_coqa_has_one_example_per_turn(hub: dict[str, DatasetDict]) -> None:
     conversation = {
         "story": [" Once. ", "Twice."],
         "questions": [["Who?", "", "Why?"], ["Q"]],
@@ -164,7 +166,7 @@ def test_coqa_is_one_example_a_turn(hub: dict[str, DatasetDict]) -> None:
     assert {split: len(examples) for split, examples in limited.examples.items()} == {"train": 3, "dev": 1}
 
 
-def test_any_data_set_of_the_hub(hub: dict[str, DatasetDict]) -> None:
+def test_any_data_set_of_the_hub_can_be_loaded(hub: dict[str, DatasetDict]) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
     part = Dataset.from_dict({"text": ["a"], "label": [1]}, features=features)
     hub["some/reviews"] = DatasetDict(train=part, validation=part)

@@ -1,4 +1,4 @@
-"""Metrics of labels against their definitions, and answers that are asked for in batches."""
+"""Metrics of labels against their definitions, and answers in batches."""
 
 import math
 
@@ -37,7 +37,7 @@ def _matthews(labels: list[int], given: list[int]) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_metrics_are_their_definitions(seed: int) -> None:
+def test_metrics_equal_their_definitions(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels, given = rng.integers(0, 2, (2, 30))
     y, a = labels.tolist(), given.tolist()
@@ -51,7 +51,7 @@ def test_metrics_are_their_definitions(seed: int) -> None:
     )
 
 
-def test_f1_macro_of_three_labels() -> None:
+def test_f1_macro_is_the_mean_over_three_labels() -> None:
     labels, given = [0, 1, 2, 2, 1, 0], [0, 2, 2, 1, 1, 0]
     expected = sum(_f1(labels, given, label) for label in range(3)) / 3
     assert score(labels, given, _only("f1_macro")) == {"f1_macro": pytest.approx(expected)}
@@ -67,7 +67,7 @@ def test_a_constant_answer_has_a_score(constant: int) -> None:
     assert score([0, 0], [0, 0], _only("f1")) == {"f1": 0.0}
 
 
-def test_accuracy_compares_whatever_there_is() -> None:
+def test_accuracy_compares_values_of_any_type() -> None:
     assert accuracy(["a", 1, (2, 3)], ["a", 2, (2, 3)]) == pytest.approx(2 / 3)
     assert Metric(accuracy).higher_is_better
     assert all(metric.higher_is_better for metric in LABEL_METRICS.values())
@@ -75,7 +75,7 @@ def test_accuracy_compares_whatever_there_is() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("training", [True, False])
-def test_answers_stand_in_the_order_of_the_examples(batch_size: int, training: bool) -> None:
+def test_answers_are_in_the_order_of_the_examples(batch_size: int, training: bool) -> None:
     lengths = [5, 1, 4, 1, 3, 2, 6]
     model = toy_bert(layers=1).train(training)
     asked: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Prompts and answers in tokens: whose the whitespace is, what comes first and last, and what is cut."""
+"""Prompts and answers as tokens: whitespace, special tokens, and truncation."""
 
 import pytest
 from toys.models import toy_tokenizer
@@ -18,14 +18,14 @@ from layerangles import InputError
         ("A: ", " yes", ("A:", "  yes")),
     ],
 )
-def test_whitespace_between_prompt_and_answer_is_the_answers(
+def test_whitespace_between_prompt_and_answer_belongs_to_the_answer(
     prompt: str, answer: str, expected: tuple[str, str]
 ) -> None:
     assert joined(prompt, answer, " ") == expected
     assert joined("A:", "yes", "") == ("A:", "yes")
 
 
-def test_no_token_is_of_prompt_and_answer() -> None:
+def test_no_token_belongs_to_prompt_and_answer() -> None:
     tokenizer = byte_tokenizer()
     (tokens, n_given), *_ = prompted([("x:", " a")], tokenizer, 50, end=True)
     assert tokenizer.convert_ids_to_tokens(tokens) == ["x", ":", "Ġa", "<end>"]
@@ -37,7 +37,7 @@ def test_no_token_is_of_prompt_and_answer() -> None:
 
 
 @pytest.mark.parametrize("begins", [True, False])
-def test_the_tokenizers_begin_token_comes_first_if_it_puts_one(begins: bool) -> None:
+def test_bos_comes_first_if_the_tokenizer_puts_it_there(begins: bool) -> None:
     tokenizer, begin = byte_tokenizer(begins=begins), [BEGIN] if begins else []
     (tokens, n_given), *_ = prompted([("xy", " a")], tokenizer, 50, end=True)
     assert tokens[: len(begin)] == begin
@@ -62,7 +62,7 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(begins: bool, max_length:
     assert (tokens[-1] == END) == (max_length > 5 or not begins)  # an answer that is too long loses its end
 
 
-def test_what_gives_nothing_to_predict() -> None:
+def test_texts_without_a_token_to_predict_are_refused() -> None:
     with pytest.raises(InputError, match=r"example 2: 'x' is 1 token long, so that there is none to predict"):
         plain(["xy", "x"], byte_tokenizer(), 50)
     assert len(plain(["x"], byte_tokenizer(begins=True), 50)[0].tokens) == 2
@@ -76,7 +76,7 @@ def test_what_gives_nothing_to_predict() -> None:
         prompted([(" ", "a")], bare, 50, end=False)
 
 
-def test_long_texts_are_no_cause_for_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_long_texts_cause_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.model_max_length = 10
     assert len(prompted([("x" * 99, "y")], tokenizer, 8, end=True)[0].tokens) == 8

@@ -1,4 +1,4 @@
-"""Regression: one number an example, STS-B, metrics of numbers, and a model's numbers one by one."""
+"""Regression: data, STS-B, the loss, predictions, and metrics of numbers."""
 
 import json
 import math
@@ -47,13 +47,13 @@ def test_numbers_are_read_from_numbers_and_from_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["much", None, "", True, "nan", float("inf"), [1.0]])
-def test_what_is_no_number_is_named(tmp_path: Path, value: Any) -> None:
+def test_a_value_that_is_not_a_number_is_refused(tmp_path: Path, value: Any) -> None:
     task = _task(tmp_path, [{"text": "a", "label": 1}], [{"text": "a", "label": 1}, {"text": "b", "label": value}])
     with pytest.raises(InputError, match=r"dev\.jsonl, example 2: the number is .*Every example needs a finite number"):
         task.load()
 
 
-def test_pairs_of_texts_and_other_columns(tmp_path: Path) -> None:
+def test_texts_may_be_pairs_and_columns_have_any_name(tmp_path: Path) -> None:
     task = _task(tmp_path, [{"one": "a", "two": "b", "gold": 3}], text=["one", "two"], label="gold")
     assert task.load().examples["dev"] == LabelledSplit([("a", "b")], [3.0])
 
@@ -82,12 +82,12 @@ def test_stsb_comes_with_its_columns_and_without_its_secret_test_split(monkeypat
     assert asked == [("nyu-mll/glue", "stsb")] * 2
 
 
-def test_other_tasks_of_glue_are_sent_away() -> None:
+def test_other_tasks_of_glue_are_refused() -> None:
     with pytest.raises(ValueError, match=r"glue/mnli is no regression: set task\.kind to classification; .* glue/stsb"):
         RegressionTask(dataset="glue/mnli")
 
 
-def test_a_metric_that_there_is_not() -> None:
+def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown metric f1; allowed are pearson, spearman, mean_squared_error"):
         RegressionTask(dataset="glue/stsb", metrics=("f1",))
 
@@ -95,7 +95,7 @@ def test_a_metric_that_there_is_not() -> None:
 # ---- the model -----------------------------------------------------------------------------------------------------
 
 
-def test_a_head_of_one_output() -> None:
+def test_the_head_has_one_output() -> None:
     config = BertConfig(num_labels=3)
     RegressionTask(dataset="glue/stsb").fit_head(config)
     assert (config.num_labels, config.problem_type) == (1, "regression")
@@ -106,7 +106,7 @@ def test_a_head_of_one_output() -> None:
         data.fitted_to(BertConfig(num_labels=3))
 
 
-def test_the_labels_are_those_of_transformers_own_loss() -> None:
+def test_the_loss_equals_that_of_transformers() -> None:
     data, tokenizer = _toy_regression(), toy_tokenizer()
     model = toy_bert(layers=2, num_labels=1, problem_type="regression")
     features = data.encode("dev", tokenizer, model.config)
@@ -120,7 +120,7 @@ def test_the_labels_are_those_of_transformers_own_loss() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_scores_are_those_of_the_numbers_one_by_one(training: bool) -> None:
+def test_scores_in_batches_equal_those_of_single_texts(training: bool) -> None:
     data, tokenizer = _toy_regression(), toy_tokenizer()
     model = AutoModelForSequenceClassification.from_config(toy_bert(layers=2, num_labels=1).config)
     features = data.encode("dev", tokenizer, model.config)
@@ -142,7 +142,7 @@ def _covariance(a: list[float], b: list[float]) -> float:
 
 
 def _ranks(values: list[float]) -> list[float]:
-    """From 1; equals share the mean of their ranks."""
+    """Ranks from 1; equal values share the mean of their ranks."""
     return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
 
 
@@ -158,7 +158,7 @@ def _naive(numbers: list[float], given: list[float]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_metrics_are_their_definitions(seed: int) -> None:
+def test_metrics_equal_their_definitions(seed: int) -> None:
     rng = np.random.default_rng(seed)
     numbers, given = rng.integers(0, 6, 30).tolist(), rng.normal(size=30).round(1).tolist()
     scores = {name: metric.compute(numbers, given) for name, metric in NUMBER_METRICS.items()}
@@ -176,7 +176,7 @@ def test_metrics_are_their_definitions(seed: int) -> None:
         ([1.0], [1.0]),
     ],
 )
-def test_no_correlation_without_variation(numbers: list[float], given: list[float]) -> None:
+def test_a_correlation_without_variation_is_nan(numbers: list[float], given: list[float]) -> None:
     for name in ("pearson", "spearman"):
         value = NUMBER_METRICS[name].compute(numbers, given)
         assert math.isnan(value)
@@ -184,6 +184,6 @@ def test_no_correlation_without_variation(numbers: list[float], given: list[floa
     assert NUMBER_METRICS["mean_squared_error"].compute(numbers, given) >= 0
 
 
-def test_numbers_that_hardly_vary_are_no_cause_for_a_warning() -> None:
+def test_numbers_that_hardly_vary_cause_no_warning() -> None:
     for metric in NUMBER_METRICS.values():
         metric.compute([1.0, 2.0, 3.0], [1e9, 1e9 + 1e-7, 1e9])

@@ -1,4 +1,4 @@
-"""Sequence to sequence: data of every kind, what encoder and decoder read, and what a model writes."""
+"""Sequence to sequence: inputs of encoder and decoder, the loss, and generated texts."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -56,7 +56,7 @@ def _taught_weights(kind: str, steps: int) -> dict[str, Tensor]:
 
 
 def _taught(kind: str, *, steps: int = 25) -> PreTrainedModel:
-    """A model that has begun to learn its targets: what it writes depends on the source, and ends somewhere."""
+    """A model that has begun to learn its targets, so that its texts depend on the source and end."""
     model = _model(kind)
     model.load_state_dict(_taught_weights(kind, steps))
     # By default the configurations of BART and Marian force a last token when there is room for no more.
@@ -86,7 +86,7 @@ def _encoded(data: SequenceToSequence, kind: str) -> list[Feature]:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_decoder_reads_the_target_one_place_later(kind: str) -> None:
+def test_the_decoder_reads_the_target_shifted_by_one(kind: str) -> None:
     data, tokenizer = _data(), toy_tokenizer()
     features = _encoded(data, kind)
     for (source, target), feature in zip(data.texts("dev"), features, strict=True):
@@ -99,8 +99,8 @@ def test_the_decoder_reads_the_target_one_place_later(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_labels_are_those_of_transformers_own_loss(kind: str) -> None:
-    """Several lengths: both the loss and the decoder's inputs are what transformers makes of the labels."""
+def test_the_loss_equals_that_of_transformers(kind: str) -> None:
+    """For several lengths, loss and decoder inputs equal those that transformers derives from the labels."""
     model, data, tokenizer = _model(kind), _data(), toy_tokenizer()
     micro_batch = data.collate(_encoded(data, kind), tokenizer)
     assert set(micro_batch.inputs) == {"input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"}
@@ -122,7 +122,7 @@ def test_the_labels_are_those_of_transformers_own_loss(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_padding_changes_no_logits_of_a_label(kind: str) -> None:
+def test_padding_changes_no_logits_at_labels(kind: str) -> None:
     model, data, tokenizer = _model(kind), _data(), toy_tokenizer()
     features = _encoded(data, kind)
     micro_batch = data.collate(features, tokenizer)
@@ -133,7 +133,7 @@ def test_padding_changes_no_logits_of_a_label(kind: str) -> None:
             assert torch.allclose(together[row, : len(alone)], alone, atol=1e-4)
 
 
-def test_tokens_are_those_that_angles_are_measured_on() -> None:
+def test_valid_tokens_are_those_of_the_measurement() -> None:
     data, config = _data(), CONFIGS["t5"]
     micro_batch = data.collate(_encoded(data, "t5"), toy_tokenizer())
     encoded = EncodedTexts.from_texts(data.texts("dev"), toy_tokenizer(), max_length=64, config=config)
@@ -147,7 +147,7 @@ def test_tokens_are_those_that_angles_are_measured_on() -> None:
     assert torch.allclose(states.sum(0), theirs.sum(0), atol=1e-2)
 
 
-def test_source_and_target_are_cut_apart() -> None:
+def test_source_and_target_are_truncated_separately() -> None:
     data = _data(max_length=6, max_target_length=4, max_new_tokens=4)
     features = _encoded(data, "bart")
     assert max(len(f["input_ids"]) for f in features) == 6
@@ -155,26 +155,26 @@ def test_source_and_target_are_cut_apart() -> None:
     assert all(feature["labels"][-1] == 3 for feature in features)  # where it is cut it still ends
 
 
-def test_targets_may_be_cut_shorter_than_what_special_tokens_need() -> None:
+def test_targets_may_be_shorter_than_their_special_tokens() -> None:
     with pytest.raises(InputError, match=r"max_target_length is 2, of which this tokenizer needs 2 .* Allowed are 3"):
         EncodedTexts.from_texts(
             [("a", "b")], toy_tokenizer(), max_length=9, max_target_length=2, config=CONFIGS["bart"]
         )
 
 
-def test_more_than_a_model_has_positions_for() -> None:
+def test_answers_longer_than_the_models_positions_are_refused() -> None:
     with pytest.raises(InputError, match=r"max_new_tokens is 65, more than the 64 tokens that this model can write"):
         _encoded(_data(max_new_tokens=65), "bart")
     assert _encoded(_data(max_new_tokens=65), "t5")  # whose positions are relative
 
 
-def test_a_model_that_would_never_learn_to_stop() -> None:
+def test_targets_without_the_models_end_token_are_refused() -> None:
     config = T5Config(**CONFIGS["t5"].to_dict() | {"eos_token_id": 7})
     with pytest.raises(InputError, match=r"ends no target with the model's end token \(\[7\]\)"):
         _data().encode("dev", toy_tokenizer(), config)
 
 
-# ---- what is written -----------------------------------------------------------------------------------------------
+# ---- generated texts -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def no_complaints() -> Iterator[None]:
 
 
 def _one_by_one(model: PreTrainedModel, data: SequenceToSequence, features: list[Feature]) -> list[str]:
-    """Every source alone, as transformers' own manual does it."""
+    """Reference: every source by itself, as in the manual of transformers."""
     texts = []
     for feature in features:
         with torch.no_grad():
@@ -201,7 +201,7 @@ def _one_by_one(model: PreTrainedModel, data: SequenceToSequence, features: list
 @pytest.mark.usefixtures("no_complaints")
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_batches_write_what_every_source_alone_writes(kind: str, beams: int) -> None:
+def test_batches_generate_the_same_texts_as_single_sources(kind: str, beams: int) -> None:
     model, data = _taught(kind), _data(beams=beams)
     features = _encoded(data, kind)
     written = data.generated(model, features, toy_tokenizer(), CPU)
@@ -210,8 +210,8 @@ def test_batches_write_what_every_source_alone_writes(kind: str, beams: int) -> 
     assert max(len(text.split()) for text in written) <= 10
 
 
-def test_a_search_of_more_beams_finds_likelier_texts() -> None:
-    """By the likelihood of a token, which is what the search compares."""
+def test_more_beams_find_more_likely_texts() -> None:
+    """Likelihood is per token, as in the search."""
     model, searches = _taught("t5"), {beams: _data(beams=beams) for beams in (1, 4)}
     features = _encoded(searches[1], "t5")
     likelihoods = {}
@@ -227,8 +227,8 @@ def test_a_search_of_more_beams_finds_likelier_texts() -> None:
 
 
 @pytest.mark.usefixtures("no_complaints")
-def test_a_models_own_generation_config_is_left_aside_and_kept() -> None:
-    """Teacher and students are decoded alike, whatever their files say about sampling and penalties."""
+def test_a_models_own_generation_config_is_ignored_and_kept() -> None:
+    """Sampling and penalties in the files of teacher and students do not change how they are decoded."""
     model, data = _taught("bart"), _data(beams=3)
     features = _encoded(data, "bart")
     expected = data.generated(model, features, toy_tokenizer(), CPU)
@@ -261,7 +261,7 @@ def test_a_models_generation_config_is_kept_when_generation_fails() -> None:
 
 @pytest.mark.usefixtures("no_complaints")
 @pytest.mark.parametrize("training", [True, False])
-def test_scores_are_those_of_the_texts_against_all_references(training: bool) -> None:
+def test_scores_compare_generated_texts_with_all_references(training: bool) -> None:
     model, data = _taught("marian"), _data(metrics=tuple(TEXT_METRICS), beams=2)
     features = _encoded(data, "marian")
     written = _one_by_one(model, data, features)
@@ -275,7 +275,7 @@ def test_scores_are_those_of_the_texts_against_all_references(training: bool) ->
 
 
 @pytest.mark.usefixtures("no_complaints")
-def test_a_model_with_adapters_writes() -> None:
+def test_a_model_with_adapters_generates() -> None:
     peft = pytest.importorskip("peft")
     model, data = _taught("t5"), _data(beams=2)
     features = _encoded(data, "t5")
@@ -286,7 +286,7 @@ def test_a_model_with_adapters_writes() -> None:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_model_that_has_learnt_its_targets_scores_100(kind: str) -> None:
-    """The whole way: what is learnt from labels comes back out of generation."""
+    """End to end: targets learnt from labels are generated."""
     model, data = _taught(kind, steps=150), _data(beams=2, max_new_tokens=16)
     firsts = [target for _, target in data.texts("dev")]
     features = _encoded(data, kind)

@@ -1,4 +1,4 @@
-"""Data of sequence to sequence: files, columns within columns, the embedded data, the hub, and wrong ones."""
+"""Data for sequence to sequence: files, nested columns, packaged data, the hub, and errors."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def _task(folder: Path, rows: list[dict[str, Any]], **task: Any) -> SequenceToSe
     return SequenceToSequenceTask.model_validate({"files": {"train": str(file), "dev": str(file)}} | task)
 
 
-def test_files_with_one_target_or_several(tmp_path: Path) -> None:
+def test_files_may_have_one_target_or_several(tmp_path: Path) -> None:
     rows = [{"source": "a b", "target": "c"}, {"source": "d", "target": ["e", "f g"]}]
     data = _task(tmp_path, rows).load()
     assert data.examples["dev"] == PairedSplit(["a b", "d"], [("c",), ("e", "f g")])
@@ -33,7 +33,7 @@ def test_files_with_one_target_or_several(tmp_path: Path) -> None:
     assert data.metrics == ("bleu",)
 
 
-def test_columns_within_columns_and_a_prefix(tmp_path: Path) -> None:
+def test_nested_columns_and_a_prefix_give_the_sources(tmp_path: Path) -> None:
     rows = [{"translation": {"en": "a b", "ro": ["c", "d"]}, "id": 1}, {"translation": {"en": "x", "ro": "y"}, "id": 2}]
     task = _task(tmp_path, rows, source="translation.en", target="translation.ro", source_prefix="translate: ")
     data = task.load()
@@ -61,7 +61,7 @@ def test_nested_columns_survive_a_parquet_file(tmp_path: Path) -> None:
         ({"source": "a", "target": 3}, r'example 1: "target" is 3'),
     ],
 )
-def test_examples_that_cannot_be_used(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_examples_that_cannot_be_used_are_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _task(tmp_path, [row]).load()
 
@@ -77,12 +77,12 @@ def test_examples_that_cannot_be_used(tmp_path: Path, row: dict[str, Any], messa
         ({"other": "b"}, r'no column "pair\.en"; its columns are other'),
     ],
 )
-def test_a_path_that_leads_nowhere(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_a_missing_key_of_a_nested_column_is_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _task(tmp_path, [row], source="pair.en", target="pair.ro").load()
 
 
-def test_lengths_follow_one_another(tmp_path: Path) -> None:
+def test_lengths_default_to_one_another(tmp_path: Path) -> None:
     rows = [{"source": "a", "target": "b"}]
     data = _task(tmp_path, rows, max_length=20).load()
     assert (data.max_target_length, data.max_new_tokens, data.beams) == (20, 20, 1)
@@ -116,13 +116,13 @@ def test_embedded_pairs_become_sources_and_targets(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str | None, str | None], DatasetDict]:
-    """A hub of our own: data sets by name, configuration and revision."""
+    """A fake hub: data sets by name, configuration and revision."""
     holdings: dict[tuple[str, str | None, str | None], DatasetDict] = {}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, subset, revision=None: holdings[name, subset, revision])
     return holdings
 
 
-def test_wmt16_translates_into_romanian_without_blank_lines(
+def test_wmt16_has_romanian_targets_and_no_blank_lines(
     hub: dict[tuple[str, str | None, str | None], DatasetDict], caplog: pytest.LogCaptureFixture
 ) -> None:
     train = Dataset.from_dict({"translation": [{"en": "a", "ro": "b"}, {"en": "", "ro": "c"}, {"en": "d", "ro": "e"}]})
@@ -137,7 +137,9 @@ def test_wmt16_translates_into_romanian_without_blank_lines(
     assert back.load().texts("dev") == [("y", "x")]
 
 
-def test_dart_tells_what_its_triples_say(hub: dict[tuple[str, str | None, str | None], DatasetDict]) -> None:
+def test_dart_has_triples_as_text_and_all_references(
+    hub: dict[tuple[str, str | None, str | None], DatasetDict],
+) -> None:
     triples = [["Mars Hill College", "JOINED", "1973"], ["Mars Hill College", "LOCATION", "Mars Hill"]]
     columns = {"tripleset": [triples], "target": ["first"]}
     train = Dataset.from_dict({**columns, "references": [[]]})
@@ -151,7 +153,7 @@ def test_dart_tells_what_its_triples_say(hub: dict[tuple[str, str | None, str | 
     }
 
 
-def test_a_loading_script_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loading_script_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("Dataset scripts are no longer supported, but found x.py")
 

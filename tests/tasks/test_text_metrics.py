@@ -1,4 +1,4 @@
-"""Metrics of written texts against naive definitions, and against values that are known."""
+"""Metrics of generated texts against naive definitions and known values."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ def _n_grams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
 
 
 def _bleu(references: Sequence[Sequence[str]], answers: Sequence[str]) -> float:
-    """BLEU from its definition; for texts whose every precision is above 0, so that nothing is smoothed."""
+    """BLEU from its definition, for texts with all precisions above 0, so that nothing is smoothed."""
     log_precisions = []
     for n in range(1, 5):
         matched = total = 0
@@ -73,7 +73,7 @@ def _value(name: str, references: Sequence[str | Sequence[str]], answers: Sequen
 
 
 @pytest.mark.parametrize("name", TEXT_METRICS)
-def test_a_perfect_answer_and_an_empty_one(name: str) -> None:
+def test_a_perfect_answer_scores_best_and_an_empty_one_worst(name: str) -> None:
     rate = name in ("ter", "token_error_rate")
     best = {"exact_match": 1.0, "ter": 0.0, "token_error_rate": 0.0}.get(name, 100.0)
     assert _value(name, WORDS, WORDS) == pytest.approx(best)
@@ -83,7 +83,7 @@ def test_a_perfect_answer_and_an_empty_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bleu_is_its_definition(seed: int) -> None:
+def test_bleu_equals_its_definition(seed: int) -> None:
     base = toy_texts(8, seed=seed, longest=30)
     references = [
         [f"{text} a b c d e", f"{text} k l"] if i % 2 else [f"{text} a b c d e"] for i, text in enumerate(base)
@@ -95,7 +95,7 @@ def test_bleu_is_its_definition(seed: int) -> None:
     assert _value("bleu", references, shorter) == pytest.approx(_bleu(references, shorter))
 
 
-def test_bleu_takes_texts_of_any_number_of_references() -> None:
+def test_bleu_takes_any_number_of_references() -> None:
     answers = ["a b c d e", "a b c d e"]
     both = _value("bleu", [["a b c d e"], ["k l m n o", "a b c d e"]], answers)
     assert both == pytest.approx(100)
@@ -103,14 +103,14 @@ def test_bleu_takes_texts_of_any_number_of_references() -> None:
     assert _value("bleu", ["a b c d e", "a b c d e"], answers) == pytest.approx(100)
 
 
-def test_bleu_says_nothing_about_tokens_before_full_stops(caplog: pytest.LogCaptureFixture) -> None:
+def test_bleu_does_not_warn_of_tokenized_text(caplog: pytest.LogCaptureFixture) -> None:
     texts = ["one two three four ."] * 200
     assert _value("bleu", texts, texts) == pytest.approx(100)
     assert not caplog.records
 
 
-def test_chrf_is_its_definition() -> None:
-    """The mean over n of precision and of recall of character n-grams without spaces, with beta 2."""
+def test_chrf_equals_its_definition() -> None:
+    """F2 of the precision and recall of character n-grams without spaces, averaged over n."""
     reference, answer = "the cat sat on the mat", "the cat is on a mat"
     right, given = reference.replace(" ", ""), answer.replace(" ", "")
     precisions, recalls = [], []
@@ -132,7 +132,7 @@ def test_ter_counts_a_moved_block_once() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_rouge_is_its_definition(n: int) -> None:
+def test_rouge_equals_its_definition(n: int) -> None:
     references, answers = toy_texts(20, seed=1, longest=40), toy_texts(20, seed=2, longest=40)
     pairs = [(r.split(), a.split()) for r, a in zip(references, answers, strict=True)]
     expected = 100 * sum(_rouge(r, a, n) for r, a in pairs) / 20
@@ -140,7 +140,7 @@ def test_rouge_is_its_definition(n: int) -> None:
     assert expected > 0
 
 
-def test_rouge_l_is_the_longest_common_subsequence() -> None:
+def test_rouge_l_equals_the_longest_common_subsequence() -> None:
     references, answers = toy_texts(12, seed=1, longest=8), toy_texts(12, seed=2, longest=8)
     expected = 0.0
     for reference, answer in zip(references, answers, strict=True):
@@ -155,7 +155,7 @@ def test_rouge_is_a_mean_over_examples() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_token_error_rate_is_its_definition(seed: int) -> None:
+def test_token_error_rate_equals_its_definition(seed: int) -> None:
     references, answers = toy_texts(20, seed=seed), toy_texts(20, seed=seed + 10)
     pairs = [(r.split(), a.split()) for r, a in zip(references, answers, strict=True)]
     expected = sum(_edits(r, a) for r, a in pairs) / sum(len(r) for r, _ in pairs)
@@ -168,11 +168,11 @@ def test_token_error_rate_takes_the_closest_reference() -> None:
     assert math.isnan(token_error_rate([" "], ["a"]))
 
 
-def test_exact_match() -> None:
+def test_exact_match_ignores_whitespace_at_both_ends() -> None:
     assert exact_match(["a b ", "A", ["x", "y"], "the y"], [" a b", "a", "y", "y"]) == 0.5
 
 
-def test_normalized_exact_match() -> None:
+def test_normalized_exact_match_ignores_case_punctuation_and_articles() -> None:
     references = ["The Cat.", "an  apple", ["blue", "navy-blue"], "theatre", "yes"]
     assert exact_match_normalized(references, ["cat", "Apple!", "Navyblue", "atre", "no"]) == pytest.approx(3 / 5)
 

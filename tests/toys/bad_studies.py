@@ -1,4 +1,4 @@
-"""Catalogue of mistakes in study files, each with the answer that is expected."""
+"""Catalogue of mistakes in study files, each with the expected error."""
 
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def strategy_at(*, at: int = 1, **fields: Any) -> dict[str, Any]:
 
 
 def _unknown(place: str, value: Any, near: str) -> Mistake:
-    """An unknown key; the changes are made from its place."""
+    """A mistake that is an unknown key at this place."""
     *parents, key = place.split(".")
     content: Any = {key: value}
     for parent in reversed(parents):
@@ -127,7 +127,7 @@ CHOICES = [
     ),
     Mistake({"task": {"files": {"valid": "c.jsonl"}}}, "task.files.valid", "'valid'", "'train', 'dev' or 'test'"),
     Mistake({"task": "classification"}, "task", "'classification'", "allowed for task.kind are classification, regr"),
-    # Names that are not fields but data.
+    # Names in values rather than keys.
     Mistake({"task": {"metrics": ["acuracy"]}}, "task", "acuracy", "allowed are accuracy, f1, f1_macro"),
     Mistake({"task": S2S | {"metrics": ["bleurt"]}}, "task", "bleurt", "allowed are bleu, chrf, ter"),
     Mistake({"task": TEXT | {"metrics": ["bleu"]}}, "task", "bleu", "allowed are perplexity, accuracy"),
@@ -297,7 +297,7 @@ BETWEEN_SECTIONS = [
     ),
 ]
 
-# What only the teacher's configuration tells: 4 blocks of width 32, 4 heads, 64 positions.
+# Mistakes that need the teacher's configuration: 4 blocks of width 32, 4 heads, 64 positions.
 WITH_THIS_TEACHER = [
     Mistake({"student": {"layers": 9}}, "student.layers", "9 layers", "at most 4"),
     Mistake({"student": {"width": 30}}, "student.width", "width 30", "to a multiple of 8"),

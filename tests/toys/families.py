@@ -1,4 +1,4 @@
-"""Studies of every kind of task on real data, small enough for a test: letters to sounds, film reviews."""
+"""Small studies of every kind of task on real data: letters to sounds, film reviews."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -41,13 +41,13 @@ _TRAINING: dict[str, Any] = {
 
 
 def letters_tokenizer() -> PreTrainedTokenizerBase:
-    """One token a letter and one a phoneme."""
+    """Tokenizer with one token per letter and per phoneme."""
     return load_tokenizer(embedded.model_path("bart-letters-to-sounds"))
 
 
 @lru_cache
 def reviews_tokenizer() -> PreTrainedTokenizerBase:
-    """A byte-level BPE of 600 tokens, learnt from film reviews."""
+    """Byte-level BPE of 600 tokens, trained on film reviews."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -136,7 +136,7 @@ FAMILIES = (*PAIRED, *CAUSAL, "regression")
 
 
 def write_base(folder: Path, family: str) -> Path:
-    """A teacher's directory with random weights."""
+    """Directory of a teacher with random weights."""
     torch.manual_seed(0)
     if family in PAIRED:
         tokenizer = letters_tokenizer()
@@ -162,7 +162,7 @@ def write_base(folder: Path, family: str) -> Path:
 
 
 def task_of(folder: Path, family: str) -> dict[str, Any]:
-    """The task of a family: real words, real reviews."""
+    """Task of a family, on real words or reviews."""
     if family in PAIRED:
         return {
             "kind": "sequence_to_sequence",
@@ -187,7 +187,7 @@ def task_of(folder: Path, family: str) -> dict[str, Any]:
 
 
 def study_of_family(folder: Path, family: str, base: Path, **changes: Any) -> Study:
-    """A study of three strategies: 6 steps of the teacher, 6 of its students of 2 layers."""
+    """A study of three strategies, with 6 steps for the teacher and 6 for its students of 2 layers."""
     lora = {"rank": 4} if family == "qwen3" else None
     finetune = {k: v for k, v in _TRAINING.items() if k != "checkpoints"} | {"lora": lora}
     content: dict[str, Any] = {
@@ -216,7 +216,7 @@ def _sentiment_files(folder: Path) -> dict[str, str]:
 
 
 def _rating_files(folder: Path) -> dict[str, str]:
-    """Reviews with a number that can be learnt: sentiment, and length."""
+    """Reviews with a number that depends on sentiment and length."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for split, n in (("train", 80), ("dev", 16)):

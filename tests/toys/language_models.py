@@ -79,7 +79,7 @@ def language_teacher(family: str) -> PreTrainedModel:
 
 
 def language_features(family: str, n: int = 6) -> list[Feature]:
-    """Examples of unequal lengths, with labels at some of their positions."""
+    """Examples of different lengths, with labels at some positions."""
     generator = torch.Generator().manual_seed(0)
 
     def ids(longest: int) -> list[int]:
@@ -98,7 +98,7 @@ def language_features(family: str, n: int = 6) -> list[Feature]:
 
 
 def language_micro_batches(family: str, n_micro_batches: int) -> list[MicroBatch]:
-    """These examples as one batch."""
+    """The examples as one batch."""
     task: Task
     if family in PAIRED:
         task = SequenceToSequence({}, ("bleu",), max_length=16, max_target_length=16, max_new_tokens=4, beams=1)

@@ -19,7 +19,7 @@ QWEN = ("hellaswag-qwen", "coqa-qwen")
 PAPERS = (*GLUE, "dart-bart", "wmt16-t5", *QWEN)
 IN_PROCESSES = tuple(name for name in RECIPES if name != "width-t5")  # that one refers to another for it
 
-# The public sizes of the models; what a study names and is not here is not planned in these tests.
+# Public sizes of the models; tests cannot plan studies with other models.
 CONFIGURATIONS: dict[str, PretrainedConfig] = {
     "google-bert/bert-base-uncased": BertConfig(),
     "facebook/bart-large": BartConfig(),
@@ -80,14 +80,14 @@ def planned(name: str, *overrides: str) -> StudyPlan:
 
 
 def opening_of(name: str) -> str:
-    """The comment that a file opens with, without the signs."""
+    """The opening comment of a file, without comment signs."""
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     return "\n".join(line[1:] for line in lines[:end])
 
 
 def commands_of(name: str) -> list[list[str]]:
-    """What a file says how to launch it, word by word, for two processes."""
+    """The commands in the opening comment, split into words, for two processes."""
     text = re.sub(r"\\\n\s*", " ", opening_of(name))
     found = re.findall(r"((?:layerangles (?:plan|train) |accelerate launch ).*)", text)
     return [shlex.split(re.sub(r"\bN\b", "2", command.partition("   (")[0])) for command in found]

@@ -1,4 +1,4 @@
-"""What the tests of tasks share: a tokenizer of bytes, a little training, and silence."""
+"""A byte tokenizer, a short training, and silence, for tests of tasks."""
 
 import logging
 import warnings
@@ -19,7 +19,7 @@ N_BYTE_TOKENS = 261
 
 
 def byte_tokenizer(*, begins: bool = False) -> PreTrainedTokenizerBase:
-    """One token a byte, and one for " a", " b", " c", as GPT-2 writes words with the space before them."""
+    """One token per byte, and one for " a", " b", " c", as GPT-2 joins words with the space before them."""
     vocabulary = {byte: i for i, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     vocabulary |= {"<end>": END, "<begin>": BEGIN}
     vocabulary |= {f"Ġ{letter}": BEGIN + 1 + i for i, letter in enumerate("abc")}
@@ -35,7 +35,7 @@ def byte_tokenizer(*, begins: bool = False) -> PreTrainedTokenizerBase:
 
 
 def score(references: Sequence[Any], answers: Sequence[Any], metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Every metric of these answers."""
+    """Values of all metrics for these answers."""
     return {name: metric.compute(references, answers) for name, metric in metrics.items()}
 
 
@@ -52,7 +52,7 @@ def teach(model: PreTrainedModel, micro_batch: MicroBatch, *, steps: int) -> Non
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Neither warnings nor log messages of transformers."""
+    """Suppress warnings and log messages of transformers."""
     said: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = said.append  # type: ignore[method-assign]
