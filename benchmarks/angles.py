@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel
 from layerangles.geometry.maps import MatchingMap
 from layerangles.geometry.nulls import NULLS
 from layerangles.geometry.shared_space import SharedSpace, Tokens
-from layerangles.models.states import counted_states, forward_with_states
+from layerangles.models.states import forward_with_states, valid_states
 from layerangles.sums.angle_sums import AngleSums
 
 BATCH_SIZE = 32
@@ -65,7 +65,7 @@ def measure(width: int, student_layers: int, batches: list[dict[str, torch.Tenso
             kept: dict[str, torch.Tensor] = {}
 
             def extract(name: str, states: tuple[torch.Tensor, ...]) -> None:
-                kept[name] = counted_states(states, mask)  # noqa: B023
+                kept[name] = valid_states(states, mask)  # noqa: B023
 
             extraction = timed(lambda: (extract("teacher", raw[0]), extract("vertex", raw[1])))  # noqa: B023
             of_untrained = timed(lambda: extract("untrained", raw[2]))  # noqa: B023

@@ -13,7 +13,7 @@ from kd_train.batches.packing import Packing, attending_packed
 from kd_train.batches.token_choice import Tokens, chosen_tokens
 from kd_train.tasks.base import IGNORED, MicroBatch
 from layerangles.layers import Tower
-from layerangles.models.states import counted_states, forward_with_states, known_inputs
+from layerangles.models.states import forward_with_states, known_inputs, valid_states
 
 
 class ModelInputs:
@@ -50,7 +50,7 @@ class ModelInputs:
         """The states of some layers, from :meth:`run`, at the matched tokens."""
         states = [state for layer in layers if (state := by_tower[tower][layer]) is not None]
         if self.packing is None:
-            return counted_states(states, chosen_tokens(self.micro_batch.valid[tower], tokens)).float()
+            return valid_states(states, chosen_tokens(self.micro_batch.valid[tower], tokens)).float()
         flat = torch.cat(states).float()
         return flat if tokens == "valid" else flat[:, self.first_of_valid(tower)]
 

@@ -25,13 +25,13 @@ class MatchingBatch(NamedTuple):
 
     Attributes:
         inputs: what the student is called with.
-        targets: the teacher's states at the counted tokens, examples and positions in reading order.
-        counted: which positions take part in the loss. Never PAD.
+        targets: the teacher's states at the valid tokens, examples and positions in reading order.
+        valid: which positions take part in the loss. Never PAD.
     """
 
     inputs: dict[str, Tensor]
     targets: Float[Tensor, "teacher_layer token dim"]
-    counted: Bool[Tensor, "example position"]
+    valid: Bool[Tensor, "example position"]
 
 
 def gradient_products(
@@ -43,7 +43,7 @@ def gradient_products(
     """Inner products ``<g_i, g_j>`` between the student's gradients with every teacher layer as the target.
 
     With the matching loss ``L_i^s(θ) = Σ_tokens ½ ‖W_s S_s(θ) + b_s − T_i‖²`` of student layer s and teacher layer i,
-    summed over dimensions and over the counted tokens of all batches, the gradient is ``g_{s,i} = ∂L_i^s/∂θ``, in the
+    summed over dimensions and over the valid tokens of all batches, the gradient is ``g_{s,i} = ∂L_i^s/∂θ``, in the
     unit of state² over parameter. The maps stay fixed. The last view is the whole student, all the layers of ``maps``
     matched to one teacher layer at a time: ``g_i = Σ_s g_{s,i}``. The loss is the one of Yu, Wen and Mou (2025), who
     measure angles between states; angles between gradients are an extension of our own.
@@ -75,7 +75,7 @@ def gradient_products(
     Example:
         >>> corner = nn.Parameter(torch.zeros(1, 1, 2))  # a student whose one state is its parameter
         >>> targets = torch.tensor([[[3.0, 0.0]], [[3.0, 4.0]]])  # 2 layers, 1 token: the 3-4-5 triangle
-        >>> batch = MatchingBatch({}, targets, counted=torch.tensor([[True]]))
+        >>> batch = MatchingBatch({}, targets, valid=torch.tensor([[True]]))
         >>> products = gradient_products(lambda inputs: [corner], [corner], {0: None}, lambda: [batch])
         >>> products[0]
         tensor([[ 9.,  9.],
@@ -193,7 +193,7 @@ def _products_of_view(
 def _mapped_states(
     student_states: StudentStates, maps: Mapping[int, MatchingMap | None], batch: MatchingBatch
 ) -> list[Float[Tensor, "token dim"]]:
-    """``W S + b`` at the counted tokens for every layer of ``maps``, with the graph to differentiate it by.
+    """``W S + b`` at the valid tokens for every layer of ``maps``, with the graph to differentiate it by.
 
     Raises:
         ValueError: a layer does not exist or has no graph, or a shape does not fit.
@@ -208,23 +208,23 @@ def _mapped_states(
                     f"{len(states) - 1}. Leave out the others."
                 )
             state = states[layer]
-            if state.shape[:2] != batch.counted.shape:
+            if state.shape[:2] != batch.valid.shape:
                 raise ValueError(
-                    f"counted must have the student's examples and positions, {tuple(state.shape[:2])}; got the shape "
-                    f"{tuple(batch.counted.shape)}. Take both from the same batch."
+                    f"valid must have the student's examples and positions, {tuple(state.shape[:2])}; got the shape "
+                    f"{tuple(batch.valid.shape)}. Take both from the same batch."
                 )
             if matching_map is not None and matching_map.weight.shape[1] != state.shape[-1]:
                 raise ValueError(
                     f"the map of student layer {layer} must take the student's {state.shape[-1]} dimensions; got one "
                     f"that takes {matching_map.weight.shape[1]}. Use the maps that this student was trained with."
                 )
-            counted = state[batch.counted]
-            mapped.append(counted if matching_map is None else matching_map.apply(counted))
+            valid = state[batch.valid]
+            mapped.append(valid if matching_map is None else matching_map.apply(valid))
             if batch.targets.shape[1:] != mapped[-1].shape:
                 raise ValueError(
-                    f"targets must be [teacher_layer, token, dim] with {mapped[-1].shape[0]} counted tokens and "
+                    f"targets must be [teacher_layer, token, dim] with {mapped[-1].shape[0]} valid tokens and "
                     f"{mapped[-1].shape[1]} dimensions for student layer {layer}; got the shape "
-                    f"{tuple(batch.targets.shape)}. Take the teacher's states at the counted tokens, and a map into "
+                    f"{tuple(batch.targets.shape)}. Take the teacher's states at the valid tokens, and a map into "
                     "teacher space where the widths differ."
                 )
             if not state.requires_grad:

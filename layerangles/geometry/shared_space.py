@@ -21,7 +21,7 @@ class Tokens(NamedTuple):
         example: the row of each token's example in the batch, counted from 0.
         partner: for every token, the index of another token among these.
         key: the number of each token's example in the data, whatever the batch.
-        position: each token's position among the counted tokens of its example.
+        position: each token's position among the valid tokens of its example.
     """
 
     example: Int[torch.Tensor, " token"]

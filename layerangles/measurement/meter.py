@@ -35,7 +35,7 @@ class TeacherBatch(NamedTuple):
     """The teacher's side of a batch of whole examples.
 
     Attributes:
-        states: states of all layers at the counted tokens, by tower.
+        states: states of all layers at the valid tokens, by tower.
         tokens: these tokens, by tower.
         n_examples: examples in the batch, with or without tokens that count.
     """
@@ -143,7 +143,7 @@ class AngleMeter:
         """Add a batch of whole examples.
 
         Args:
-            teacher: the teacher's states at the counted tokens, and these tokens.
+            teacher: the teacher's states at the valid tokens, and these tokens.
             students: the states behind each of :attr:`towers`, one at a time; they may be empty for a tower without
                 layers to measure.
 

@@ -116,15 +116,15 @@ def check_positions(max_length: int, configs: Iterable[PretrainedConfig]) -> Non
 
 
 def padded(batch: Batch, length: int, pad_id: int) -> Batch:
-    """The batch padded to a length, with every position counted. The models still do not attend to PAD."""
+    """The batch padded to a length, with every position valid. The models still do not attend to PAD."""
     inputs = {
         name: torch.nn.functional.pad(
             value, (0, length - value.shape[1]), value=pad_id if name.endswith("input_ids") else 0
         )
         for name, value in batch.inputs.items()
     }
-    counted = {tower: torch.ones_like(mask[:, :1]).expand(-1, length) for tower, mask in batch.counted.items()}
-    return Batch(inputs, counted, batch.numbers)
+    valid = {tower: torch.ones_like(mask[:, :1]).expand(-1, length) for tower, mask in batch.valid.items()}
+    return Batch(inputs, valid, batch.numbers)
 
 
 def _histogram(cosines: Float[Tensor, "teacher_layer token"]) -> Tensor:

@@ -24,7 +24,7 @@ from layerangles.geometry.student_tower import StudentTower
 from layerangles.layers import FinalNorm, Tower
 from layerangles.measurement.meter import AngleMeter, States, StudentStates, TeacherBatch
 from layerangles.models.checkpoints import ModelCheckpoint, StudentCheckpoint, quiet_transformers
-from layerangles.models.states import counted_states, forward_with_states
+from layerangles.models.states import forward_with_states, valid_states
 from layerangles.models.texts import Batch, EncodedTexts
 from layerangles.settings import MeasurementSettings, Precision
 
@@ -101,12 +101,12 @@ class ModelRunner:
         return model
 
     def states(self, model: PreTrainedModel, batch: Batch) -> dict[Tower, Tensor]:
-        """The states of all towers at the counted tokens, in float32, where the geometry is computed."""
+        """The states of all towers at the valid tokens, in float32, where the geometry is computed."""
         with self._autocast():
             _, states = forward_with_states(model, batch.inputs, final_norm=self.final_norm)
         return {
-            tower: counted_states([s.float() for s in states[tower]], mask).to(self.sums_device)
-            for tower, mask in batch.counted.items()
+            tower: valid_states([s.float() for s in states[tower]], mask).to(self.sums_device)
+            for tower, mask in batch.valid.items()
         }
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -213,7 +213,7 @@ class Passes:
                 on_device = batch.to(runner.device)
                 with torch.no_grad():
                     targets = runner.states(self._teacher_model, on_device)[tower.tower]
-                yield MatchingBatch(on_device.inputs, targets, on_device.counted[tower.tower])
+                yield MatchingBatch(on_device.inputs, targets, on_device.valid[tower.tower])
 
         def states(inputs: dict[str, Tensor]) -> Sequence[Tensor]:
             return forward_with_states(model, inputs, final_norm=settings.final_norm)[1][tower.tower]

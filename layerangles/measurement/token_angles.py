@@ -1,4 +1,4 @@
-"""Single tokens: the angle at every token of some texts, and the texts in which the extreme ones stand."""
+"""Angles of single tokens, and the sentences with the most extreme ones."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Piece:
-    """A token as it stands in its text; ``angle_deg`` is NaN where there is no direction, or it does not count."""
+    """A token as written in its text; ``angle_deg`` is NaN where it has no angle or is not valid."""
 
     text: str
     angle_deg: float
@@ -34,7 +34,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A text with the angle at each of its tokens, and which of them it is shown for."""
+    """A text with the angle at each of its tokens.
+
+    Attributes:
+        pieces: its tokens.
+        extreme: the index of the token that the sentence is shown for.
+    """
 
     pieces: list[Piece]
     extreme: int
@@ -42,7 +47,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class TokenAngles:
-    """The angle at every counted token.
+    """The angles at all valid tokens.
 
     Attributes:
         angle_deg: degrees, 0 to 180; NaN where the student's state is the teacher's.
@@ -57,7 +62,7 @@ class TokenAngles:
     ids: dict[int, list[int]]
 
     def extremes(self, n: int, *, largest: bool) -> list[tuple[int, int]]:
-        """``(example, place)`` of the smallest or largest angles, no example twice, the most extreme first."""
+        """``(example, place)`` of the n smallest or largest angles, at most one per example, the most extreme first."""
         order = (-self.angle_deg if largest else self.angle_deg).argsort()  # NaN last in both
         found: dict[int, int] = {}
         for token in order.tolist():
@@ -68,11 +73,11 @@ class TokenAngles:
 
 
 class TokenReader:
-    """Reads texts with a teacher and its students; the teacher reads them once. Not to be used by two threads at once.
+    """Runs a teacher and its students over a few texts and keeps their states; not safe for concurrent use.
 
     Args:
         teacher: the teacher.
-        texts: a few texts: all their states are kept in memory.
+        texts: a few texts; all their states are kept in memory.
         max_length: tokens after which a text is cut.
         device: as for :func:`layerangles.measure_angles`.
     """
@@ -111,10 +116,10 @@ class TokenReader:
     def angles(
         self, student: StudentCheckpoint, tower: Tower, layer: int, pair: tuple[int, int], space: Space = "teacher"
     ) -> TokenAngles:
-        """The angle between a pair of teacher layers, seen from a student's layer, at every token.
+        """The angle between two teacher layers, seen from a layer of a student, at every token.
 
         Raises:
-            InputError: gradient space, where a token has no angle of its own; or a layer without a map.
+            InputError: the space is gradient space, where single tokens have no angles, or the layer has no map.
         """
         if space == "gradient":
             raise InputError("in gradient space there are no angles of single tokens. Choose teacher or pull.")
@@ -129,19 +134,19 @@ class TokenReader:
             own = next(one for one in spaces if one.rows.start <= row < one.rows.stop)
             vertex = own.vertex[row - own.rows.start : row - own.rows.start + 1]
             angles.append(vertex_angles_deg(own.teacher[list(pair)], vertex)[0, 0, 1].cpu())
-            at = batch.counted[tower].nonzero().cpu()
+            at = batch.valid[tower].nonzero().cpu()
             examples.append(batch.numbers[at[:, 0]].cpu())
             places.append(at[:, 1])
             name = "decoder_input_ids" if tower == "decoder" and "decoder_input_ids" in batch.inputs else "input_ids"
             for number, of, mask in zip(
-                batch.numbers.tolist(), batch.inputs[name].tolist(), batch.counted[tower].tolist(), strict=True
+                batch.numbers.tolist(), batch.inputs[name].tolist(), batch.valid[tower].tolist(), strict=True
             ):
                 last = max((i for i, yes in enumerate(mask) if yes), default=-1)
                 ids[number] = of[: last + 1]
         return TokenAngles(torch.cat(angles), torch.cat(examples), torch.cat(places), ids)
 
     def sentences(self, angles: TokenAngles, n: int, *, largest: bool) -> list[Sentence]:
-        """The texts of the most extreme tokens, with all their angles."""
+        """The sentences with the most extreme tokens; each sentence occurs once."""
         return [self._sentence(angles, *of) for of in angles.extremes(n, largest=largest)]
 
     def _sentence(self, angles: TokenAngles, example: int, place: int) -> Sentence:
@@ -151,9 +156,9 @@ class TokenReader:
         return Sentence([Piece(text, at.get(i, torch.nan)) for i, text in enumerate(texts)], place)
 
     def _pieces(self, ids: list[int]) -> list[str]:
-        """What each token adds to the text: a tokenizer of any kind knows how to write what comes before it.
+        """The text that each token adds to the decoded tokens before it, which works with any tokenizer.
 
-        Of tokens that make up one character together, the last adds it, and the others nothing.
+        Where several tokens make up one character, the last adds it and the others add nothing.
         """
         begun = [
             str(self._tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False)) for n in range(1, len(ids) + 1)

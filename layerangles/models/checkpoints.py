@@ -1,4 +1,4 @@
-"""What a student directory holds: write it, open it, check it. And where the weights of any model lie."""
+"""Student directories (write, open, check), and models on disk or on the hub."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class ModelCheckpoint:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """One hash over the bytes of all weight files."""
+        """SHA-256 over the bytes of all weight files."""
         return weights_sha256(self.path)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -53,7 +53,7 @@ class ModelCheckpoint:
         """The model without its task head, in float32 and evaluation mode.
 
         Raises:
-            InputError: the weights of a block are missing from the file.
+            InputError: the files lack weights that the model needs.
         """
         check_weights(self.path)
         with quiet_transformers():
@@ -77,7 +77,7 @@ class ModelCheckpoint:
 
 @dataclass(frozen=True)
 class StudentCheckpoint(ModelCheckpoint):
-    """A student directory: a model, how it was matched, and its maps.
+    """A student directory: a model, the record of its matching, and its maps.
 
     ``matching`` is None for a model that was never matched to a teacher.
     """
@@ -99,7 +99,7 @@ class StudentCheckpoint(ModelCheckpoint):
         """The teacher named in ``matching.json``, with its weights checked against the hash there.
 
         Raises:
-            InputError: it is not there, or its weights are not those that the student was trained against.
+            InputError: it cannot be found, or its weights are not those that the student was trained against.
         """
         if self.matching is None:
             raise InputError(f"{self.path} does not know its teacher. Name it explicitly (--teacher).")
@@ -116,7 +116,7 @@ class StudentCheckpoint(ModelCheckpoint):
         return teacher
 
     def checkpoints(self) -> list["StudentCheckpoint"]:
-        """The checkpoints along training, by step, this final state last."""
+        """The checkpoints along training in the order of their steps, with this final state last."""
         along = [open_student(path, self.trust_remote_code, name=self.name) for path in self._checkpoint_paths()]
         return [*sorted((c for c in along if c.step < self.step), key=lambda c: c.step), self]
 
@@ -135,11 +135,11 @@ def write_student(
 ) -> None:
     """Write a student directory, which ``from_pretrained`` of transformers reads too.
 
-    Checkpoints along training may stand in the directory already, and stay. ``matching.json`` is what makes it a
-    student's directory, and comes last: no directory that has one is half-written.
+    Checkpoints along training that are in the directory already are kept. ``matching.json``, which makes it a student
+    directory, is written last, so that no directory with one is incomplete.
 
     Raises:
-        InputError: there is a student already, and ``overwrite`` is false.
+        InputError: the directory holds a student and ``overwrite`` is false.
     """
     check_absent(path / MATCHING_FILE, overwrite=overwrite)
     path.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,8 @@ def open_student(path: str | Path, trust_remote_code: bool = False, *, name: str
         name: the student's name; by default the directory's, or that of the student a checkpoint belongs to.
 
     Raises:
-        InputError: no such directory, no ``matching.json`` in it or a wrong one, or weights cut short.
+        InputError: the directory does not exist, its ``matching.json`` is missing or invalid, or a weight file is
+            truncated.
     """
     path = Path(path)
     if not path.is_dir():
@@ -188,10 +189,10 @@ def open_student(path: str | Path, trust_remote_code: bool = False, *, name: str
 
 
 def resolve(model: str, *, revision: str | None = None) -> Path:
-    """The local directory of a model: the directory itself, or the hub's snapshot, fetched if need be.
+    """The local directory of a model: the directory itself, or the hub's snapshot, downloaded if necessary.
 
     Raises:
-        InputError: neither a directory nor a name that the hub (or its local cache, when offline) knows.
+        InputError: it is neither a directory nor a name known to the hub (offline: to its local cache).
     """
     if Path(model).is_dir():
         return Path(model)
@@ -210,13 +211,13 @@ def resolve(model: str, *, revision: str | None = None) -> Path:
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of which token has which id, and of which tokens are special."""
+    """SHA-256 of the vocabulary with its ids, and of the ids of special tokens."""
     content = [sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.all_special_ids))]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def check_same_tokenizer(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise an :class:`InputError` unless both give every token the same id."""
+    """Raise an :class:`InputError` unless both tokenizers give every token the same id."""
     ours, theirs = teacher.get_vocab(), student.get_vocab()
     if ours == theirs:
         return
@@ -230,10 +231,10 @@ def check_same_tokenizer(teacher: PreTrainedTokenizerBase, student: PreTrainedTo
 
 
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PretrainedConfig:
-    """A model's configuration, without its weights.
+    """The configuration of a model, without its weights.
 
     Raises:
-        InputError: there is none.
+        InputError: it cannot be read.
     """
     try:
         with quiet_transformers():
@@ -249,10 +250,10 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model's directory.
+    """The tokenizer in the directory of a model.
 
     Raises:
-        InputError: there is none.
+        InputError: it cannot be read.
     """
     try:
         with quiet_transformers():
@@ -266,7 +267,7 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from reporting heads that are left out on purpose, and from drawing progress bars."""
+    """Silence transformers' progress bars and its reports of heads that are left out on purpose."""
     verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

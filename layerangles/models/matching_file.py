@@ -1,4 +1,4 @@
-"""``matching.json``: how a student was matched to its teacher. Read and checked without torch."""
+"""The schema of ``matching.json``, the record of how a student was matched to its teacher; needs no torch."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ MapKind = Literal["identity", "learned", "frozen", "orthogonal", "pca"]
 
 
 class TeacherReference(BaseModel):
-    """Which teacher a student was trained against. A relative path starts at the student's directory."""
+    """The teacher that a student was trained against; a relative path starts at the student's directory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     path: str
@@ -32,12 +32,12 @@ class TowerMatching(BaseModel):
 
 
 class Matching(BaseModel):
-    """The content of ``matching.json``: how a student was matched to its teacher.
+    """The content of ``matching.json``.
 
     Attributes:
-        targets: what the student's states were drawn to, if it was a control and not the teacher's own states.
-        changing: by tower, what a map that changed during training did until this step: its draws, its weights. The
-            pairs of ``towers`` are then those of the last step.
+        targets: the targets of the student's states: the teacher's own states, or the name of a control.
+        changing: by tower, the state of an assignment that changes during training (its draws, its weights) at this
+            step. The pairs of ``towers`` are then those of the last step.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +66,7 @@ def read_matching(file: Path) -> Matching:
     """Read a student's ``matching.json``.
 
     Raises:
-        InputError: its content is not valid.
+        InputError: the content is not valid; the message lists everything that is wrong.
     """
     try:
         return Matching.model_validate_json(file.read_bytes())

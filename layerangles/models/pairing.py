@@ -1,4 +1,4 @@
-"""Who is measured: students opened and named apart, their common teacher, and what must fit between the two."""
+"""Students and their common teacher, opened for a measurement and checked against each other."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ StudentLike = str | Path | StudentCheckpoint
 def open_students(
     students: StudentLike | Sequence[StudentLike], teacher: str | Path | None, trust_remote_code: bool
 ) -> list[StudentCheckpoint]:
-    """The students, each with a name of its own.
+    """Open students and give each a unique name.
 
     Raises:
         InputError: none was given, one was given twice, or one cannot be opened.
@@ -37,7 +37,7 @@ def open_students(
 
 
 def _any_model(model: str, trust_remote_code: bool) -> StudentCheckpoint:
-    """A student directory if it is one, else any checkpoint, as a student that was never matched."""
+    """Open a student directory, or any other model as a student that was never matched."""
     path = resolve(model)
     if (path / "matching.json").exists():
         return open_student(path, trust_remote_code)
@@ -45,7 +45,7 @@ def _any_model(model: str, trust_remote_code: bool) -> StudentCheckpoint:
 
 
 def _with_unique_names(students: Sequence[StudentCheckpoint]) -> Iterator[StudentCheckpoint]:
-    """Students of the same name get their study's name before it, or where that is the same too, their path."""
+    """Put the study's name before names that occur twice, and where that does not tell them apart, use the path."""
     paths = [student.path.resolve() for student in students]
     for path in paths:
         if paths.count(path) > 1:
@@ -61,16 +61,16 @@ def _with_unique_names(students: Sequence[StudentCheckpoint]) -> Iterator[Studen
 def common_teacher(
     students: Sequence[StudentCheckpoint], teacher: str | Path | None, trust_remote_code: bool, *, any_width: bool
 ) -> ModelCheckpoint:
-    """The teacher that is named, or the one that all students know.
+    """The teacher named, or else the one that all students were trained against.
 
     Args:
         students: from :func:`open_students`.
-        teacher: its directory or hub name, if it is named.
+        teacher: its directory or hub name; None takes the students' own.
         trust_remote_code: whether code that comes with a model may run.
-        any_width: whether maps will be fitted, so that unmatched students may be of any width.
+        any_width: whether unmatched students may have any width, because maps will be fitted.
 
     Raises:
-        InputError: students of different teachers, or a teacher that a student cannot be compared with.
+        InputError: the students have different teachers, or cannot be compared with this one.
     """
     if teacher is None:
         checkpoint = students[0].open_teacher()
@@ -99,7 +99,7 @@ def common_teacher(
 
 
 def check_equal_width(students: Sequence[StudentCheckpoint], teacher: ModelCheckpoint) -> None:
-    """Raise an :class:`InputError` unless all students have the teacher's width, as identity maps need it."""
+    """Raise an :class:`InputError` unless all students have the teacher's width, which identity maps need."""
     for student in students:
         if width(student.config) != width(teacher.config):
             raise InputError(
@@ -112,7 +112,7 @@ def student_tower(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: T
     """A tower of a student with the maps it was trained with; the identity where no map was needed.
 
     Raises:
-        InputError: pairs or maps that do not fit the two models.
+        InputError: matched pairs or maps do not fit the two models.
     """
     stored = student.load_maps().by_layer
     matching = student.matching.towers.get(tower) if student.matching else None
@@ -134,10 +134,10 @@ def student_tower(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: T
 
 
 def matched_pairs(student: StudentCheckpoint, teacher: ModelCheckpoint, tower: Tower) -> tuple[LayerPair, ...]:
-    """The pairs that training matched in a tower; none where it matched them to another teacher than this one.
+    """The pairs that training matched in a tower; none if the student was matched to another teacher.
 
     Raises:
-        InputError: pairs or stored maps that do not fit the two models, or a map that is not there.
+        InputError: pairs or stored maps do not fit the two models, or a map is missing.
     """
     stored = student.load_maps().by_layer
     shape = (width(teacher.config), width(student.config))

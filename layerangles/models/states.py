@@ -1,4 +1,4 @@
-"""The hidden states of any transformers model, tower by tower: how many there are, and which."""
+"""Towers, blocks and hidden states of any transformers model."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
 from layerangles.errors import InputError
 from layerangles.layers import FinalNorm, Tower
 
-# What a configuration of two towers calls their depths. T5's num_hidden_layers and BART's are the encoder's.
+# Names of the depths in configurations with two towers. The num_hidden_layers of T5 and BART is the encoder's.
 DEPTHS = {
     "encoder": ("encoder_layers", "num_encoder_layers", "num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers"),
@@ -42,7 +42,7 @@ _POSITIONS_AFTER_PAD = {
 
 
 def check_finite(states: Tensor, name: str) -> None:
-    """Raise an :class:`InputError` if a model gave NaN or infinite states."""
+    """Raise an :class:`InputError` if states are NaN or infinite."""
     if not states.isfinite().all():
         raise InputError(
             f"the states of {name} are not finite: its training diverged, or its weights are damaged. Leave it out, "
@@ -51,7 +51,7 @@ def check_finite(states: Tensor, name: str) -> None:
 
 
 def towers_of(config: PretrainedConfig) -> tuple[Tower, ...]:
-    """The names of a model's towers: BERT-like models have an encoder, GPT-like ones a decoder, T5 and BART both."""
+    """Names of a model's towers: BERT-like models have an encoder, GPT-like ones a decoder, T5 and BART both."""
     if config.is_encoder_decoder:
         return ("encoder", "decoder")
     causal_only = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -59,10 +59,10 @@ def towers_of(config: PretrainedConfig) -> tuple[Tower, ...]:
 
 
 def n_layers(config: PretrainedConfig, tower: Tower) -> int:
-    """The number of blocks of a tower; its states are one more.
+    """Number of blocks of a tower, one less than the number of its states.
 
     Raises:
-        InputError: the model has no such tower, or its configuration does not say how deep it is.
+        InputError: the model has no such tower, or its configuration does not give the depth.
     """
     _check_tower(config, tower)
     names = DEPTHS[tower] if config.is_encoder_decoder else ("num_hidden_layers",)
@@ -76,12 +76,12 @@ def n_layers(config: PretrainedConfig, tower: Tower) -> int:
 
 
 def width(config: PretrainedConfig) -> int:
-    """The size of a model's hidden states, the same in all towers."""
+    """Dimension of a model's hidden states, the same in all towers."""
     return int(config.hidden_size)  # transformers gives d_model, dim and n_embd this name too
 
 
 def n_positions(config: PretrainedConfig) -> int | None:
-    """How many tokens a model can take; None if its configuration sets no limit, as where positions are relative."""
+    """Number of tokens a model can take; None if its configuration sets no limit, as with relative positions."""
     n: int | None = getattr(config, "max_position_embeddings", None)
     if n is not None and config.model_type in _POSITIONS_AFTER_PAD:
         return n - first_position(config)
@@ -89,7 +89,7 @@ def n_positions(config: PretrainedConfig) -> int | None:
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """The number of a text's first position: 0, but for models that count from one after PAD's id."""
+    """Number of a text's first position: 0, except in models that count from one after PAD's id."""
     return (config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PAD else 0
 
 
@@ -107,8 +107,8 @@ def blocks(model: PreTrainedModel, tower: Tower | None = None) -> nn.ModuleList:
         tower: may be left out where there is only one.
 
     Raises:
-        InputError: there is no such tower, more than one to choose from, or no list of as many modules as it has
-            blocks.
+        InputError: there is no such tower, there are two and none is named, or no list of modules has the right
+            length.
     """
     towers = towers_of(model.config)
     if tower is None:
@@ -137,17 +137,17 @@ def forward_with_states(
     layers: Collection[int] | None = None,
     **options: Any,
 ) -> tuple[Any, dict[str, tuple[Any, ...]]]:
-    """Run a model and return its output and, by tower, its states: the embedding output, then one state a block.
+    """Run a model; return its output and, by tower, its states: the embedding output, then one state per block.
 
-    transformers hands out the last state of a pre-norm model after the final norm, the others before theirs.
-    ``final_norm="pre"`` takes the last block's own output instead, so that all are alike; ``"post"`` takes what
-    transformers gives. For post-norm models such as BERT the two are the same tensor.
+    transformers returns the last state of a pre-norm model after the final norm, the others before theirs.
+    ``final_norm="pre"`` takes the last block's own output instead, so that all are alike; ``"post"`` takes
+    transformers' state. For post-norm models such as BERT the two are the same tensor.
 
-    Inputs that a model does not know are not given to it: a BERT's tokenizer writes ``token_type_ids``, which a
-    DistilBERT does without. ``options`` are given to it whether its signature names them or not.
+    Inputs that are not in the model's signature are left out: BERT's tokenizer writes ``token_type_ids``, which
+    DistilBERT does not take. ``options`` are always passed.
 
-    Only the states of ``layers`` are kept in memory, where transformers can tell them apart; all by default. In the
-    place of the others there may be None.
+    Only the states of ``layers`` are kept in memory, where transformers supports it; the others may be None. By default
+    all are kept.
     """
     towers = towers_of(model.config)
     given = known_inputs(model, inputs)
@@ -173,14 +173,14 @@ def forward_with_states(
 
 
 def known_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the inputs that a model's signature names."""
+    """The inputs that are in the model's signature."""
     known = inspect.signature(model.forward).parameters
     return {name: value for name, value in inputs.items() if name in known}
 
 
-def counted_states(
-    states: Sequence[Float[Tensor, "example position dim"]], counted: Bool[Tensor, "example position"]
+def valid_states(
+    states: Sequence[Float[Tensor, "example position dim"]], valid: Bool[Tensor, "example position"]
 ) -> Float[Tensor, "layer token dim"]:
-    """The states of the counted tokens only, examples and positions flattened in reading order."""
-    index = counted.flatten().nonzero().squeeze(1)
+    """States at the valid tokens, with examples and positions flattened in reading order."""
+    index = valid.flatten().nonzero().squeeze(1)
     return torch.stack([state.flatten(0, 1).index_select(0, index) for state in states])

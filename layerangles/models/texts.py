@@ -1,4 +1,4 @@
-"""Texts become batches: tokenized once, in an order of their own, padded batch by batch."""
+"""Tokenized texts and the padded batches made of them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,9 +15,9 @@ from layerangles.geometry.shared_space import Tokens
 from layerangles.layers import Tower
 from layerangles.models.states import n_positions, towers_of
 
-# A tokenizer's answer is many times larger than the token ids that are kept of it.
+# A tokenizer's output is many times larger than the token ids that are kept of it.
 _TEXTS_AT_A_TIME = 256
-# Shuffled batches are sorted by length again within chunks of so many: a sample that is fair, with little padding.
+# Shuffled examples are sorted by length again within chunks of this many batches: a fair sample with little padding.
 _BATCHES_A_CHUNK = 8
 
 Item = TypeVar("Item")
@@ -27,16 +27,16 @@ Feature = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, whole groups of them, padded on the right.
+    """Examples in whole groups, padded on the right.
 
     Attributes:
-        inputs: what the models are called with; every tensor is ``[example, position]``.
-        counted: which positions take part in the measurement, by tower. Never PAD.
+        inputs: the models' inputs; every tensor is ``[example, position]``.
+        valid: the positions that take part in the measurement, by tower; never PAD.
         numbers: the number of each example, in the order of :class:`EncodedTexts`.
     """
 
     inputs: dict[str, Tensor]
-    counted: dict[Tower, Bool[Tensor, "example position"]]
+    valid: dict[Tower, Bool[Tensor, "example position"]]
     numbers: Int[Tensor, " example"]
 
     def __len__(self) -> int:
@@ -45,19 +45,19 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         inputs = {name: value.to(device) for name, value in self.inputs.items()}
-        counted = {tower: mask.to(device) for tower, mask in self.counted.items()}
-        return Batch(inputs, counted, self.numbers.to(device))
+        valid = {tower: mask.to(device) for tower, mask in self.valid.items()}
+        return Batch(inputs, valid, self.numbers.to(device))
 
     def tokens(self, tower: Tower) -> Tokens:
-        """The counted tokens of a tower, in reading order; each with another token, of another text and position.
+        """The valid tokens of a tower in reading order, each with a partner in another text, at another position.
 
-        Token p of an example goes with token ``(p + L // 2) mod L`` of the next example in its group (after the last
-        comes the first), where L is the number of counted tokens there. Where that example has none, or stands alone,
-        the tokens are of the example itself. This depends on the texts alone: no batch and no shard splits a group.
+        Token p of an example is paired with token ``(p + L // 2) mod L`` of the next example in its group (the
+        first follows the last), where L is the number of valid tokens there. If that example has none, or is alone,
+        partners are within the example itself. Partners depend on the texts alone, since no batch and no shard splits a group.
         """
-        counts = self.counted[tower].sum(dim=1)
+        counts = self.valid[tower].sum(dim=1)
         starts = counts.cumsum(0) - counts
-        example = self.counted[tower].nonzero()[:, 0]
+        example = self.valid[tower].nonzero()[:, 0]
         position = torch.arange(len(example), device=example.device) - starts[example]
         other = _next_in_group(len(self)).to(example.device)[example]
         other = torch.where(counts[other] > 0, other, example)
@@ -66,20 +66,20 @@ class Batch:
 
 
 def _next_in_group(n_examples: int) -> Int[Tensor, " example"]:
-    """The next row in the group of each row: groups of two, and if the rows are odd in number, three at the end."""
+    """For each row, the next row in its group, where the first follows the last."""
     rows = list(range(n_examples))
     return torch.tensor([row for group in _groups(rows) for row in (*group[1:], group[0])])
 
 
 def _groups(examples: Sequence[int]) -> list[Sequence[int]]:
-    """Examples that follow one another, by twos; an odd last one makes the last group a group of three."""
+    """Consecutive examples in groups of two; with an odd number, the last group has three."""
     starts = [*range(0, max(len(examples) - 1, 1), 2)]
     return [examples[start:end] for start, end in zip(starts, [*starts[1:], len(examples)], strict=True)]
 
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Tokenized texts: token ids without padding, in the order they were given, and what to record about them."""
+    """Token ids of texts, without padding and in the given order, with the facts that a result records about them."""
 
     features: list[Feature]
     tokenizer: PreTrainedTokenizerBase
@@ -99,21 +99,21 @@ class EncodedTexts:
         special_tokens: bool = True,
         config: PretrainedConfig | None = None,
     ) -> "EncodedTexts":
-        """Tokenize texts, or pairs of texts, cut to ``max_length`` tokens.
+        """Tokenize texts or pairs of texts, cut to ``max_length`` tokens.
 
-        For an encoder-decoder a pair is a source and its target. The decoder reads the target shifted right: the
-        start token, then all of the target's tokens but the last.
+        For an encoder-decoder a pair is a source and its target, and the decoder's input is the target shifted right:
+        the start token, then all of the target's tokens but the last.
 
         Args:
-            texts: one string, or a pair of strings, an example.
+            texts: one string or pair of strings per example.
             tokenizer: the teacher's.
-            max_length: in tokens, special tokens included; at least one more than there are of those.
-            max_target_length: the same for the targets of an encoder-decoder; left out, it is ``max_length``.
-            special_tokens: whether [CLS], [SEP] and their like count in the measurement. They are fed either way.
-            config: the teacher's; left out, it is an encoder.
+            max_length: in tokens, special tokens included; there must be room for at least one other token.
+            max_target_length: the same for targets of an encoder-decoder; ``max_length`` by default.
+            special_tokens: whether special tokens such as [CLS] and [SEP] are valid. The models read them either way.
+            config: the teacher's; by default that of an encoder.
 
         Raises:
-            InputError: there are no texts, they are not of one kind, or nothing is left of them.
+            InputError: there are no texts, they mix strings and pairs, or a text has no token.
         """
         is_pair = _are_pairs(texts)
         has_target = config is not None and config.is_encoder_decoder
@@ -165,15 +165,15 @@ class EncodedTexts:
         check_length(longest, self.tokenizer, configs)
 
     def batches(self, batch_size: int, *, shard: tuple[int, int] = (0, 1), seed: int | None = None) -> Iterator[Batch]:
-        """All examples once, in batches of like length.
+        """All examples once, in batches of similar length.
 
-        The examples are taken by length and token ids, not as they were given, and by groups of two (the last of
-        three where they are odd in number), which no batch splits. A mean does not depend on their order.
+        Examples are ordered by length and token ids, whatever order they were given in, and taken in groups of two (the
+        last of three if their number is odd) that no batch splits.
 
         Args:
-            batch_size: examples a batch; rounded up to whole groups, and the odd last example joins one batch.
-            shard: ``(i, n)`` takes the groups i, i + n, i + 2 n, …: the n shards are all examples, each once.
-            seed: batches in random order, for who stops early: sorted by length, the first would be no fair sample.
+            batch_size: examples per batch, rounded up to whole groups.
+            shard: ``(i, n)`` takes the groups i, i + n, i + 2 n, …; the n shards partition the examples.
+            seed: take the batches in random order, so that a pass that stops early has seen a fair sample.
         """
         which, n_shards = shard
         if not 0 <= which < n_shards:
@@ -188,23 +188,23 @@ class EncodedTexts:
 
     def _collate(self, features: list[Feature], numbers: list[int]) -> Batch:
         inputs: dict[str, Tensor] = {}
-        counted: dict[Tower, Tensor] = {}
+        valid: dict[Tower, Tensor] = {}
         for tower in self.towers:
             # What the decoder of two towers reads has a name of its own.
             prefix = "decoder_" if len(self.towers) > 1 and tower == "decoder" else ""
             own = [_of_tower(feature, prefix) for feature in features]
             special = [feature.pop("special_tokens_mask") for feature in own]
             padded = pad(self.tokenizer, own)
-            counted[tower] = padded["attention_mask"].bool()
+            valid[tower] = padded["attention_mask"].bool()
             if not self.special_tokens:
                 for row, mask in enumerate(special):
-                    counted[tower][row, : len(mask)] &= ~torch.tensor(mask, dtype=torch.bool)
+                    valid[tower][row, : len(mask)] &= ~torch.tensor(mask, dtype=torch.bool)
             inputs |= {prefix + name: values for name, values in padded.items()}
-        return Batch(inputs, counted, torch.tensor(numbers))
+        return Batch(inputs, valid, torch.tensor(numbers))
 
 
 def check_length(n_tokens: int, tokenizer: PreTrainedTokenizerBase, configs: Iterable[PretrainedConfig]) -> None:
-    """Raise an :class:`InputError` if so many tokens are more than a tokenizer and its models can take."""
+    """Raise an :class:`InputError` if a tokenizer or a model cannot take this many tokens."""
     limits = [n_positions(config) for config in configs]
     limit = min([tokenizer.model_max_length, *(n for n in limits if n is not None)])
     if n_tokens > limit:
@@ -215,9 +215,9 @@ def check_length(n_tokens: int, tokenizer: PreTrainedTokenizerBase, configs: Ite
 
 
 def target_ids(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> list[list[int]]:
-    """What a decoder is to write for each target, cut to ``max_length``: its tokens, special tokens included.
+    """Token ids of each target, special tokens included, cut to ``max_length``: the labels of a decoder.
 
-    What it reads meanwhile is the start token and all of these but the last (see :meth:`EncodedTexts.from_texts`).
+    Its inputs are the start token and all of these but the last (see :meth:`EncodedTexts.from_texts`).
     """
     ids = []
     for some in _in_chunks(targets, _TEXTS_AT_A_TIME):
@@ -228,7 +228,7 @@ def target_ids(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, ma
 def _encode(
     tokenizer: PreTrainedTokenizerBase, max_length: int, **texts: list[str] | None
 ) -> tuple[list[Feature], list[bool]]:
-    """Token ids of some texts and whether each was cut; ``texts`` are the tokenizer's own arguments."""
+    """Token ids of texts, and whether each was cut; ``texts`` are arguments of the tokenizer."""
     encoded = tokenizer(**texts, truncation=False, return_special_tokens_mask=True)
     too_long = [len(ids) > max_length for ids in encoded["input_ids"]]
     if any(too_long):
@@ -239,7 +239,7 @@ def _encode(
 
 
 def _decoder_start(config: PretrainedConfig, texts: Sequence[Text]) -> int:
-    """The token that an encoder-decoder's decoder begins with; raise unless there is one, and a target to follow it."""
+    """The decoder's start token; raise an :class:`InputError` if there is none, or if the texts have no targets."""
     if isinstance(texts[0], str):
         raise InputError(
             f"{config.model_type} is an encoder-decoder, whose decoder reads a target text; got one string an "
@@ -255,7 +255,7 @@ def _decoder_start(config: PretrainedConfig, texts: Sequence[Text]) -> int:
 
 
 def _shifted_right(target: Feature, start: int) -> Feature:
-    """What a decoder reads that is to write ``target``."""
+    """The decoder's inputs whose labels are ``target``."""
     return {
         "decoder_input_ids": [start, *target["input_ids"][:-1]],
         "decoder_special_tokens_mask": [1, *target["special_tokens_mask"][:-1]],
@@ -263,7 +263,7 @@ def _shifted_right(target: Feature, start: int) -> Feature:
 
 
 def _of_tower(feature: Feature, prefix: str) -> Feature:
-    """The part of a feature that begins with ``decoder_``, under the plain names; without prefix, the other part."""
+    """The entries with a prefix, without it; for an empty prefix those that do not belong to the decoder."""
     if prefix:
         return {k.removeprefix(prefix): v for k, v in feature.items() if k.startswith(prefix)}
     return {k: v for k, v in feature.items() if not k.startswith("decoder_")}
@@ -279,7 +279,7 @@ def _in_chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 
 def _shuffled(groups: Sequence[int], groups_a_batch: int, seed: int) -> Iterator[Sequence[int]]:
-    """Batches of groups in random order, sorted by length within chunks of some batches."""
+    """Batches of groups in random order, sorted by length within chunks of batches."""
     rng = torch.Generator().manual_seed(seed)
     order = [groups[i] for i in torch.randperm(len(groups), generator=rng).tolist()]
     for chunk in _in_chunks(order, groups_a_batch * _BATCHES_A_CHUNK):
@@ -289,7 +289,7 @@ def _shuffled(groups: Sequence[int], groups_a_batch: int, seed: int) -> Iterator
 
 
 def _are_pairs(texts: Sequence[Text]) -> bool:
-    """Whether these are pairs of texts; raise unless all are, or none."""
+    """Whether the texts are pairs; raise an :class:`InputError` unless all or none are."""
     if isinstance(texts, str):
         raise InputError(f"the texts must be a list; got one string, {texts[:40]!r}. Put it into a list.")
     if not texts:
@@ -305,16 +305,16 @@ def _are_pairs(texts: Sequence[Text]) -> bool:
 
 
 def evenly(texts: Sequence[Text], most: int) -> list[Text]:
-    """At most so many texts, evenly spaced, so that a sorted file is not cut to its first class."""
+    """At most ``most`` texts, evenly spaced, so that a sorted file is not cut to its first class."""
     if len(texts) <= most:
         return list(texts)
     return [texts[i * len(texts) // most] for i in range(most)]
 
 
 def pad(tokenizer: PreTrainedTokenizerBase, features: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """Pad to the longest of these examples, on the right, whatever side the tokenizer prefers.
+    """Pad to the longest example, on the right whatever the tokenizer prefers.
 
-    The right side is the one on which padding moves no position, in encoders and in causal decoders alike.
+    Padding on the right shifts no position, in encoders and in causal decoders alike.
     """
     length = max(len(feature["input_ids"]) for feature in features)
     # A decoder without a PAD token may be padded with anything: no real token looks to its right.

@@ -1,4 +1,4 @@
-"""The weight files of a model: safetensors only, checked by their headers and identified by a hash; without torch."""
+"""Weight files of models: safetensors only, checked by their headers, identified by a hash; needs no torch."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from layerangles.models.matching_file import MAPS_FILE
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a model, in the order of their names, without the matching maps.
+    """The safetensors files of a model without its matching maps, sorted by name.
 
     Raises:
-        InputError: there are none.
+        InputError: the directory has none.
     """
     files = sorted(file for file in path.glob("*.safetensors") if file.name != MAPS_FILE)
     if not files:
@@ -26,7 +26,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def check_weights(path: Path) -> None:
-    """Raise an :class:`InputError` unless every weight file of a model is whole. Reads only their headers."""
+    """Raise an :class:`InputError` if a weight file of a model is damaged or truncated; reads only headers."""
     for file in weight_files(path):
         try:
             with safe_open(file, framework="np"):
@@ -36,6 +36,6 @@ def check_weights(path: Path) -> None:
 
 
 def weights_sha256(path: Path) -> str:
-    """One SHA-256 for a model's weights: the file's own, or for several files that of their list."""
+    """SHA-256 of a model's weights: of its file, or of the list of hashes if it has several files."""
     hashes = [(file.name, sha256_of_file(file)) for file in weight_files(path)]
     return hashes[0][1] if len(hashes) == 1 else hashlib.sha256(json.dumps(hashes).encode()).hexdigest()

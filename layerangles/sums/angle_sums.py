@@ -1,7 +1,6 @@
-"""Mergeable sums over tokens, from which every number of a result follows; clustered by example.
+"""Sums of angles over tokens, clustered by example, from which the numbers of a result follow.
 
-Nothing here grows with the data: an update adds a batch to sums of fixed size, and the sums of two parts of the
-data, measured apart, add up to the sums of the whole.
+Their size does not grow with the data, and the sums of two parts of the data add up to the sums of the whole.
 """
 
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ N_BINS = 200
 
 @dataclass
 class _BatchTotals:
-    """Totals and counts of one batch, by example; angles in radians."""
+    """Totals and counts of one batch by example; angles in radians."""
 
     total: Float[Tensor, "student_layer pair example"]
     count: Float[Tensor, "student_layer pair example"]
@@ -38,12 +37,12 @@ class _BatchTotals:
     excess_count: Float[Tensor, "null student_layer pair example"]
 
     def of(self, examples: slice) -> "_BatchTotals":
-        """A view of some examples' totals and counts."""
+        """A view of the totals and counts of some examples."""
         return _BatchTotals(*(getattr(self, field.name)[..., examples] for field in fields(self)))
 
 
 class AngleSums:
-    """The sums of one student over all its layers and all pairs of teacher layers.
+    """Sums of the angles of one student tower, for all of its layers and all pairs of teacher layers.
 
     Attributes:
         angle: the angle in degrees, per ``[student_layer, pair]``, pairs in the order of :func:`layer_pairs`.
@@ -56,7 +55,7 @@ class AngleSums:
             ``[null, student_layer, pair]``.
         cosine_total: sum of the cosines, ``[student_layer, pair]``.
         n_acute: tokens whose cosine is above 0, ``[student_layer, pair]``.
-        n_degenerate: tokens left out because a direction has no length, ``[student_layer, pair]``.
+        n_degenerate: tokens left out because a direction has zero length, ``[student_layer, pair]``.
         histogram: tokens per cosine bin, ``[student_layer, pair, bin]``: :data:`N_BINS` equal bins over [−1, 1], each
             with its lower end, the last with its upper end too.
     """
@@ -90,8 +89,8 @@ class AngleSums:
         """Add the tokens of whole examples.
 
         Args:
-            spaces: together all of the student's layers; a single one where all of them share a space.
-            tokens: the tokens. No example may come in two updates: it would count as two clusters.
+            spaces: the student's layers and the teacher's, one entry for each space; together all of the layers.
+            tokens: the tokens. An example must not be split over two updates, where it would count as two clusters.
         """
         n_examples = int(tokens.example.max()) + 1 if len(tokens.example) else 0
         batch = self._zero_totals(n_examples)
@@ -113,7 +112,7 @@ class AngleSums:
         return _BatchTotals(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
 
     def _workspace(self, n_states: int, dim: int) -> Tensor:
-        """Room for the states of a chunk, kept from one to the next."""
+        """Memory for the states of a chunk, reused by the next."""
         if self._room is None or self._room.shape[1:] != (n_states, dim):
             shape = (TOKENS_PER_CHUNK, n_states, dim)
             self._room = torch.empty(shape, dtype=torch.float64, device=self.cosine_total.device)
@@ -194,7 +193,7 @@ class AngleSums:
         self.null_count += batch.null_count.sum(dim=-1)
 
     def merge(self, other: "AngleSums") -> "AngleSums":
-        """The sums over both parts of the data; equal to the sums over the whole up to the rounding of float64.
+        """Sums over both parts of the data, equal to those over the whole up to float64 rounding.
 
         Raises:
             ValueError: the two are sums over different numbers of layers, or of different nulls.
@@ -211,7 +210,7 @@ class AngleSums:
 def _totals(
     values: Float[Tensor, "*cell token"], belongs: Float[Tensor, "token example"]
 ) -> tuple[Float[Tensor, "*cell example"], Float[Tensor, "*cell example"], bool]:
-    """Totals and counts by example over the values that are not NaN; and whether none is."""
+    """Totals and counts by example over the values that are not NaN, and whether all are valid."""
     total = values @ belongs
     if bool(total.sum().isfinite()):  # one NaN would be in all totals of its cell
         return total, belongs.sum(dim=0).expand(total.shape), True

@@ -1,4 +1,4 @@
-"""A mean over tokens with an interval clustered by example; and how objects of such sums are merged."""
+"""A mean over tokens with an interval clustered by example, and the merging of objects made of such sums."""
 
 import copy
 from dataclasses import dataclass, fields
@@ -42,7 +42,7 @@ class ClusteredMean:
         self.count_squared += count.square().sum(dim=-1)
 
     def merge(self, other: "ClusteredMean") -> "ClusteredMean":
-        """The sums over both parts of the data."""
+        """Sums over both parts of the data."""
         return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def mean(self) -> Float[Tensor, "*cell"]:
@@ -60,7 +60,7 @@ class ClusteredMean:
 
 
 def state_of(sums: object) -> dict[str, Tensor]:
-    """The tensors that make up an object of sums: its public attributes, and the fields of its clustered means."""
+    """The tensors of an object of sums: its public attributes, and the fields of its clustered means."""
     state: dict[str, Tensor] = {}
     for name, value in vars(sums).items():
         if isinstance(value, ClusteredMean):
@@ -71,7 +71,7 @@ def state_of(sums: object) -> dict[str, Tensor]:
 
 
 def merged(one: Sums, other: Sums) -> Sums:
-    """A new object whose every sum is the sum of the two's."""
+    """Add two objects of sums, attribute by attribute, into a new one."""
     both = copy.copy(one)
     for name, value in vars(one).items():
         setattr(both, name, copy.deepcopy(value) if isinstance(value, ClusteredMean | Tensor) else value)

@@ -1,4 +1,4 @@
-"""Matching maps fitted to data, for a teacher and a student that were never matched; in one pass, from sums alone."""
+"""Matching maps fitted to data from sums alone, for models that were never matched."""
 
 import math
 from dataclasses import dataclass, field
@@ -45,10 +45,10 @@ def target_layer(student_layer: int, student_layers: int, teacher_layers: int) -
 
 
 def is_held_out(example: Int[Tensor, " token"]) -> Bool[Tensor, " token"]:
-    """Whether the maps are tested on an example instead of fitted to it: where ``frac(key · golden ratio) < 1/5``.
+    """Whether a token's example is held out for testing the maps: where ``frac(key · golden ratio) < 1/5``.
 
-    A fifth of any run of consecutive keys to within one or two examples, and of every n-th key too, so that no shard
-    of the data is held out as a whole. Of the keys 0 to 9 these are 0 and 5.
+    This holds out a fifth of any run of consecutive keys, to within one or two examples, and of every n-th key as well,
+    so that no shard of the data is held out as a whole. Of the keys 0 to 9 it holds out 0 and 5.
 
     Args:
         example: the integer key (the number in the data) of each token's example.
@@ -82,14 +82,14 @@ class MapMoments:
     def of(
         cls, student: Float[Tensor, "token student_dim"], teacher: Float[Tensor, "token teacher_dim"]
     ) -> "MapMoments":
-        """The moments of a few tokens, of none too."""
+        """Moments of some tokens, possibly of none."""
         student_mean, student = _centred(student)
         teacher_mean, teacher = _centred(teacher)
         products = student.T @ student, student.T @ teacher, teacher.square().sum()
         return cls(len(student), student_mean, teacher_mean, *products)
 
     def merge(self, other: "MapMoments") -> "MapMoments":
-        """The moments over both (Chan, Golub and LeVeque 1983, *Algorithms for Computing the Sample Variance*).
+        """Moments over both parts (Chan, Golub and LeVeque 1983, *Algorithms for Computing the Sample Variance*).
 
         Raises:
             ValueError: the two have different dimensions.
@@ -116,7 +116,7 @@ class MapMoments:
 
 
 def _centred(states: Float[Tensor, "token dim"]) -> tuple[Float[Tensor, " dim"], Float[Tensor, "token dim"]]:
-    """The mean state, and the states without it, in float64."""
+    """The mean state, and the deviations from it, in float64."""
     if not len(states):
         return states.new_zeros(states.shape[1], dtype=torch.float64), states.double()
     # Seen from the first token, so that a dimension that does not vary has a variance of 0 and no rounding error.
@@ -132,11 +132,11 @@ def _nothing() -> MapMoments:
 
 @dataclass
 class MapSums:
-    """What a map from one student layer to one teacher layer is fitted to; mergeable, of fixed size.
+    """The moments that a map from one student layer to one teacher layer is fitted to; mergeable, of fixed size.
 
     Attributes:
-        fitting: the tokens a map is fitted to.
-        held_out: the tokens of every fifth example (:func:`is_held_out`), which it is tested on.
+        fitting: moments of the tokens that a map is fitted to.
+        held_out: moments of the tokens of every fifth example (:func:`is_held_out`), on which it is tested.
     """
 
     fitting: MapMoments = field(default_factory=_nothing)
@@ -148,7 +148,7 @@ class MapSums:
         teacher: Float[Tensor, "token teacher_dim"],
         example: Int[Tensor, " token"],
     ) -> None:
-        """Add tokens: the states of the two layers, and each token's example by a key that no batch changes.
+        """Add tokens: the states of the two layers, and the key of each token's example in the data.
 
         Raises:
             ValueError: the dimensions are not those of earlier tokens.
@@ -158,7 +158,7 @@ class MapSums:
         self.held_out = self.held_out.merge(MapMoments.of(student[held_out], teacher[held_out]))
 
     def merge(self, other: "MapSums") -> "MapSums":
-        """The sums over both parts of the data; equal to the sums over the whole up to the rounding of float64.
+        """Sums over both parts of the data, equal to those over the whole up to float64 rounding.
 
         Raises:
             ValueError: the two have different dimensions.
@@ -167,7 +167,7 @@ class MapSums:
 
 
 class FittedMap(NamedTuple):
-    """A map and how well it does on examples that it was not fitted to.
+    """A fitted map with its held-out R².
 
     Attributes:
         map: fitted to all tokens, the held-out ones too; float64.
@@ -243,7 +243,7 @@ def _orthogonal_weight(moments: MapMoments) -> Float[Tensor, "teacher_dim studen
 
 
 def _r2(fitted: MatchingMap, tokens: MapMoments) -> float:
-    """R² over the tokens; NaN where the teacher's states do not vary, or there are none."""
+    """R² over the tokens; NaN if there are none or the teacher's states do not vary."""
     if tokens.teacher_norm == 0:
         return math.nan
     weight = fitted.weight

@@ -1,4 +1,4 @@
-"""Sums of what else may explain the angles: common-mode ratio, distances, the structured cosine of the paper's code."""
+"""Sums of the common-mode ratio, of distances, and of the structured cosine of the paper's code."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from layerangles.sums.clustered_mean import ClusteredMean, merged
 
 
 class RelationSums:
-    """The sums of one student over tokens; mergeable, of fixed size.
+    """Sums of one student tower over tokens; mergeable, of fixed size.
 
     Attributes:
         common_mode: ``ρ = ‖T̄ − V_s‖² / mean_i ‖T_i − T̄‖²`` per ``[student_layer]``; tokens whose teacher layers all
@@ -32,7 +32,14 @@ class RelationSums:
         *,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Sums over no tokens; ``matched`` names the teacher layer of each matched row of the student's layers."""
+        """Sums over no tokens.
+
+        Args:
+            n_student_layers: layers that are measured.
+            n_teacher_layers: all of the teacher's layers.
+            matched: the teacher layer of each matched student layer, by its row among those measured.
+            device: device of the sums.
+        """
         self._rows = torch.tensor(sorted(matched), dtype=torch.long, device=device)
         self._targets = torch.tensor([matched[row] for row in sorted(matched)], dtype=torch.long, device=device)
         self.common_mode = ClusteredMean.zeros(n_student_layers, device=device)
@@ -54,7 +61,7 @@ class RelationSums:
         vertex: Float[Tensor, "student_layer token dim"],
         example: Int[Tensor, " token"],
     ) -> None:
-        """Add the tokens of whole examples; ``vertex`` in teacher space."""
+        """Add the tokens of whole examples, with the student's states in teacher space."""
         n_examples = int(example.max()) + 1 if len(example) else 0
         total = self.teacher_teacher.new_zeros((len(vertex), n_examples))
         count = torch.zeros_like(total)
@@ -94,7 +101,7 @@ class RelationSums:
         self.structured_count[index] += defined.sum(dim=0)
 
     def merge(self, other: "RelationSums") -> "RelationSums":
-        """The sums over both parts of the data."""
+        """Sums over both parts of the data."""
         return merged(self, other)
 
 

@@ -10,18 +10,18 @@ _VACANT = torch.iinfo(torch.int64).max
 
 
 class TokenSample:
-    """At most ``max_tokens`` tokens with the states of all layers: the same ones however the data come.
+    """At most ``max_tokens`` tokens with the states of all layers, independent of the order and batches of the data.
 
-    A token's priority is a hash of its example's key and its position there, and the sample is the tokens of lowest
-    priority (bottom-k sampling): a uniform sample without replacement, the same for all sizes and orders of batches,
-    of which the samples of two parts of the data make up the sample of the whole.
+    A token's priority is a hash of its example's key and its position there, and the sample consists of the tokens of
+    lowest priority (bottom-k sampling). It is a uniform sample without replacement, and the samples of two parts of the
+    data merge into the sample of the whole.
 
     Attributes:
-        max_tokens: the most tokens that are kept.
+        max_tokens: the largest number of tokens kept.
     """
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
-        """A sample of no tokens.
+        """An empty sample.
 
         Raises:
             ValueError: ``max_tokens`` is below 1.
@@ -29,7 +29,7 @@ class TokenSample:
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1; got {max_tokens}.")
         self.max_tokens = max_tokens
-        # Slots in no order: a token that comes in takes a vacant slot or that of one that goes, and no other is moved.
+        # Slots are unordered: a new token takes a vacant slot or that of the token it replaces, and no other moves.
         with torch.inference_mode(False):  # or a sample begun in inference mode could not be added to outside it
             self._priority = torch.full((max_tokens,), _VACANT)
             self._example = torch.zeros(max_tokens, dtype=torch.int64)
@@ -37,12 +37,12 @@ class TokenSample:
         self._teacher = self._student = torch.zeros(0, max_tokens, 0)
 
     def __len__(self) -> int:
-        """The number of tokens in the sample."""
+        """Number of tokens in the sample."""
         return int((self._priority < _VACANT).sum())
 
     @property
     def teacher(self) -> Float[Tensor, "teacher_layer token dim"]:
-        """States of all teacher layers, float32 on the CPU; tokens in the order of their priority, as below."""
+        """States of all teacher layers, float32 on the CPU; tokens by ascending priority."""
         return self._teacher[:, self._order]
 
     @property
@@ -71,16 +71,16 @@ class TokenSample:
         example: Int[Tensor, " token"],
         position: Int[Tensor, " token"],
     ) -> None:
-        """Let tokens into the sample; each token of the data is to come once.
+        """Offer tokens to the sample; each token of the data must be offered once.
 
         Args:
             teacher: states of all teacher layers.
             student: states of the student's layers; any width.
-            example: int64 keys, unique over the data.
+            example: the key of each token's example, unique in the data.
             position: position of a token within its example.
 
         Raises:
-            ValueError: the layers or widths are not those of the tokens before.
+            ValueError: layers or widths differ from those of earlier tokens.
         """
         example, position = example.cpu(), position.cpu()
         priority = _priorities(example, position)
@@ -112,7 +112,7 @@ class TokenSample:
             )
 
     def merge(self, other: "TokenSample") -> "TokenSample":
-        """The sample of both parts of the data: exactly that of one pass over all of them.
+        """The sample of both parts of the data, exactly that of one pass over the whole.
 
         Raises:
             ValueError: the two differ in ``max_tokens``, layers or widths.
@@ -129,7 +129,7 @@ class TokenSample:
 
 
 def _priorities(example: Int[Tensor, " token"], position: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
-    """Pseudo-random numbers, uniform over int64, that depend on example and position alone."""
+    """Pseudo-random int64 numbers that depend on example and position alone."""
     return _splitmix64(_splitmix64(example.long()) + position.long())
 
 
@@ -142,10 +142,10 @@ def _splitmix64(x: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
 
 
 def _shifted(x: Int[Tensor, " token"], n_bits: int) -> Int[Tensor, " token"]:
-    """A shift to the right of the unsigned number: torch's own would fill up with the sign."""
+    """Logical shift to the right; torch's own is arithmetic."""
     return (x >> n_bits) & ((1 << (64 - n_bits)) - 1)
 
 
 def _signed(x: int) -> int:
-    """The int64 with the bits of an unsigned number."""
+    """The int64 with the same bits as an unsigned number."""
     return x - (1 << 64) if x >> 63 else x

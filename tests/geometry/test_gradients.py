@@ -57,10 +57,10 @@ def _batch(ids: Tensor, lengths: Tensor, teacher: BertForSequenceClassification)
         "input_ids": ids[:, : len(position)],
         "attention_mask": (position < lengths[:, None]).long(),
     }
-    counted = position < lengths[:, None] - 1
+    valid = position < lengths[:, None] - 1
     with torch.no_grad():
-        targets = torch.stack([state[counted] for state in _states_of(teacher)(inputs)])
-    return MatchingBatch(inputs, targets, counted)
+        targets = torch.stack([state[valid] for state in _states_of(teacher)(inputs)])
+    return MatchingBatch(inputs, targets, valid)
 
 
 def _case(kind: str, dtype: torch.dtype = torch.float64) -> Case:
@@ -87,13 +87,13 @@ def _reference_products(case: Case) -> Tensor:
     for layer in sorted(case.maps):
         for i in range(N_TEACHER):
             student.zero_grad()
-            for inputs, targets, counted in case.batches:
+            for inputs, targets, valid in case.batches:
                 state = student.bert(**inputs, output_hidden_states=True).hidden_states[layer]
                 loss = torch.zeros((), dtype=torch.float64)
                 rows = iter(targets[i].double())
-                for example in range(len(counted)):
-                    for position in range(counted.shape[1]):
-                        if counted[example, position]:
+                for example in range(len(valid)):
+                    for position in range(valid.shape[1]):
+                        if valid[example, position]:
                             vector = state[example, position]
                             if (m := case.maps[layer]) is not None:
                                 assert m.bias is not None
@@ -179,11 +179,11 @@ def test_nothing_is_left_behind_in_the_student() -> None:
 
 def test_a_target_that_the_student_meets_has_no_direction(case: Case) -> None:
     batches = []
-    for inputs, targets, counted in case.batches:
+    for inputs, targets, valid in case.batches:
         with torch.no_grad():
-            state = _states_of(case.student)(inputs)[1][counted]
+            state = _states_of(case.student)(inputs)[1][valid]
             met = state if (m := case.maps[1]) is None else m.apply(state)
-        batches.append(MatchingBatch(inputs, torch.stack([targets[0], met, targets[2]]), counted))
+        batches.append(MatchingBatch(inputs, torch.stack([targets[0], met, targets[2]]), valid))
     products = case.products(batches=batches)
     assert (products[1, 1] == 0).all()
     assert (products[1, :, 1] == 0).all()
@@ -198,7 +198,7 @@ def test_a_target_that_the_student_meets_has_no_direction(case: Case) -> None:
 
 def test_batches_may_be_split_in_any_way(case: Case) -> None:
     # Both batches as one: the shorter one gets more padding.
-    n_positions = max(batch.counted.shape[1] for batch in case.batches)
+    n_positions = max(batch.valid.shape[1] for batch in case.batches)
 
     def padded(tensor: Tensor) -> Tensor:
         return nn.functional.pad(tensor, (0, n_positions - tensor.shape[1]))
@@ -206,7 +206,7 @@ def test_batches_may_be_split_in_any_way(case: Case) -> None:
     together = MatchingBatch(
         {name: torch.cat([padded(b.inputs[name]) for b in case.batches]) for name in case.batches[0].inputs},
         torch.cat([b.targets for b in case.batches], dim=1),
-        torch.cat([padded(b.counted) for b in case.batches]),
+        torch.cat([padded(b.valid) for b in case.batches]),
     )
     products = case.products()
     _assert_same(case.products(batches=[together]), products)
@@ -280,11 +280,11 @@ def _detached(inputs: dict[str, Tensor]) -> list[Tensor]:
         ({"parameters": [nn.Parameter(torch.zeros(2), requires_grad=False)]}, "got 1, of which 1 do not require"),
         ({"maps": {1: None}}, "names student layer 1; this student has the layers 0 .* to 0"),
         ({"maps": {-1: None}}, "names student layer -1"),
-        ({"counted": torch.ones(2, 1, dtype=torch.bool)}, r"positions, \(1, 2\); got the shape \(2, 1\)"),
+        ({"valid": torch.ones(2, 1, dtype=torch.bool)}, r"positions, \(1, 2\); got the shape \(2, 1\)"),
         ({"maps": {0: MatchingMap(torch.zeros(4, 5))}}, "layer 0 must take the student's 4 dimensions; got .* takes 5"),
-        ({"maps": {0: MatchingMap(torch.zeros(6, 4))}}, r"2 counted tokens and 6 dimensions .* shape \(3, 2, 4\)"),
-        ({"targets": torch.zeros(3, 1, 4)}, r"2 counted tokens and 4 dimensions .* shape \(3, 1, 4\)"),
-        ({"targets": torch.zeros(2, 4)}, r"2 counted tokens and 4 dimensions .* shape \(2, 4\)"),
+        ({"maps": {0: MatchingMap(torch.zeros(6, 4))}}, r"2 valid tokens and 6 dimensions .* shape \(3, 2, 4\)"),
+        ({"targets": torch.zeros(3, 1, 4)}, r"2 valid tokens and 4 dimensions .* shape \(3, 1, 4\)"),
+        ({"targets": torch.zeros(2, 4)}, r"2 valid tokens and 4 dimensions .* shape \(2, 4\)"),
         ({"targets": torch.full((3, 2, 4), torch.nan)}, r"gradients of the student layers \[0\] are not finite"),
         ({"student_states": _detached}, "student layer 0 depends on no parameter that requires a gradient"),
         ({"more": [MatchingBatch({}, torch.zeros(5, 2, 4), torch.ones(1, 2).bool())]}, "got 3 and then 5"),
@@ -297,11 +297,11 @@ def test_mistakes_are_explained(changed: dict[str, object], message: str) -> Non
         "parameters": [point],
         "maps": {0: None},
         "targets": torch.zeros(3, 2, 4),
-        "counted": torch.ones(1, 2, dtype=torch.bool),
+        "valid": torch.ones(1, 2, dtype=torch.bool),
         "more": [],
     }
     given = right | changed
-    batch = MatchingBatch({}, given.pop("targets"), given.pop("counted"))
+    batch = MatchingBatch({}, given.pop("targets"), given.pop("valid"))
     batches = [batch, *given.pop("more")]
     with pytest.raises(ValueError, match=message):
         gradient_products(**given, batches=lambda: batches)

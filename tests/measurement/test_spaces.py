@@ -15,7 +15,7 @@ from layerangles import AngleResult, InputError, measure_angles, open_student
 from layerangles.measurement.measure_arrays import measure_arrays
 from layerangles.measurement.passes import ModelRunner
 from layerangles.models.checkpoints import ModelCheckpoint
-from layerangles.models.states import counted_states, forward_with_states
+from layerangles.models.states import forward_with_states, valid_states
 from layerangles.models.texts import EncodedTexts
 
 TEACHER, BLOCKS = "teacher", 4
@@ -35,7 +35,7 @@ def _all_states(study: ToyStudy, path: Path, model: Any = None) -> tuple[Tensor,
     for one in (teacher.load_model(), student):
         with torch.no_grad():
             _, by_tower = forward_with_states(one.double(), batch.inputs)
-        states.append(counted_states(by_tower["encoder"], batch.counted["encoder"]))
+        states.append(valid_states(by_tower["encoder"], batch.valid["encoder"]))
     tokens = batch.tokens("encoder")
     return *states, tokens.example, tokens.partner
 
@@ -90,10 +90,10 @@ def test_gradient_space_against_backward(study: ToyStudy) -> None:
     def gradient(layers: tuple[int, ...], target: int) -> Tensor:
         model.zero_grad()
         for batch in batches:
-            mask = batch.counted["encoder"]
+            mask = batch.valid["encoder"]
             with torch.no_grad():
-                wanted = counted_states(forward_with_states(frozen, batch.inputs)[1]["encoder"], mask)[target]
-            states = counted_states(forward_with_states(model, batch.inputs)[1]["encoder"], mask)
+                wanted = valid_states(forward_with_states(frozen, batch.inputs)[1]["encoder"], mask)[target]
+            states = valid_states(forward_with_states(model, batch.inputs)[1]["encoder"], mask)
             for layer in layers:
                 stored = maps["encoder", layer]
                 assert stored.bias is not None

@@ -115,7 +115,7 @@ def test_states_are_those_of_transformers_but_a_final_norm(kind: str) -> None:
         _, after = forward_with_states(_model(kind), batch.inputs, final_norm="post")
     assert list(before) == list(after) == list(towers_of(CONFIGS[kind]))
     for tower, states in before.items():
-        shape = (*batch.counted[tower].shape, WIDTH)
+        shape = (*batch.valid[tower].shape, WIDTH)
         assert [tuple(state.shape) for state in states] == [shape] * (n_layers(CONFIGS[kind], tower) + 1)
         for layer, (ours, post, given) in enumerate(zip(states, after[tower], theirs[tower], strict=True)):
             assert torch.equal(post, given)
@@ -211,11 +211,11 @@ def test_padding_changes_no_state(kind: str) -> None:
     texts = [" ".join(WORDS[:12]), "b c"]
     with torch.inference_mode():
         (together,) = _encoded(kind, texts).batches(2)
-        assert all((~counted).any() for counted in together.counted.values())
+        assert all((~counted).any() for counted in together.valid.values())
         _, padded = forward_with_states(model, together.inputs)
         for row in range(2):
             inputs = {}
-            for tower, counted in together.counted.items():
+            for tower, counted in together.valid.items():
                 names = [n for n in together.inputs if n.startswith("decoder_") == (tower == "decoder")]
                 names = names if kind in TWO_TOWERS else list(together.inputs)
                 inputs |= {name: together.inputs[name][row : row + 1, : counted[row].sum()] for name in names}

@@ -99,7 +99,7 @@ def test_a_seed_shuffles_groups_into_fair_batches_of_little_padding() -> None:
     lengths = torch.tensor([len(feature["input_ids"]) for feature in encoded.features]).float()
     # An early stop sees a fair sample: over many seeds, the first batch is as long as all on average. Its standard
     # error is 8.7 tokens / √200 = 0.6 of 17; the shortest of a chunk's batches has 4.
-    first = [next(encoded.batches(8, seed=seed)).counted["encoder"].sum() / 8 for seed in range(200)]
+    first = [next(encoded.batches(8, seed=seed)).valid["encoder"].sum() / 8 for seed in range(200)]
     assert float(torch.stack(first).mean()) == pytest.approx(float(lengths.mean()), abs=2)
     filled = sum(batch.inputs["input_ids"].numel() for batch in encoded.batches(8, seed=5))
     assert filled < 1.2 * lengths.sum()  # batches at random would fill 1.6
@@ -113,7 +113,7 @@ def _partners(batches: Iterable[Batch], tower: str) -> dict[tuple[int, int], tup
     pairs = {}
     for batch in batches:
         names = []
-        for number, row in zip(batch.numbers.tolist(), batch.counted[tower], strict=True):
+        for number, row in zip(batch.numbers.tolist(), batch.valid[tower], strict=True):
             names += [(number, p) for p in range(int(row.sum()))]
         pairs |= {name: names[i] for name, i in zip(names, batch.tokens(tower).partner.tolist(), strict=True)}
     return pairs
@@ -145,7 +145,7 @@ def test_partners_are_of_another_text_whatever_the_batch(
         examples, toy_tokenizer(), max_length=64, special_tokens=special_tokens, config=config
     )
     (whole,) = encoded.batches(100)
-    for tower, counted in whole.counted.items():
+    for tower, counted in whole.valid.items():
         expected = _reference_partners(counted.sum(dim=1).tolist())
         assert _partners([whole], tower) == expected
         for batch_size in (1, 2, 4, 5):
@@ -159,7 +159,7 @@ def test_partners_are_of_another_text_whatever_the_batch(
 def test_partners_of_texts_beside_an_empty_one_are_their_own() -> None:
     encoded = EncodedTexts.from_texts(["", "a b c d e"], toy_tokenizer(), max_length=64, special_tokens=False)
     (batch,) = encoded.batches(2)
-    assert batch.counted["encoder"].sum(dim=1).tolist() == [0, 5]
+    assert batch.valid["encoder"].sum(dim=1).tolist() == [0, 5]
     assert batch.tokens("encoder").partner.tolist() == [2, 3, 4, 0, 1]
     assert batch.tokens("encoder").example.tolist() == [1] * 5
 
@@ -168,7 +168,7 @@ def test_a_batch_moves_with_all_it_holds() -> None:
     encoded = EncodedTexts.from_texts([("a b", "c"), ("d", "e f")], toy_tokenizer(), max_length=64, config=T5)
     (batch,) = encoded.batches(2)
     moved = batch.to(torch.device("meta"))
-    tensors = [*moved.inputs.values(), *moved.counted.values(), moved.numbers]
+    tensors = [*moved.inputs.values(), *moved.valid.values(), moved.numbers]
     assert len(tensors) == 5 + 2 + 1
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert list(moved.inputs) == list(batch.inputs)

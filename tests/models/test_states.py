@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from layerangles.errors import InputError
-from layerangles.models.states import check_finite, counted_states
+from layerangles.models.states import check_finite, valid_states
 
 
-def test_counted_states_are_in_reading_order() -> None:
+def test_valid_states_are_in_reading_order() -> None:
     states = [torch.arange(12.0).reshape(2, 3, 2), -torch.arange(12.0).reshape(2, 3, 2)]
     counted = torch.tensor([[True, False, True], [False, True, False]])
-    taken = counted_states(states, counted)
+    taken = valid_states(states, counted)
     assert taken.shape == (2, 3, 2)
     assert taken[0].tolist() == [[0, 1], [4, 5], [8, 9]]
     assert torch.equal(taken[1], -taken[0])

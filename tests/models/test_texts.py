@@ -37,7 +37,7 @@ def test_every_token_counts_once_and_pad_never(batch_size: int) -> None:
     encoded = EncodedTexts.from_texts(texts, toy_tokenizer(), max_length=64)
     seen = []
     for batch in encoded.batches(batch_size):
-        (counted,) = batch.counted.values()
+        (counted,) = batch.valid.values()
         assert torch.equal(counted, batch.inputs["attention_mask"].bool())
         assert (batch.inputs["input_ids"][counted] != 0).all()
         assert (batch.inputs["input_ids"][~counted] == 0).all()
@@ -51,7 +51,7 @@ def test_every_token_counts_once_and_pad_never(batch_size: int) -> None:
 @pytest.mark.parametrize(("config", "tower"), [(None, "encoder"), (BertConfig(), "encoder"), (GPT2Config(), "decoder")])
 def test_what_counts_is_told_by_tower(config: PretrainedConfig | None, tower: str) -> None:
     (batch,) = EncodedTexts.from_texts(["a b", "c"], toy_tokenizer(), max_length=64, config=config).batches(2)
-    assert list(batch.counted) == [tower]
+    assert list(batch.valid) == [tower]
     assert batch.inputs["input_ids"].tolist() == [
         _ids(["[CLS]", "c", "[SEP]", "[PAD]"]),
         _ids(["[CLS]", *"ab", "[SEP]"]),
@@ -65,7 +65,7 @@ def test_special_tokens_are_fed_but_left_out_when_asked() -> None:
     words = []
     for batch, with_special in zip(encoded.batches(3), fed.batches(3), strict=True):
         assert torch.equal(batch.inputs["input_ids"], with_special.inputs["input_ids"])
-        words += batch.inputs["input_ids"][batch.counted["encoder"]].tolist()
+        words += batch.inputs["input_ids"][batch.valid["encoder"]].tolist()
     assert min(words) >= 5
     assert sorted(words) == sorted(VOCABULARY[word] for text in texts for word in text.split())
 
@@ -153,7 +153,7 @@ def test_decoder_reads_the_target_shifted_right(config: PretrainedConfig, start:
     assert batch.inputs["attention_mask"].tolist() == masks["encoder"]
     assert batch.inputs["decoder_attention_mask"].tolist() == masks["decoder"]
     # T5 starts with PAD, which counts there; the PAD behind a text does not.
-    assert {tower: counted.long().tolist() for tower, counted in batch.counted.items()} == masks
+    assert {tower: counted.long().tolist() for tower, counted in batch.valid.items()} == masks
     assert batch.tokens("encoder").example.tolist() == [0] * 3 + [1] * 5
     assert batch.tokens("decoder").example.tolist() == [0] * 5 + [1] * 3
 
@@ -163,8 +163,8 @@ def test_special_tokens_are_left_out_in_both_towers(config: PretrainedConfig) ->
     pairs = [("a b c", "d"), ("e", "f g h")]
     encoded = EncodedTexts.from_texts(pairs, toy_tokenizer(), max_length=64, special_tokens=False, config=config)
     (batch,) = encoded.batches(2)
-    assert batch.inputs["input_ids"][batch.counted["encoder"]].tolist() == _ids("eabc")
-    assert batch.inputs["decoder_input_ids"][batch.counted["decoder"]].tolist() == _ids("fghd")
+    assert batch.inputs["input_ids"][batch.valid["encoder"]].tolist() == _ids("eabc")
+    assert batch.inputs["decoder_input_ids"][batch.valid["decoder"]].tolist() == _ids("fghd")
 
 
 def test_sources_and_targets_are_cut_alike() -> None:

@@ -139,11 +139,11 @@ def test_valid_tokens_are_those_of_the_measurement() -> None:
     encoded = EncodedTexts.from_texts(data.texts("dev"), toy_tokenizer(), max_length=64, config=config)
     (batch,) = encoded.batches(12)
     for tower, counted in micro_batch.valid.items():
-        assert counted.sum() == batch.counted[tower].sum()
+        assert counted.sum() == batch.valid[tower].sum()
     model = _model("t5")
     with torch.no_grad():
         states = forward_with_states(model, micro_batch.inputs)[1]["decoder"][-1][micro_batch.valid["decoder"]]
-        theirs = forward_with_states(model, batch.inputs)[1]["decoder"][-1][batch.counted["decoder"]]
+        theirs = forward_with_states(model, batch.inputs)[1]["decoder"][-1][batch.valid["decoder"]]
     assert torch.allclose(states.sum(0), theirs.sum(0), atol=1e-2)
 
 
