@@ -1,7 +1,7 @@
 """Alternative measures on a sample of tokens: debiased CKA and the recoverability gap.
 
-Unlike everything else they do not follow from sums over tokens; :class:`layerangles.sums.token_sample.TokenSample`
-bounds what they need.
+Unlike all other measures they do not follow from sums over tokens, and need a sample of tokens
+(:class:`layerangles.sums.token_sample.TokenSample`).
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from torch import Tensor
 _FEWEST_TOKENS = 4
 _TOKENS_PER_BLOCK = 128
 
-# Folds of the cross-validation, hence also the fewest examples for which there is one.
+# Folds of the cross-validation, hence also the smallest number of examples that allows one.
 _N_FOLDS = 5
-# Ridge penalties in units of (tokens fitted on) × (mean variance of a dimension of the student's state): from none to
-# one that leaves nothing but the intercept, two a decade.
+# Ridge penalties in units of (number of fitted tokens) × (mean variance of a dimension of the student's state): from
+# next to none to one that leaves only the intercept, two per decade.
 _RELATIVE_PENALTIES = np.logspace(-8, 4, 25)
 
 
@@ -83,7 +83,7 @@ def _u_centred_gram(x: Float[Tensor, "token dim"], rows: slice) -> Float[Tensor,
 
 
 def _centred(x: Float[Tensor, "*layer token dim"]) -> Float[Tensor, "*layer token dim"]:
-    """In float64 with the mean over tokens taken off; exactly 0 where all tokens agree."""
+    """Deviations from the mean over tokens, in float64; exactly 0 where all tokens agree."""
     x = x.double()
     x = x - x[..., :1, :]
     return x - x.mean(dim=-2, keepdim=True)
@@ -100,14 +100,14 @@ def recoverability_gap(
     """The share of a teacher layer's increment that cannot be recovered from a student layer by a linear map.
 
     ``1 − R²`` of the ridge regression, with an intercept, from ``S_s`` to ``T_i − T_{i−1}``:
-    ``Σ ‖y − ŷ‖² / Σ ‖y − ȳ‖²`` over all tokens, so that dimensions weigh as much as they vary, with predictions ŷ
-    by fits to other examples (scikit-learn's ``GroupKFold``, 5 folds). The penalty of each fold, student layer and
+    ``Σ ‖y − ŷ‖² / Σ ‖y − ȳ‖²`` over all tokens, so that dimensions count in proportion to their variance, with
+    predictions ŷ from fits to other examples (scikit-learn's ``GroupKFold``, 5 folds). The penalty of each fold, student layer and
     teacher layer is chosen within the training folds: the least error on the two folds next to the one left out, each
-    predicted from the three others. There are 25 to choose from, 1e-8 to 1e4 times the sum of squares of S in a mean
+    predicted from the three others. The 25 candidates are 1e-8 to 1e4 times the sum of squares of S in an average
     dimension, so that rotating or scaling either model's states changes nothing.
 
-    This is the quantity by which RARE (2026) ranks the benefit of a teacher layer: little is gained from matching a
-    layer whose increment the student has anyway.
+    RARE (2026) ranks the benefit of teacher layers by this quantity: matching a layer whose increment the student
+    already has gains little.
 
     Args:
         teacher: states of all teacher layers.
@@ -115,8 +115,8 @@ def recoverability_gap(
         example: a key of each token's example.
 
     Returns:
-        float64, 0 where the student has all of it, about 1 where it has nothing; above 1 where chance in the folds
-        makes the prediction worse than the mean. NaN for teacher layer 0, which has no increment; for increments and
+        float64, 0 where the student has all of it, about 1 where it has none; above 1 where chance in the folds makes
+        the prediction worse than the mean. NaN for teacher layer 0, which has no increment; for increments and
         student layers that are the same at all tokens; and everywhere where there are fewer than 5 examples.
     """
     gap = torch.full((len(student), len(teacher)), torch.nan, dtype=torch.float64)
@@ -128,13 +128,13 @@ def recoverability_gap(
     for layer, states in enumerate(student):
         x = _centred(states)
         moments = [_FitMoments.of(x[fold], increments[fold]) for fold in folds]
-        # Computed from moments, a sum of squares may come out a rounding error below zero.
+        # Computed from moments, a sum of squares may be a rounding error below zero.
         gap[layer, 1:] = _out_of_fold_errors(moments).clamp(min=0.0) / total
     return gap
 
 
 def _folds(example: Int[Tensor, " token"]) -> list[Int[Tensor, " fold_token"]]:
-    """The tokens of each fold; no example is in two."""
+    """Token indices of each fold; no example is in two folds."""
     from sklearn.model_selection import GroupKFold
 
     splits = GroupKFold(_N_FOLDS).split(np.zeros(len(example)), groups=example.numpy())
@@ -143,10 +143,10 @@ def _folds(example: Int[Tensor, " token"]) -> list[Int[Tensor, " fold_token"]]:
 
 @dataclass(frozen=True)
 class _FitMoments:
-    """Sums over tokens of everything that least squares asks for; those of two sets of tokens add up.
+    """Additive sums over tokens that determine a least-squares fit and its errors.
 
-    From them, many penalties are tried on many outputs at the price of one, without a prediction for any token. The
-    outputs are those of all increments, one after another.
+    They make it possible to try many penalties on many outputs at the cost of one, without predicting any token. The
+    outputs are the dimensions of all increments, one increment after another.
     """
 
     n: int
@@ -182,9 +182,9 @@ class _FitMoments:
 
 
 def _out_of_fold_errors(folds: Sequence[_FitMoments]) -> Float[Tensor, " increment"]:
-    """Squared errors over all folds, each predicted from the others with the penalty that is best among those."""
+    """Squared errors over all folds, each predicted from the others with the penalty that validates best there."""
     everything = reduce(add, folds)
-    # A fit without both of two neighbours serves either: where the one is left out for good, the other validates.
+    # A fit without two neighbouring folds serves both: when one is the test fold, the other validates the penalty.
     choice: list[Tensor] = [torch.zeros(())] * len(folds)
     for a, b in zip(range(len(folds)), [*range(1, len(folds)), 0], strict=True):
         of_a, of_b = _squared_errors(everything - folds[a] - folds[b], [folds[a], folds[b]])

@@ -1,8 +1,8 @@
 """Angles and cosines between teacher layers as seen from a student layer: pure functions of tensors.
 
-A *vertex* is the point the teacher layers are looked at from: a student layer's state, mapped into teacher
-space. Sums of products are taken in float64 from whatever the models computed in, because a Gram matrix in
-float32 loses every digit where a student layer lies close to a teacher layer.
+A *vertex* is the point from which the teacher layers are seen: a student layer's state, mapped into teacher space. Sums
+of products are taken in float64 whatever the precision of the models, because a Gram matrix in float32 loses every
+digit where a student layer lies close to a teacher layer.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 else:
     torch = lazy_module("torch")
 
-# Tokens in one block of the computation: small enough for a block of 20 layers to stay in the cache.
+# Tokens per block of the computation, few enough for a block of 20 layers to stay in the cache.
 TOKENS_PER_CHUNK = 96
 
-# A cosine from the Gram matrix is off by about this much, over the share of the norms that is left in a length.
+# The error of a cosine from the Gram matrix, times the share of the norms that remains in a length.
 _GRAM_ROUNDING = 1e-15
-# The error of an angle, in radians, above which the differences are taken first instead (6e-5 degrees).
+# The error of an angle, in radians, above which it is computed from the differences instead (6e-5 degrees).
 _ANGLE_TOLERANCE = 1e-6
-# With this share left, not even an angle of 0° or 180° is off by more than 1e-4 degrees.
+# With this share remaining, even an angle of 0° or 180° is off by no more than 1e-4 degrees.
 _ENOUGH_LEFT = 1e-3
 
 
 class ChunkGeometry(NamedTuple):
-    """What :func:`chunk_geometry` returns for a few tokens."""
+    """Cosines at a few tokens, and the degenerate directions among them."""
 
     cosines: Float[torch.Tensor, "student_layer pair token"]
     degenerate: Bool[torch.Tensor, "student_layer teacher_layer token"]
@@ -77,7 +77,7 @@ def vertex_cosines(
     n_layers, n_tokens, _ = teacher.shape
     device = precise_device(teacher).device
     a, b = (index.to(device) for index in layer_pairs(n_layers))
-    # Where in the list of pairs, with one more entry a layer for the diagonal, each cell of the matrix lies.
+    # The place of each cell of the matrix in the list of pairs, followed by one entry per layer for the diagonal.
     place = torch.empty((n_layers, n_layers), dtype=torch.long, device=device)
     place[a, b] = place[b, a] = torch.arange(len(a), device=device)
     place.diagonal().copy_(torch.arange(len(a), len(a) + n_layers))
@@ -95,7 +95,7 @@ def vertex_angles_deg(
     teacher: Float[torch.Tensor, "teacher_layer token dim"],
     vertex: Float[torch.Tensor, "student_layer token dim"],
 ) -> Float[torch.Tensor, "student_layer teacher_layer teacher_layer token"]:
-    """The angles, in degrees from 0 to 180, whose cosines :func:`vertex_cosines` gives; NaN as there.
+    """Angle at each vertex between every two teacher layers, in degrees, 0 to 180; NaN as in :func:`vertex_cosines`.
 
     Args:
         teacher: the teacher's layers.
@@ -121,8 +121,8 @@ def angle_deg(cosines: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*s
 class Products(NamedTuple):
     """Inner products between the states of a few tokens, in float64, tokens last.
 
-    Every token is centred on the mean of its teacher layers: no angle and no distance depends on the origin, and this
-    one keeps the offset that the layers share out of the products.
+    Every token is centred on the mean of its teacher layers: angles and distances do not depend on the origin, and this
+    origin keeps the offset that the layers share out of the products.
 
     Attributes:
         between: ``<T_i, T_j>``.
@@ -137,7 +137,7 @@ class Products(NamedTuple):
     @property
     def teacher_norm(self) -> Float[torch.Tensor, "teacher_layer token"]:
         """``‖T_i‖²``."""
-        # Contiguous, as all here: every large tensor computed from these inherits their layout.
+        # Contiguous like the others: every large tensor computed from these inherits their layout.
         return self.between.diagonal().T.contiguous()
 
     @property
@@ -156,7 +156,7 @@ def centred_states(
     Args:
         teacher: the teacher's layers.
         others: further states of the same tokens, in this order behind them.
-        out: where to put them. Memory that is new costs more than what is done to it.
+        out: memory for the result; allocating it costs more than filling it.
     """
     n_teacher, n_tokens, dim = teacher.shape
     n_states = n_teacher + sum(map(len, others))
@@ -171,7 +171,7 @@ def centred_states(
 
 
 def products_of(states: Float[torch.Tensor, "token all_states dim"], n_teacher: int) -> Products:
-    """The products of what :func:`centred_states` returned."""
+    """Products of states from :func:`centred_states`."""
     products = torch.bmm(states, states[:, :n_teacher].transpose(1, 2)).permute(1, 2, 0).contiguous()
     vertex_norm = states[:, n_teacher:].square().sum(dim=-1).T.contiguous()
     return Products(products[:n_teacher], products[n_teacher:], vertex_norm)
@@ -184,10 +184,10 @@ def chunk_geometry(
     b: Int[torch.Tensor, " pair"],
     products: Products | None = None,
 ) -> ChunkGeometry:
-    """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and where a vertex *is* a teacher layer.
+    """Cosines at the vertices between layers ``a[p]`` and ``b[p]``, and where a vertex coincides with a teacher layer.
 
-    They come from :class:`Products` (computed here unless they are at hand). Tokens that the products cannot resolve
-    are computed again from the differences themselves.
+    The cosines follow from :class:`Products`, computed here unless given. Tokens that the products cannot resolve are
+    computed again from the differences.
 
     Meant for a few tokens at a time (:data:`TOKENS_PER_CHUNK`): it holds ``student_layer × pair × token`` numbers.
     """
@@ -210,7 +210,7 @@ def chunk_geometry(
     left = (squared_length / (products.teacher_norm + vertex_norm)).amin(dim=1)
     if bool((left >= _ENOUGH_LEFT).all()):  # false for NaN too
         return ChunkGeometry(cosines, degenerate)
-    # Rounding matters where little of a length is left, and the more so the closer an angle is to 0° or 180°.
+    # Rounding matters where little of a length remains, and more so the closer an angle is to 0° or 180°.
     sine = (1 - cosines.abs().amax(dim=1).square_()).sqrt_() if len(a) else torch.ones_like(left)
     exact = left * sine * _ANGLE_TOLERANCE >= _GRAM_ROUNDING
     for s in (~exact).any(dim=1).nonzero().flatten().tolist():
@@ -226,7 +226,7 @@ def chunk_geometry(
 
 
 def _row(parts: Sequence[Float[torch.Tensor, "_ token dim"]], row: int) -> Float[torch.Tensor, "token dim"]:
-    """One row of what these parts would be in one piece."""
+    """One row of the concatenation of these parts."""
     for part in parts:
         if row < len(part):
             return part[row]

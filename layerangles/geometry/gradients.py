@@ -1,8 +1,7 @@
-"""The gradient space: in which direction each teacher layer would move the student's parameters as its target.
+"""Gradient space: the directions in which teacher layers, as targets, would move the student's parameters.
 
-:mod:`layerangles.geometry.angles` compares teacher layers as points in the space of hidden states. Here the same
-targets are compared by what they do to the student: two layers at 0° ask for the same update, two at 90° for unrelated
-ones.
+:mod:`layerangles.geometry.angles` compares teacher layers as points in the space of hidden states. Here they are
+compared by their effect on the student: two layers at 0° ask for the same update, two at 90° for unrelated ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,12 +20,12 @@ StudentStates = Callable[[dict[str, Tensor]], Sequence[Float[Tensor, "example po
 
 
 class MatchingBatch(NamedTuple):
-    """Some examples and what the student is matched to on them.
+    """Examples with the targets that a student is matched to.
 
     Attributes:
-        inputs: what the student is called with.
+        inputs: the student's inputs.
         targets: the teacher's states at the valid tokens, examples and positions in reading order.
-        valid: which positions take part in the loss. Never PAD.
+        valid: the positions that take part in the loss; never PAD.
     """
 
     inputs: dict[str, Tensor]
@@ -106,7 +105,7 @@ def gradient_cosines(
 ) -> Float[Tensor, "view teacher_layer teacher_layer"]:
     """Cosines of the angles between gradients, ``<g_i, g_j> / (‖g_i‖ ‖g_j‖)``, from :func:`gradient_products`.
 
-    In [−1, 1], 1 on the diagonal. NaN where one of the two gradients has no length, and so no direction. The angles in
+    In [−1, 1], 1 on the diagonal. NaN where a gradient has zero length, and so no direction. The angles in
     degrees are :func:`layerangles.geometry.angles.angle_deg` of these.
     """
     squared_length = products.diagonal(dim1=-2, dim2=-1)
@@ -115,15 +114,15 @@ def gradient_cosines(
 
 
 class _GradientSums:
-    """The sums of one parameter's gradients, one a teacher layer, in those rows that ever had a gradient.
+    """Sums of one parameter's gradients, one per teacher layer, for the rows that ever had a gradient.
 
-    Of an embedding these are the tokens that occurred, of a parameter that takes no part there are none. A
-    parameter of fewer than two dimensions is one row.
+    For an embedding these are the tokens that occurred; for a parameter that takes no part, none. A parameter of fewer
+    than two dimensions is one row.
     """
 
     def __init__(self, parameter: nn.Parameter, n_teacher: int) -> None:
         n_rows = len(parameter) if parameter.ndim > 1 else 1
-        # Where among the held rows each row of the parameter is; −1 as long as it is not.
+        # The place of each row of the parameter among the rows held; −1 for those that are not.
         self.place = torch.full((n_rows,), -1, device=parameter.device)
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         self.held = parameter.new_zeros((n_teacher, 0, parameter.numel() // n_rows), dtype=dtype)
@@ -154,7 +153,7 @@ def _products_of_view(
     maps: Mapping[int, MatchingMap | None],
     batches: Iterable[MatchingBatch],
 ) -> Float[Tensor, "teacher_layer teacher_layer"]:
-    """The products of one view: all layers of ``maps`` matched to one teacher layer at a time."""
+    """Products of one view, in which all layers of ``maps`` are matched to one teacher layer at a time."""
     sums: list[_GradientSums] = []
     for batch in batches:
         n_teacher = len(batch.targets)

@@ -1,4 +1,4 @@
-"""Matching maps: what puts a student's state into teacher space before the two are compared."""
+"""Matching maps: the linear maps from a student's layers to teacher space, and their file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ class MatchingMap:
 
 @dataclass(frozen=True)
 class MatchingMaps:
-    """The stored maps of a student, by tower and student layer. Empty where identity maps are used."""
+    """The stored maps of a student by tower and student layer; empty for identity maps."""
 
     by_layer: dict[tuple[str, int], MatchingMap] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class MatchingMaps:
         """Read what :meth:`save` wrote.
 
         Raises:
-            InputError: the file is damaged, or a name in it is not of the form above.
+            InputError: the file is damaged, or a tensor in it has a name of another form.
         """
         try:
             tensors = load_file(path)

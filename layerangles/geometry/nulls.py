@@ -48,7 +48,7 @@ _POSITIONS_PER_EXAMPLE = 8191
 
 
 class NullChunk(NamedTuple):
-    """A few tokens, prepared for nulls that replace the cosine and not its vertex.
+    """A few tokens, prepared for nulls that replace the cosine instead of its vertex.
 
     Attributes:
         teacher, vertex: the states of these tokens.
@@ -92,10 +92,10 @@ class Null:
 
 
 def check_nulls(nulls: Collection[str]) -> tuple[NullName, ...]:
-    """The nulls of these names in their fixed order, each once.
+    """Names of nulls in their fixed order, each once.
 
     Raises:
-        InputError: one of them is not known.
+        InputError: a name is not known.
     """
     unknown = sorted(set(nulls) - set(NULLS))
     if unknown:
@@ -104,7 +104,7 @@ def check_nulls(nulls: Collection[str]) -> tuple[NullName, ...]:
 
 
 def meaning_of(name: str) -> str:
-    """The meaning of the null of this name, for captions; of one that is not known, that it is a null."""
+    """The meaning of a null for captions; for an unknown name ``"a null"``."""
     return NULLS[name].meaning if name in NULLS else "a null"
 
 
@@ -130,7 +130,7 @@ def _gaussian(space: SharedSpace, tokens: Tokens, chunk: slice) -> torch.Tensor:
 
 @lru_cache(maxsize=4)
 def _directions(dim: int) -> Float[torch.Tensor, "direction dim"]:
-    """Unit vectors, uniform over the sphere; always the same."""
+    """Fixed unit vectors, uniform over the sphere."""
     drawn = torch.randn((_N_DIRECTIONS, dim), generator=torch.Generator().manual_seed(4))
     return torch.nn.functional.normalize(drawn, dim=-1)
 

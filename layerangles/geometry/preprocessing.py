@@ -1,6 +1,6 @@
-"""What may be done to all states before the angles are taken; and the teacher's statistics that it follows.
+"""Preprocessing of all states before angles are taken, and the statistics of the teacher that it depends on.
 
-| kind | what happens to every state, of the teacher and of the vertex |
+| kind | effect on every state of teacher and vertex |
 |---|---|
 | ``raw`` | nothing |
 | ``centred`` | the teacher's mean, over its layers and tokens, is subtracted |
@@ -9,7 +9,7 @@
 | ``drop-K`` | the K dimensions with the largest share of the teacher's dot products are left out |
 
 Teacher and vertex share every shift and scale of a dimension, so that no shift moves the vertex against the teacher:
-``centred`` changes only what looks from, or at, the origin. ``unit`` scales every state by a norm of its own.
+``centred`` changes only nulls that involve the origin. ``unit`` scales every state by a norm of its own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TeacherStatistics:
         self.count, self.mean, self.squares = both.count, both.mean, both.squares
 
     def merge(self, other: TeacherStatistics) -> TeacherStatistics:
-        """The statistics over both parts of the data; equal to those of the whole up to the rounding of float64.
+        """Statistics over both parts of the data, equal to those of the whole up to float64 rounding.
 
         Raises:
             ValueError: the two have different layers or dimensions.
@@ -109,9 +109,9 @@ class TeacherStatistics:
     def top_dimensions(
         self, k: int = 5
     ) -> tuple[Int[torch.Tensor, "teacher_layer k"], Float[torch.Tensor, "teacher_layer k"]]:
-        """The k dimensions with the largest :meth:`share` in each layer, largest first, and their shares; on the CPU.
+        """The k dimensions with the largest :meth:`share` in each layer, in descending order, and the shares, on the CPU.
 
-        All dimensions where there are fewer than k.
+        All dimensions if there are fewer than k.
         """
         index = self.mean.square().argsort(dim=-1, descending=True, stable=True)[:, :k]
         return index.cpu(), self.share().gather(-1, index).cpu()
@@ -121,7 +121,7 @@ def _moments(
     states: Float[torch.Tensor, "token dim"],
 ) -> tuple[Float[torch.Tensor, " dim"], Float[torch.Tensor, " dim"]]:
     """Mean and sum of squared deviations of each dimension, in float64."""
-    # Seen from the first token, so that a dimension that does not vary has squares of 0 and no rounding error.
+    # Relative to the first token, so that a constant dimension has squares of exactly 0.
     first = states[0].double()
     deviations = states.double() - first
     mean = deviations.mean(dim=0)
@@ -134,7 +134,7 @@ def _share(mean: Float[torch.Tensor, "*layer dim"]) -> Float[torch.Tensor, "*lay
 
 
 class PreprocessingKind(NamedTuple):
-    """A kind of preprocessing, before it has seen data.
+    """The kind of a preprocessing, which is known before any data.
 
     Attributes:
         name: one of :data:`KINDS`.
@@ -146,15 +146,15 @@ class PreprocessingKind(NamedTuple):
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether it follows the teacher's statistics, which take a pass over the data."""
+        """Whether it depends on the teacher's statistics, which take a pass over the data."""
         return self.name not in ("raw", "unit")
 
 
 def parse_preprocessing(text: str) -> PreprocessingKind:
-    """The kind that a text such as ``"z"`` or ``"drop-3"`` names.
+    """Parse the name of a preprocessing, such as ``"z"`` or ``"drop-3"``.
 
     Raises:
-        InputError: it names none.
+        InputError: there is no preprocessing of this name.
 
     Example:
         >>> parse_preprocessing("drop-3")
@@ -172,13 +172,13 @@ def parse_preprocessing(text: str) -> PreprocessingKind:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to all states, of teacher and vertex alike; :meth:`of` makes one.
+    """A transformation of all states, of teacher and vertex alike; made by :meth:`of`.
 
     Attributes:
-        kind: the kind; the others are None where it does not use them.
+        kind: its kind; attributes that it does not use are None.
         shift: subtracted from every state.
-        scale: what every dimension is divided by, after that.
-        kept: the dimensions that are kept, ascending.
+        scale: the divisor of every dimension, after the shift.
+        kept: the dimensions kept, ascending.
     """
 
     kind: PreprocessingKind
@@ -188,11 +188,12 @@ class Preprocessing:
 
     @classmethod
     def of(cls, text: str, statistics: TeacherStatistics | None = None) -> Preprocessing:
-        """The preprocessing that a text names, by the statistics of the teacher it is used on.
+        """The preprocessing of this name, for a teacher with these statistics.
 
         Raises:
-            InputError: the text names none; all dimensions would be dropped; or ``z`` where a dimension does not vary.
-            ValueError: it needs statistics and there are none, or none over any token.
+            InputError: there is none of this name; it would drop all dimensions; or it is ``z`` and a dimension does
+                not vary.
+            ValueError: it needs statistics and got none, or statistics over no token.
         """
         kind = parse_preprocessing(text)
         if not kind.needs_statistics:
@@ -223,11 +224,11 @@ class Preprocessing:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether it follows the teacher's statistics."""
+        """Whether it depends on the teacher's statistics."""
         return self.kind.needs_statistics
 
     def apply(self, states: Float[torch.Tensor, "*shape dim"]) -> Float[torch.Tensor, "*shape kept_dim"]:
-        """States in teacher space after the preprocessing, of the same type; with fewer dimensions after ``drop-K``."""
+        """Preprocess states in teacher space; they keep their type, and ``drop-K`` removes dimensions."""
         if self.kept is not None:
             return states.index_select(-1, self.kept.to(states.device))
         if self.kind.name == "unit":

@@ -1,4 +1,4 @@
-"""Relations between layers other than angles: distances and the common-mode ratio, as pure functions of tensors."""
+"""Distances between layers and the common-mode ratio: pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def common_mode_ratio(
     teacher: Float[torch.Tensor, "teacher_layer token dim"],
     vertex: Float[torch.Tensor, "student_layer token dim"],
 ) -> Float[torch.Tensor, "student_layer token"]:
-    """How far a vertex is from the teacher's mean layer, against the spread of the layers around it.
+    """Squared distance of a vertex from the teacher's mean layer, relative to the spread of the layers around it.
 
-    ``ρ = ‖T̄ − V‖² / mean_i ‖T_i − T̄‖²``, 0 at the centroid and without an upper end. Where ρ is large every angle
+    ``ρ = ‖T̄ − V‖² / mean_i ‖T_i − T̄‖²``, 0 at the centroid and unbounded above. Where ρ is large every angle
     is acute, whatever the layers are. NaN or inf where all teacher layers coincide.
 
     Args:
@@ -71,7 +71,7 @@ def common_mode_ratio(
     """
     check_states(teacher, vertex)
     teacher, vertex = precise_device(teacher).double(), precise_device(vertex).double()
-    # Seen from the first layer, so that the spread of layers that coincide is 0 and no rounding error.
+    # Relative to the first layer, so that the spread of coincident layers is exactly 0.
     teacher, vertex = teacher - teacher[0], vertex - teacher[0]
     centroid = teacher.mean(dim=0)
     spread = (teacher - centroid).square().sum(dim=-1).mean(dim=0)

@@ -1,4 +1,4 @@
-"""The states of student and teacher layers in one space, and the tokens that they are states of."""
+"""States of student and teacher layers in one space, and the identity of their tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
     Attributes:
         example: the row of each token's example in the batch, counted from 0.
         partner: for every token, the index of another token among these.
-        key: the number of each token's example in the data, whatever the batch.
+        key: the number of each token's example in the data, independent of the batch.
         position: each token's position among the valid tokens of its example.
     """
 
@@ -35,13 +35,13 @@ class Tokens(NamedTuple):
 
 
 class SharedSpace(NamedTuple):
-    """Some layers of a student, and all teacher layers in the space in which these look at them.
+    """Layers of a student and all teacher layers, in the space in which angles between them are taken.
 
     Attributes:
-        rows: the student's layers concerned, as rows among those that are measured.
+        rows: these layers as rows among all that are measured.
         teacher: states of all teacher layers.
         vertex: states of the student's layers in the same space.
-        untrained: the same layers of an untrained student; only needed by nulls that say so.
+        untrained: the same layers of an untrained student, for nulls that need them.
     """
 
     rows: slice

@@ -1,4 +1,4 @@
-"""One tower of a student: its layers, and the maps that put them into the space in which they look at the teacher."""
+"""One tower of a student: its layers, and the maps that put them into the teacher's space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from layerangles.layers import LayerPair, Space, Tower
 
 @dataclass(frozen=True)
 class StudentTower:
-    """One tower of a student.
+    """One tower of a student at one training step.
 
     Attributes:
         student: the student's name.
@@ -64,10 +64,10 @@ class StudentTower:
         untrained: Float[Tensor, "chosen token dim"] | None,
         preprocessing: Preprocessing,
     ) -> list[SharedSpace]:
-        """The spaces in which the layers look at the teacher: in ``"teacher"`` space all layers share one.
+        """The states of student and teacher in the spaces in which angles are taken; all layers share teacher space.
 
-        In ``"pull"`` space every layer has its own: a difference R becomes ``Wᵀ R``, the direction in which the
-        matching loss ``‖W S − T‖²`` moves the student's state. Nothing changes where W is the identity.
+        In ``"pull"`` space every layer has a space of its own: a difference R becomes ``Wᵀ R``, the direction in which
+        the matching loss ``‖W S − T‖²`` moves the student's state. Nothing changes where W is the identity.
         """
         teacher, vertex = preprocessing.apply(teacher), preprocessing.apply(vertex)
         untrained = None if untrained is None else preprocessing.apply(untrained)

@@ -1,4 +1,4 @@
-"""Maps fitted to the data, from each student layer to the teacher layer that forward matching gives."""
+"""Maps fitted to the data, from each student layer to the teacher layer that forward matching assigns to it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from layerangles.sums.map_fitting import MapSums, fit_map, target_layer
 
 
 class MapMeter:
-    """The sums that the maps of some student towers are fitted to; updated and merged like a meter of angles."""
+    """Sums that the maps of student towers are fitted to, with the interface of a meter of angles."""
 
     def __init__(self, towers: Sequence[StudentTower]) -> None:
         """Sums over no tokens."""
@@ -25,7 +25,7 @@ class MapMeter:
                 sums.update(states.trained[tower][layer], target, key)
 
     def merge(self, other: "MapMeter") -> "MapMeter":
-        """The sums over both parts of the data."""
+        """Sums over both parts of the data."""
         both = type(self)(())
         both._shapes = self._shapes
         both._sums = [

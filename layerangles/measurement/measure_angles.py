@@ -1,4 +1,4 @@
-"""Measure angles: students and texts in, an AngleResult out; one teacher forward for many students."""
+"""measure_angles: models and texts in, an AngleResult out; one pass of the teacher serves many students."""
 
 import json
 from collections.abc import Sequence
@@ -43,23 +43,23 @@ def measure_angles(
     The angle of Yu, Wen and Mou (2025), in its general form ``∠(T_i − W S, T_j − W S)`` with the student's own
     matching map W: per token, then the mean over all tokens, with an interval clustered by example.
 
-    Under ``accelerate launch`` (on CPUs ``torchrun``) every process measures a part of the data, and all return the
+    Under ``accelerate launch`` (``torchrun`` on CPUs) every process measures a part of the data, and all return the
     result of the whole.
 
     Args:
-        students: student directories (or opened ones). With ``teacher``, any models with the teacher's towers.
-        data: the texts, one string or one pair of strings an example; ``(source, target)`` for encoder-decoders.
-        teacher: the teacher's directory or hub name; by default each student knows its own, and it must be one.
+        students: student directories or opened students; with ``teacher``, any models that have its towers.
+        data: one string or pair of strings per example; ``(source, target)`` for encoder-decoders.
+        teacher: the teacher's directory or hub name; by default the one that all students were trained against.
         trust_remote_code: whether code that comes with a model may run.
-        progress: called after every batch with the name of the pass and the share of it that is done, 0 to 1.
-        **settings: how to measure: the fields of :class:`layerangles.settings.MeasurementSettings`.
+        progress: called after every batch with the name of the pass and the share of it done, 0 to 1.
+        **settings: the fields of :class:`layerangles.settings.MeasurementSettings`, which documents them.
 
     Returns:
         The result, with hashes of weights, tokenizer and data among its attributes.
 
     Raises:
-        InputError: anything wrong with the settings, the directories, the models or the texts, before the first
-            forward pass; and a model whose states are not finite, where it shows.
+        InputError: settings, directories, models or texts are not usable (raised before the first forward pass), or a
+            model's states are not finite (raised where they occur).
     """
     chosen = MeasurementSettings(**settings)
     checkpoint, measured = _opened(students, teacher, trust_remote_code, chosen)
@@ -95,7 +95,7 @@ def _opened(
     trust_remote_code: bool,
     settings: MeasurementSettings,
 ) -> tuple[ModelCheckpoint, list[MeasuredStudent]]:
-    """The teacher and the students, each at every step that is measured, checked against each other."""
+    """Open the teacher and the students at every step to be measured, and check them against each other."""
     opened = open_students(students, teacher, trust_remote_code)
     any_width = settings.fit in ("ridge", "orthogonal")
     checkpoint = common_teacher(opened, teacher, trust_remote_code, any_width=any_width)
@@ -127,7 +127,7 @@ def _towers(students: Sequence[MeasuredStudent]) -> list[StudentTower]:
 def _encoded(
     data: Sequence[Text], teacher: ModelCheckpoint, students: Sequence[MeasuredStudent], settings: MeasurementSettings
 ) -> EncodedTexts:
-    """The texts as the models read them; raise if they are too long or too few."""
+    """Tokenize the texts; raise an :class:`InputError` if they are too long or too few."""
     encoded = EncodedTexts.from_texts(
         data,
         teacher.load_tokenizer(),
@@ -151,7 +151,7 @@ def _with_fitted_maps(passes: Passes, students: Sequence[MeasuredStudent], kind:
 
 
 def _between_states(passes: Passes, students: Sequence[MeasuredStudent]) -> xr.Dataset:
-    """The angles between states or their pulls; some students at a time."""
+    """Angles between states or between pulls, ``students_per_pass`` students at a time."""
     settings, config = passes.settings, passes.teacher.config
     depths = {tower: n_layers(config, tower) + 1 for tower in towers_of(config)}
     preprocessing = _preprocessing(passes)
@@ -172,7 +172,7 @@ def _between_states(passes: Passes, students: Sequence[MeasuredStudent]) -> xr.D
 
 
 def _preprocessing(passes: Passes) -> dict[Tower, Preprocessing]:
-    """The preprocessing of each tower, by the statistics of the teacher where it needs them."""
+    """The preprocessing of each tower; takes a pass of the teacher if it depends on statistics."""
     kind, towers = passes.settings.preprocessing, towers_of(passes.teacher.config)
     if not parse_preprocessing(kind).needs_statistics:
         return {tower: Preprocessing.of(kind) for tower in towers}
@@ -181,7 +181,7 @@ def _preprocessing(passes: Passes) -> dict[Tower, Preprocessing]:
 
 
 def _in_paper_convention(passes: Passes, students: Sequence[MeasuredStudent]) -> xr.Dataset:
-    """The angles as the paper's code counts them."""
+    """Angles in the paper's convention."""
     settings, encoded, process = passes.settings, passes.encoded, PartialState()
     meter = PaperMeter(_towers(students), settings)
     check_positions(settings.max_length, [passes.teacher.config, *(one.checkpoint.config for one in students)])
@@ -193,7 +193,7 @@ def _in_paper_convention(passes: Passes, students: Sequence[MeasuredStudent]) ->
 
 
 def _in_gradient_space(passes: Passes, students: Sequence[MeasuredStudent]) -> xr.Dataset:
-    """The angles between gradients; every process takes some of the towers."""
+    """Angles between gradients; every process takes some of the towers."""
     settings, process = passes.settings, PartialState()
     meter = GradientMeter(settings, min(len(passes.encoded), settings.gradient_batches * settings.batch_size))
     pairs = [(one.checkpoint, tower) for one in students for tower in one.towers if tower.layers]

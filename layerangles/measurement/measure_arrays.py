@@ -1,4 +1,4 @@
-"""Measure states that another tool has extracted: plain arrays in, an AngleResult out."""
+"""measure_arrays: states that another tool has extracted in, an AngleResult out."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,25 +38,25 @@ def measure_arrays(
     tower: Tower = "encoder",
     confidence: float = 0.95,
 ) -> AngleResult:
-    """The angles of :func:`layerangles.measure_angles`, from states that are at hand.
+    """Measure the angles of :func:`layerangles.measure_angles` from given states.
 
     Args:
-        teacher: states of all teacher layers, ``[teacher_layer, token, dim]``, PAD left out.
-        students: by name, states of a student's layers in teacher space (its maps applied),
-            ``[student_layer, token, dim]``, on the same tokens.
-        example: which example (text) each token belongs to; any integers.
-        nulls: as there, without N3, which needs a model.
+        teacher: states of all teacher layers without PAD, ``[teacher_layer, token, dim]``.
+        students: by name, states of a student's layers at the same tokens and in teacher space (its maps applied),
+            ``[student_layer, token, dim]``.
+        example: any integer that identifies each token's example (text).
+        nulls: as there, without those that need an untrained student.
         preprocessing: as there.
         alternatives: as there.
         matched: by name, the pairs ``(student_layer, teacher_layer)`` that training matched.
-        tower: the name of the tower that the states are of.
-        confidence: of the intervals.
+        tower: the tower that the states belong to.
+        confidence: confidence level of the intervals.
 
     Returns:
-        The result; without hashes of weights and tokenizer, which it cannot know.
+        The result, with hashes of the arrays in place of those of weights and data, and none of a tokenizer.
 
     Raises:
-        InputError: arrays that do not fit together, are not finite, or hold fewer than two examples.
+        InputError: the arrays do not fit together, are not finite, or hold fewer than two examples.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def _check(teacher: Tensor, students: Mapping[str, Tensor], example: Tensor) -> 
 
 
 def _batches(example: Tensor, tower: Tower) -> Iterator[tuple[Tensor, Batch]]:
-    """Whole examples, some at a time: the indices of their tokens, and the batch that these make up."""
+    """Whole examples, some at a time: the indices of their tokens, and the batch made of them."""
     names, row, n_tokens = np.unique(example.numpy(), return_inverse=True, return_counts=True)
     order, counts = torch.from_numpy(row).argsort(stable=True), torch.from_numpy(n_tokens)
     ends = counts.cumsum(0)

@@ -1,7 +1,7 @@
-"""AngleMeter: states of teacher and students in, labelled angles out; the core of every measurement.
+"""AngleMeter, the core of every measurement: states of teacher and students in, labelled angles out.
 
 An update adds a batch of states to sums of fixed size, meters of disjoint parts of the data merge into the meter of the
-whole, and everything that is reported follows from the sums.
+whole, and everything reported follows from the sums.
 """
 
 import copy
@@ -32,12 +32,12 @@ States = Mapping[Tower, Float[Tensor, "layer token dim"]]
 
 
 class TeacherBatch(NamedTuple):
-    """The teacher's side of a batch of whole examples.
+    """The teacher's states on a batch of whole examples.
 
     Attributes:
         states: states of all layers at the valid tokens, by tower.
         tokens: these tokens, by tower.
-        n_examples: examples in the batch, with or without tokens that count.
+        n_examples: number of examples in the batch, including those without a valid token.
     """
 
     states: States
@@ -49,8 +49,8 @@ class StudentStates(NamedTuple):
     """States of a student at the same tokens, by tower, in its own space.
 
     Attributes:
-        trained: those of the student.
-        untrained: those of an untrained student of the same architecture, for nulls that need them.
+        trained: states of the student.
+        untrained: states of an untrained student of the same architecture, for nulls that need them.
     """
 
     trained: States
@@ -70,7 +70,7 @@ class TeacherMeter:
             statistics.update(teacher.states[tower])
 
     def merge(self, other: "TeacherMeter") -> "TeacherMeter":
-        """The statistics over both parts of the data."""
+        """Statistics over both parts of the data."""
         both = type(self)(())
         both.statistics = {tower: one.merge(other.statistics[tower]) for tower, one in self.statistics.items()}
         return both
@@ -78,7 +78,7 @@ class TeacherMeter:
 
 @dataclass
 class _TowerSums:
-    """The sums of one student tower; None where they are not asked for."""
+    """The sums of one student tower; None for those that are not measured."""
 
     angles: AngleSums
     relations: RelationSums | None = None
@@ -105,11 +105,11 @@ class _TowerSums:
 
 
 class AngleMeter:
-    """The angles of some student towers, and everything measured beside them; mergeable, of fixed size.
+    """Angles and alternative measures of student towers; mergeable, of fixed size.
 
     Attributes:
         towers: the student towers.
-        n_examples: examples measured.
+        n_examples: number of examples measured.
     """
 
     aggregation = "per token, then mean over tokens; intervals clustered by example"
@@ -127,9 +127,9 @@ class AngleMeter:
         Args:
             towers: the student towers, in the order in which :meth:`update` gets their states.
             n_teacher_layers: number of the teacher's layers, the embedding output included, by tower.
-            settings: what is measured, and how.
-            preprocessing: what is applied to all states of a tower first.
-            device: where the sums are.
+            settings: what to measure, and how.
+            preprocessing: the preprocessing of all states, by tower.
+            device: device of the sums.
         """
         self.towers = tuple(towers)
         self._n_teacher = dict(n_teacher_layers)
@@ -144,8 +144,8 @@ class AngleMeter:
 
         Args:
             teacher: the teacher's states at the valid tokens, and these tokens.
-            students: the states behind each of :attr:`towers`, one at a time; they may be empty for a tower without
-                layers to measure.
+            students: the states for each of :attr:`towers`, one at a time; they may be empty for a tower without layers
+                to measure.
 
         Raises:
             InputError: states are not finite.
@@ -177,7 +177,7 @@ class AngleMeter:
             sums.sample.update(targets, states[list(tower.layers)], tokens.key, tokens.position)
 
     def merge(self, other: "AngleMeter") -> "AngleMeter":
-        """The meter of both parts of the data; equal to that of the whole up to the rounding of float64.
+        """The meter of both parts of the data, equal to that of the whole up to float64 rounding.
 
         Raises:
             ValueError: the two measure different layers or nulls.
@@ -189,18 +189,18 @@ class AngleMeter:
         return both
 
     def __getstate__(self) -> dict[str, Any]:
-        # To be merged elsewhere, which needs no maps: they are larger than all sums.
+        # Maps are larger than all sums, and a copy in another process is only merged, which needs none.
         return vars(self) | {"towers": [replace(one, maps=()) for one in self.towers], "_preprocessing": {}}
 
     def angles(self) -> ClusteredMean:
-        """The mean angles, in degrees, of all student layers and pairs of all towers, one after another."""
+        """Mean angles in degrees of all layers and pairs of all towers, concatenated."""
         means = [sums.angles.angle for sums in self._sums]
         return ClusteredMean(
             *(torch.cat([getattr(mean, one.name).flatten() for mean in means]) for one in fields(ClusteredMean))
         )
 
     def parts(self) -> list[xr.Dataset]:
-        """The labelled sums of each tower; smaller than the meter, which may hold a sample of tokens."""
+        """Labelled sums of each tower; smaller than the meter, which may hold samples of tokens."""
         return [self._labelled(*pair) for pair in zip(self.towers, self._sums, strict=True)]
 
     def _labelled(self, tower: StudentTower, sums: _TowerSums) -> xr.Dataset:
@@ -213,10 +213,10 @@ class AngleMeter:
         return labelling.label_student(xr.merge(parts), tower, steps=self._settings.steps)
 
     def compute(self, earlier: Sequence[xr.Dataset] = ()) -> xr.Dataset:
-        """Means and intervals, labelled; with ``n_examples`` and ``aggregation`` as attributes.
+        """Labelled means and intervals, with ``n_examples`` and ``aggregation`` as attributes.
 
         Args:
-            earlier: the :meth:`parts` of other students on the same data, to be put before these.
+            earlier: the :meth:`parts` of other students on the same data, which come before these.
         """
         dataset = derived(combine_parts([*earlier, *self.parts()]), self._settings.confidence)
         dataset = xr.merge(

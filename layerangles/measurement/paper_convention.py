@@ -1,9 +1,9 @@
-"""The angle as the paper's released code counts it, so that its published figures can be compared.
+"""Angles in the convention of the paper's released code, for comparison with its published figures.
 
-Point by point, what ``convention="paper"`` does and the default does not, and why the default does not:
+The differences of ``convention="paper"`` from the default, and the reasons for the default:
 
-- *One vertex, one arm fixed.* Only student layer 1 looks, and only at teacher layer 1 against each other layer k. By
-  default every student layer looks at every pair: the claim is about all of them.
+- *One vertex, one arm fixed.* The vertex is student layer 1, and one arm goes to teacher layer 1, the other to each
+  other layer k. By default every student layer is a vertex and every pair is measured: the claim is about all of them.
 - *PAD counts.* Every text is padded to ``max_length``, and the states at PAD enter the mean. They are the models'
   answer to no token at all, and with short texts they outnumber the words.
 - *An epsilon.* ``cos = <u, v> / (‖u‖ ‖v‖ + 1e-6)``, which pulls cosines of short vectors towards 0. By default a
@@ -38,7 +38,7 @@ from layerangles.settings import MeasurementSettings
 
 EPSILON = 1e-6
 N_BINS = 1000
-LAYER = 1  # the student layer that looks, and the teacher layer that all others are compared with
+LAYER = 1  # the student layer of the vertex, and the teacher layer that all others are compared with
 
 
 def paper_cosines(
@@ -54,7 +54,7 @@ def paper_cosines(
 class PaperMeter:
     """Angles in the paper's convention, with the interface of :class:`layerangles.measurement.meter.AngleMeter`.
 
-    The batches are to be padded before (:func:`padded`), and every update is one of the batches that are averaged over.
+    Batches must be padded (:func:`padded`), and every update counts as one of the batches that are averaged over.
     """
 
     aggregation = "per position, PAD included, then mean over a batch, then over batches"
@@ -89,7 +89,7 @@ class PaperMeter:
             self._histograms[i] = self._histograms[i] + _histogram(cosines).cpu()
 
     def merge(self, other: "PaperMeter") -> "PaperMeter":
-        """The meter of both lots of batches."""
+        """The meter of the batches of both."""
         both = copy.copy(self)
         both._means = [[*a, *b] for a, b in zip(self._means, other._means, strict=True)]
         both._histograms = [a + b for a, b in zip(self._histograms, other._histograms, strict=True)]
@@ -97,7 +97,7 @@ class PaperMeter:
         return both
 
     def compute(self) -> xr.Dataset:
-        """``cosine``, ``angle_deg``, ``acute_fraction``, ``histogram`` of layer 1; all else is NaN, intervals too."""
+        """Labelled means at layer 1; intervals and all other layers are NaN."""
         parts = [
             labelling.label_student(_labelled(one, torch.stack(means).mean(dim=0), histogram), one, steps=self._steps)
             for one, means, histogram in zip(self.towers, self._means, self._histograms, strict=True)
@@ -116,7 +116,7 @@ def check_positions(max_length: int, configs: Iterable[PretrainedConfig]) -> Non
 
 
 def padded(batch: Batch, length: int, pad_id: int) -> Batch:
-    """The batch padded to a length, with every position valid. The models still do not attend to PAD."""
+    """Pad a batch to a length and make every position valid; the models still do not attend to PAD."""
     inputs = {
         name: torch.nn.functional.pad(
             value, (0, length - value.shape[1]), value=pad_id if name.endswith("input_ids") else 0

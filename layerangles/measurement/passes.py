@@ -1,4 +1,4 @@
-"""Passes over the texts: the states of teacher and students, batch by batch, go into a meter."""
+"""Passes over the texts, which feed the states of teacher and students to a meter, batch by batch."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from layerangles.settings import MeasurementSettings, Precision
 
 Progress = Callable[[str, float], None]
 
-# Batches between two looks at the intervals, where a pass ends as soon as they are narrow enough.
+# Batches between two looks at the intervals, for a pass that ends as soon as these are narrow enough.
 _BATCHES_PER_LOOK = 8
 
 
@@ -39,15 +39,15 @@ _Same = TypeVar("_Same")
 
 @runtime_checkable
 class Mergeable(Protocol):
-    """Something that two parts of the data give apart and that adds up."""
+    """A quantity measured on parts of the data that adds up to that of the whole."""
 
     def merge(self: _Same, other: _Same, /) -> _Same:
-        """That of both parts of the data."""
+        """Merge the quantities of two parts of the data."""
 
 
 @runtime_checkable
 class Meter(Mergeable, Protocol):
-    """Something that a pass adds batches of states to."""
+    """An accumulator of batches of states."""
 
     def update(self, teacher: TeacherBatch, students: Iterable[StudentStates], /) -> None:
         """Add a batch; the students' states come one tower at a time."""
@@ -58,7 +58,7 @@ AnyMeter = TypeVar("AnyMeter", bound=Meter)
 
 
 class MeasuredStudent(NamedTuple):
-    """A student's model, and its towers that are measured."""
+    """A student's model and its towers."""
 
     checkpoint: StudentCheckpoint
     towers: list[StudentTower]
@@ -66,10 +66,10 @@ class MeasuredStudent(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelRunner:
-    """How models are run: where, in which precision, and which last layer is taken.
+    """Runs models on a device in a precision.
 
     Attributes:
-        device: where the models are.
+        device: device of the models.
         final_norm: as in :class:`layerangles.settings.MeasurementSettings`.
         precision: as there.
     """
@@ -80,11 +80,11 @@ class ModelRunner:
 
     @property
     def sums_device(self) -> torch.device:
-        """Where the geometry is computed: on the CPU where the device has no float64 (Apple's mps)."""
+        """Device of the geometry: the CPU if the models' device has no float64 (Apple's mps)."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     def load(self, checkpoint: ModelCheckpoint) -> PreTrainedModel:
-        """A model on its device."""
+        """Load a model onto the device."""
         return self._moved(checkpoint.load_model())
 
     def untrained(self, student: StudentCheckpoint) -> PreTrainedModel:
@@ -101,7 +101,7 @@ class ModelRunner:
         return model
 
     def states(self, model: PreTrainedModel, batch: Batch) -> dict[Tower, Tensor]:
-        """The states of all towers at the valid tokens, in float32, where the geometry is computed."""
+        """States of all towers at the valid tokens, in float32, on :attr:`sums_device`."""
         with self._autocast():
             _, states = forward_with_states(model, batch.inputs, final_norm=self.final_norm)
         return {
@@ -122,7 +122,7 @@ class Passes:
         teacher: the teacher; its model stays in memory.
         encoded: the texts.
         settings: how to measure.
-        progress: called after every batch with the name of the pass and the share of it that is done, 0 to 1.
+        progress: called after every batch with the name of the pass and the share of it done, 0 to 1.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class Passes:
 
 
 class _StudentModels:
-    """The students' models, each in memory once, and with them those of untrained students, one an architecture."""
+    """The students' models, and one untrained model per architecture if a null needs it."""
 
     def __init__(self, students: Sequence[MeasuredStudent], runner: ModelRunner, settings: MeasurementSettings) -> None:
         self._runner = runner
@@ -240,7 +240,7 @@ class _StudentModels:
                 self._untrained[self._architectures[-1]] = runner.untrained(checkpoint)
 
     def states(self, batch: Batch) -> Iterator[StudentStates]:
-        """The states behind every tower of every student; every model runs the batch once."""
+        """The states for every tower of every student; each model runs the batch once."""
         untrained: dict[str, States] = {}
         for (_, towers), model, architecture in zip(self._students, self._models, self._architectures, strict=True):
             trained = {} if model is None else self._runner.states(model, batch)
@@ -251,14 +251,14 @@ class _StudentModels:
 
 
 def _architecture(student: StudentCheckpoint) -> str:
-    """A hash that students of equal architecture share."""
+    """Hash of the configuration without its names, equal for students of equal architecture."""
     ignored = ("_name_or_path", "transformers_version", "id2label", "label2id", "architectures", "problem_type")
     fields = {k: v for k, v in student.config.to_dict().items() if k not in ignored}
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def over_processes(own: AnyMergeable) -> AnyMergeable:
-    """What the processes have measured of their parts of the data, merged, in every process."""
+    """Merge the quantities that the processes have measured on their parts of the data, in every process."""
     if PartialState().num_processes == 1:
         return own
     parts: list[AnyMergeable] = gather_object([own])
@@ -266,7 +266,7 @@ def over_processes(own: AnyMergeable) -> AnyMergeable:
 
 
 def _widest_interval(meter: Meter, confidence: float) -> float:
-    """The widest interval of a mean angle so far, in degrees; infinite while there is none."""
+    """Width of the widest interval of a mean angle so far, in degrees; infinite if there is none."""
     if not isinstance(meter, AngleMeter):
         raise TypeError(f"only a meter of angles has intervals; got {type(meter).__name__}.")
     angles = over_processes(meter.angles())

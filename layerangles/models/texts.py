@@ -53,7 +53,8 @@ class Batch:
 
         Token p of an example is paired with token ``(p + L // 2) mod L`` of the next example in its group (the
         first follows the last), where L is the number of valid tokens there. If that example has none, or is alone,
-        partners are within the example itself. Partners depend on the texts alone, since no batch and no shard splits a group.
+        partners are within the example itself. Partners depend on the texts alone, since no batch and no shard splits
+        a group.
         """
         counts = self.valid[tower].sum(dim=1)
         starts = counts.cumsum(0) - counts
