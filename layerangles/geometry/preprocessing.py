@@ -109,7 +109,7 @@ class TeacherStatistics:
     def top_dimensions(
         self, k: int = 5
     ) -> tuple[Int[torch.Tensor, "teacher_layer k"], Float[torch.Tensor, "teacher_layer k"]]:
-        """The k dimensions with the largest :meth:`share` in each layer, in descending order, and the shares, on the CPU.
+        """The k dimensions with the largest :meth:`share` in each layer, descending, and the shares; on the CPU.
 
         All dimensions if there are fewer than k.
         """
