@@ -1,10 +1,9 @@
-"""What a verdict promises, on simulated studies whose truth is known: rates of wrong and right outcomes, and coverage.
+"""Error rates, power and coverage of the verdict, in simulated studies with known truth.
 
-Scores are drawn seed by seed and go the way that ``judge`` takes them: moments over seeds, tests of all pairs, then the
-decision. The margin is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the one with the worst
-rate of wrong verdicts is shown, measured anew with five times as many studies. Accuracies are those on 1,000 examples
-that all students share, of which some are hard; a seed makes a student better or worse, and every answer is right or
-wrong.
+Scores are drawn seed by seed and processed as in ``judge``: moments over seeds, tests of all pairs, decision. The margin
+is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the worst rate of wrong verdicts is shown,
+measured anew with five times as many studies. Accuracies are those on 1,000 examples of varying difficulty that all
+students share; a seed makes a student better or worse, and every answer is right or wrong.
 
 Run: python benchmarks/verdict.py [--studies 2000] [--json]
 """
@@ -38,14 +37,14 @@ from layerangles.equivalence.verdict import _moments_for_new_examples
 
 ALPHA, POWER = 0.05, 0.8
 N_SEEDS, N_STRATEGIES = (3, 5, 6, 10, 20), (2, 4, 7)
-SCATTER = (0.1, 0.3, 0.6, 1.0, 2.0)  # sd of a paired difference over the margin
+SCATTER = (0.1, 0.3, 0.6, 1.0, 2.0)  # sd of a paired difference ÷ margin
 SHARE = 0.25
-STUDIES_AT_ONCE = 50  # that share the resamples of a bootstrap
+STUDIES_AT_ONCE = 50  # share the resamples of a bootstrap
 N_GROUPS, PER_GROUP = 40, 25  # examples of one difficulty each
 
 
 class Figure(NamedTuple):
-    """One rate, with what is promised of it."""
+    """One rate, with the value it should have."""
 
     what: str
     strategies: int
@@ -71,19 +70,19 @@ def normal(rng: np.random.Generator, means: np.ndarray, sd: float, n_seeds: int,
 
 
 def one_worse(n_strategies: int, by: float) -> np.ndarray:
-    """All are equal but the last."""
+    """Means that are 0 except for the last one."""
     means = np.zeros(n_strategies)
     means[-1] = -by
     return means
 
 
 def at_the_margin(n_strategies: int) -> list[np.ndarray]:
-    """Truths with a difference of exactly 1: one strategy worse than all others, or all spread evenly."""
+    """Means with a largest difference of exactly 1: one strategy worse than all others, or all in even steps."""
     return [one_worse(n_strategies, 1)] + ([np.linspace(0, -1, n_strategies)] if n_strategies > 2 else [])
 
 
 def with_none(means: np.ndarray) -> np.ndarray:
-    """With a gain of 4 over none."""
+    """Append a mean of none that makes the gain 4."""
     return np.append(means, means.mean() - 1 / SHARE)
 
 
@@ -95,13 +94,13 @@ class TestSet:
         self.abilities, self.seed_sd = abilities, seed_sd
 
     def expected(self) -> np.ndarray:
-        """Accuracy by strategy, over all seeds; the seeds' effect is integrated by Gauss and Hermite."""
+        """Expected accuracy by strategy; the seeds' effect is integrated by Gauss–Hermite quadrature."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(40)
         right = special.expit(self.abilities[:, None, None] + self.seed_sd * nodes - self.difficulty[:, None])
         return (right @ weights / weights.sum()).mean(axis=-1)
 
     def scores(self, rng: np.random.Generator, n_seeds: int, n: int) -> np.ndarray:
-        """Accuracies ``[study, seed, strategy]``, half of a seed's effect being all strategies'."""
+        """Accuracies ``[study, seed, strategy]``; half of the variance of a seed's effect is shared by all strategies."""
         shape = (n, n_seeds, len(self.abilities))
         effect = (rng.standard_normal((n, n_seeds, 1)) + rng.standard_normal(shape)) / math.sqrt(2)
         ability = (self.abilities + self.seed_sd * effect)[..., None]
@@ -113,9 +112,10 @@ class TestSet:
 
 
 def worst(studies: Sequence[Callable[[int], Decisions]], n: int, names: Iterable[str]) -> dict[str, float]:
-    """The largest rate of each outcome: which kind of study has it is found first, and its rate measured anew.
+    """The largest rate of each outcome over kinds of studies.
 
-    The largest of several measured rates would be above the largest true one by chance. Anew, with five times as many.
+    The largest of several measured rates exceeds the largest true one by chance, so the rate of the worst kind is
+    measured anew, with five times as many studies.
     """
     first = [draw(n) for draw in studies]
     found = {}
@@ -126,7 +126,7 @@ def worst(studies: Sequence[Callable[[int], Decisions]], n: int, names: Iterable
 
 
 def wrong_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int], rng_seed: int = 0) -> list[Figure]:
-    """How often a verdict is wrong, at worst: of normal scores, of a share of the gain, and of accuracies."""
+    """The worst rates of wrong verdicts on normal scores, with margins that are shares of the gain, and on accuracies."""
     found = []
     for n_strategies in strategies:
         for n_seeds in seeds:
@@ -158,10 +158,10 @@ def wrong_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int],
 
 
 def right_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int], rng_seed: int = 1) -> list[Figure]:
-    """How often the verdict is right on three planted truths, with the scatter that so many seeds allow for.
+    """The rates of right verdicts on three planted truths.
 
-    Strategies that are all equal, and one that is worse by two margins, scatter by ``largest_sd``: the promise is the
-    power for the first. The third truth scatters by five margins, which is too much for any of these.
+    All strategies equal, and one worse by two margins, both with the scatter ``largest_sd``: the rate for the first
+    should be the power. Third, a scatter of five margins, which is too much for these numbers of seeds.
     """
     found = []
     for n_strategies in strategies:
@@ -185,9 +185,9 @@ def right_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int],
 
 
 def planned_power(n_studies: int, strategies: Iterable[int], rng_seed: int = 2) -> list[Figure]:
-    """How often a study is decided with the seeds that were said to be enough, for a scatter of 0.5, 1 and 1.5 margins.
+    """The rates of decisions with as many seeds as were computed to be enough, for a scatter of 0.5, 1 and 1.5 margins.
 
-    Of equal strategies by ``seeds_to_plan``, and of one that is worse by two margins by ``seeds_to_decide``.
+    Equal strategies with the seeds of ``seeds_to_plan``, and one worse by two margins with those of ``seeds_to_decide``.
     """
     found = []
     for n_strategies in strategies:
@@ -269,10 +269,9 @@ def coverage_of_fieller(n_studies: int, seeds: Iterable[int], rng_seed: int = 3)
 
 
 def new_examples(n_studies: int, seeds: Iterable[int], n_examples: int = 100, rng_seed: int = 4) -> list[Figure]:
-    """Of a pair's difference for new seeds and new examples: coverage of 90 %, and wrong verdicts at the margin.
+    """Coverage of the 90 % interval of a difference over new seeds and examples, and wrong verdicts at the margin.
 
-    A student's seed makes it better or worse by 1 on average over examples, or by 0.3; what examples a strategy is
-    good at varies by 1, or by 10; the rest by 3.
+    The effect of a seed has the sd 1 or 0.3, that of an example on a strategy 1 or 10, and the residual 3.
     """
     found = []
     for n_seeds in seeds:
@@ -280,10 +279,10 @@ def new_examples(n_studies: int, seeds: Iterable[int], n_examples: int = 100, rn
             rng = np.random.default_rng([rng_seed, n_seeds, int(of_example)])
             covered = percentiles = wrong = total = 0
             scatter = math.sqrt(of_seed**2 / n_seeds + of_example**2 / n_examples + 9 / n_seeds / n_examples)
-            # A margin that the test passes more easily than any smaller one.
+            # A difference at the margin, which is so large that only one of the two one-sided tests matters.
             margin = Margin(6 * scatter)
             while total < n_studies:
-                # Studies that share their resamples: as one cell, in which each is a strategy, and the last gets 0.
+                # Studies that share their resamples: one cell in which each study is a strategy; the last scores 0.
                 shape = (STUDIES_AT_ONCE, n_seeds, n_examples)
                 examples = (
                     margin.size
@@ -326,7 +325,7 @@ def _cell(examples: np.ndarray) -> Cell:
 
 
 def table(figures: list[Figure]) -> str:
-    """One line a figure and number of strategies, one column a number of seeds, if these are few."""
+    """One line per figure and number of strategies; one column per number of seeds, if these are few."""
     seeds = sorted({figure.seeds for figure in figures})
     if len(seeds) > len(N_SEEDS):
         return "\n".join(
@@ -348,7 +347,7 @@ def _first(figures: list[Figure], what: str) -> int:
 
 
 def main() -> None:
-    """Print the figures, as tables or as JSON."""
+    """Print the figures as tables or as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=2000, help="simulated for every figure; default 2000")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")

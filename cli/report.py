@@ -21,20 +21,20 @@ _RESULT = "angles.nc"
 
 
 def report(
-    studies: Annotated[list[Path], typer.Argument(help="Study directories; the first gives the page its name.")],
+    studies: Annotated[list[Path], typer.Argument(help="Study directories; the page is named after them.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page; report.html in the first study by default.")
+        Path | None, typer.Option("--output", "-o", help="The page's file; report.html in the first study by default.")
     ] = None,
     margin: options.Margin = None,
     margin_of_gain: options.MarginOfGain = None,
     metric: options.Metric = None,
     split: options.Split = None,
     measure: Annotated[
-        bool, typer.Option(help="Measure the angles of the first seed's students where a study has none yet.")
+        bool, typer.Option(help="Measure the angles of the first seed's students if a study has none yet.")
     ] = True,
-    texts: Annotated[int, typer.Option(min=2, help="How many texts of the dev split they are measured on.")] = 200,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    texts: Annotated[int, typer.Option(min=2, help="Number of texts of the dev split to measure on.")] = 200,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Write one HTML page: the question and the verdict, scores, differences, angles, geometry, design, provenance.
 
@@ -90,7 +90,7 @@ def _measure(study: "OpenedStudy", n_texts: int) -> Path | None:
 
 
 def measure_students(study: "Study", students: Sequence[Path], n_texts: int, *, steps: bool) -> "AngleResult":
-    """The angles of some students of a study on texts of the dev split, with what a page about them shows."""
+    """Measure students on texts of the dev split, with the nulls and alternatives that a report shows."""
     from layerangles import measure_angles
 
     return measure_angles(

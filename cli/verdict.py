@@ -1,4 +1,4 @@
-"""``layerangles verdict``: does the choice of layers matter? Equivalent, different, or undecided."""
+"""``layerangles verdict``: whether the strategies of each cell are equivalent, different, or undecided."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,11 +25,11 @@ def verdict(
     metric: options.Metric = None,
     split: options.Split = None,
     alpha: Annotated[float, typer.Option(help="Largest rate of a false equivalent, and of a false different.")] = 0.05,
-    power: Annotated[float, typer.Option(help="The probability of a decision for which seeds are counted.")] = 0.8,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Print every pair of strategies, too.")] = False,
-    latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table (booktabs, siunitx) here.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table of cells here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    power: Annotated[float, typer.Option(help="Probability of a decision that the seeds needed aim at.")] = 0.8,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also print every pair of strategies.")] = False,
+    latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table (booktabs, siunitx) to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table of cells to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Judge whether the matched strategies of each cell give equally good students.
@@ -83,7 +83,7 @@ def _write(judged: "list[Judged]", latex: Path | None, csv: Path | None) -> list
 
 
 def _print_grouped(said: list[tuple[str, str]]) -> None:
-    """What is said of cells, once for those of which the same is said."""
+    """Print each text once, after the names of all cells that it is about."""
     cells: dict[str, list[str]] = {}
     for text, cell in said:
         cells.setdefault(text, []).append(cell)

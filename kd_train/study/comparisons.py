@@ -1,4 +1,4 @@
-"""How a study's students are compared: cells of strategies, draws of random maps, and seeds."""
+"""The comparisons that a study makes: cells of strategies, draws of random maps, and seeds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 else:
     equivalence = lazy_module("layerangles.equivalence")
 
-# What the students of one cell share: where they begin, and how the terms of their loss weigh. Strategies may bring a
-# rate, maps and a hidden loss of their own; that is part of what is compared.
+# Students of one cell share their initialisation and the weights of their loss. A strategy's own learning rate, maps
+# and hidden loss are part of the comparison.
 _STUDENT = ("layers", "decoder_layers", "width", "init", "copied_layers", "embeddings", "freeze_embeddings")
 _WEIGHTS = ("ce_weight", "kl_weight", "hidden_weight")
 _UNUSED_BY_NONE = "hidden_weight"
@@ -23,14 +23,14 @@ _Frozen = tuple[tuple[str, Any], ...]
 
 
 class Arm(NamedTuple):
-    """The students of one entry of a study's ``strategies``, as a part of one comparison.
+    """The students of one entry of a study's ``strategies`` within one comparison.
 
     Attributes:
-        label: what they are called; their directories are ``<label>-seed<k>``.
-        cell: the comparison.
-        strategy: what is compared there; draws of one random map are one strategy.
+        label: their name; their directories are ``<label>-seed<k>``.
+        cell: the name of the comparison.
+        strategy: their strategy's name there; draws of one random map are one strategy.
         draw: the mapping seed of a random map, 0 for others.
-        role: whether they are matched, are not, or are a control.
+        role: matched, none, or control.
     """
 
     label: str
@@ -41,10 +41,10 @@ class Arm(NamedTuple):
 
 
 def arms_of(study: Study) -> list[Arm]:
-    """The comparisons that a study holds.
+    """The arms of all comparisons of a study.
 
-    A cell is what begins alike and has the same weights in its loss, or what names the same ``cell``. Students without
-    matching belong to every cell that differs from theirs in the weight of the hidden loss alone.
+    Students with the same initialisation and the same loss weights, or with the same ``cell`` in the study file, form a
+    cell. Students without matching belong to every cell that differs from theirs only in the weight of the hidden loss.
     """
     keys = [_key(study, variant) for variant in study.strategies]
     cells: dict[_Frozen, list[Variant]] = {}
@@ -66,14 +66,14 @@ def arms_of(study: Study) -> list[Arm]:
 
 
 class Comparison(NamedTuple):
-    """A cell of a study that is still to be trained.
+    """A cell as the study file plans it.
 
     Attributes:
         cell: its name.
-        none: whether there are students without matching.
-        strategies: the matched ones, with the number of their draws.
-        controls: the others.
-        n_seeds: to which all are crossed.
+        none: whether it has students without matching.
+        strategies: the matched strategies, with their numbers of draws.
+        controls: the control strategies.
+        n_seeds: the number of seeds of every strategy.
     """
 
     cell: str
@@ -84,26 +84,26 @@ class Comparison(NamedTuple):
 
     @property
     def compared(self) -> str:
-        """The matched strategies in words."""
+        """The matched strategies and their draws, for people."""
         return ", ".join(f"{name} ({n} draws)" if n > 1 else name for name, n in self.strategies.items())
 
 
 def comparisons(study: Study) -> list[Comparison]:
-    """The cells that a study will fill: strategies and draws, crossed with seeds."""
+    """The cells of a study: strategies and draws, crossed with seeds."""
     arms = arms_of(study)
     found = []
     for cell in dict.fromkeys(arm.cell for arm in arms):
-        mine = [arm for arm in arms if arm.cell == cell]
-        matched = Counter(arm.strategy for arm in mine if arm.role == "matched")
-        controls = tuple(dict.fromkeys(arm.strategy for arm in mine if arm.role == "control"))
+        members = [arm for arm in arms if arm.cell == cell]
+        matched = Counter(arm.strategy for arm in members if arm.role == "matched")
+        controls = tuple(dict.fromkeys(arm.strategy for arm in members if arm.role == "control"))
         found.append(
-            Comparison(cell, any(arm.role == "none" for arm in mine), dict(matched), controls, len(study.seeds))
+            Comparison(cell, any(arm.role == "none" for arm in members), dict(matched), controls, len(study.seeds))
         )
     return found
 
 
 def margin_of(study: Study) -> equivalence.Margin | None:
-    """The margin that the study file states."""
+    """The margin that the study file states, if any."""
     spec = study.verdict
     if spec.margin is not None:
         return equivalence.Margin(spec.margin)
@@ -126,7 +126,7 @@ def _without_hidden(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names(study: Study, keys: list[dict[str, Any]]) -> list[str]:
-    """The study's name, and in brackets what tells its cells apart."""
+    """The study's name, followed in brackets by the settings in which its cells differ."""
     if len(keys) == 1:
         return [study.name]
     differing = [name for name in dict.fromkeys(n for key in keys for n in key) if len({k.get(name) for k in keys}) > 1]
@@ -141,10 +141,10 @@ def _names(study: Study, keys: list[dict[str, Any]]) -> list[str]:
 
 
 def _arm(variant: Variant, cell: str, members: list[Variant], *, keeps_names: bool) -> Arm:
-    """The variant as its cell calls it.
+    """The variant as a member of its cell.
 
-    In a study of several cells a name has to tell students of one strategy apart, which their cells do here: there the
-    strategy is called by its kind, unless two of the cell's would be called alike.
+    In a study of several cells, variants of one strategy need different names, although their cells already tell them
+    apart. Within a cell the strategy is therefore named by its kind, unless two members would get the same name.
     """
     draw = variant.mapping_seed or 0
     namesakes = [other for other in members if (_plain(other), other.mapping_seed or 0) == (_plain(variant), draw)]
@@ -156,5 +156,5 @@ def _arm(variant: Variant, cell: str, members: list[Variant], *, keeps_names: bo
 
 
 def _plain(variant: Variant) -> str:
-    """The label without a name of its own and without the draw."""
+    """The label without the variant's own name and draw."""
     return variant.model_copy(update={"name": None, "mapping_seed": None}).label

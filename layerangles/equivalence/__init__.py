@@ -1,4 +1,4 @@
-"""Does the choice of layers matter? The statistics of the claim, from scores alone."""
+"""Statistics of the claim that the choice of layers does not matter, from scores alone."""
 
 from layerangles.equivalence.cells import Cell, Role, cells_from_frame, read_scores
 from layerangles.equivalence.components import variance_components

@@ -1,4 +1,4 @@
-"""The scores that a verdict is about: cells of strategies × draws × seeds, from any table of scores."""
+"""Cells of scores, strategies × draws × seeds, from any table of scores."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ class Cell:
     """The scores of one comparison: students that differ in strategy, draw of a random map, and seed alone.
 
     Attributes:
-        name: what tells the cell from others, such as the task and the students' initialisation.
+        name: identifies the cell, such as by the task and the students' initialisation.
         metric: the name of the score.
-        higher_is_better: whether more of it is better.
-        scores: ``[strategy, draw, seed]``, in the metric's own unit. NaN where there is no such student: only random
-            maps are drawn more than once, and a student may have failed.
-        roles: by strategy, ``"none"`` for prediction matching alone (at most one), ``"matched"`` for what is compared,
-            ``"control"`` for what is matched to something else than the teacher's states of the text.
-        examples: ``[strategy, draw, seed, example]``, what a student got on every test example, where the metric is a
-            mean over them.
+        higher_is_better: whether larger scores are better.
+        scores: ``[strategy, draw, seed]``, in the metric's own unit. NaN if there is no such student: only random maps
+            are drawn more than once, and a student may have failed.
+        roles: by strategy, ``"none"`` for prediction matching alone (at most one), ``"matched"`` for compared
+            strategies, ``"control"`` for students matched to anything but the teacher's states of the same text.
+        examples: ``[strategy, draw, seed, example]``, a student's score on every test example, if the metric is their
+            mean.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Cell:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The strategies that are matched to something else."""
+        """The control strategies."""
         return self._of_role("control")
 
     @property
     def none(self) -> str | None:
-        """The strategy without matching."""
+        """The strategy without matching, if there is one."""
         return next(iter(self._of_role("none")), None)
 
     def _of_role(self, role: Role) -> tuple[str, ...]:
@@ -62,13 +62,13 @@ class Cell:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds at which every strategy that is compared, and none, has a student: only these are paired."""
+        """The seeds at which all compared strategies, and none, have a student: only these are paired."""
         complete = self._by_seed(self._compared).notnull().all("strategy")
         return tuple(int(seed) for seed in self.scores["seed"].values[complete.values])
 
     @property
     def incomplete_seeds(self) -> tuple[int, ...]:
-        """The seeds that are left out because a student is missing."""
+        """The seeds left out for want of a student."""
         return tuple(int(seed) for seed in self.scores["seed"].values if int(seed) not in self.seeds)
 
     @property
@@ -79,25 +79,24 @@ class Cell:
         return self.scores.sel(strategy=list(strategies)).mean("draw")
 
     def by_seed(self, strategies: Sequence[str]) -> Float[np.ndarray, "seed strategy"]:
-        """Scores at the paired seeds, averaged over the draws that there are. NaN where a control is missing."""
+        """Scores at the paired seeds, averaged over draws. NaN if a control has no student at a seed."""
         chosen = self._by_seed(strategies).sel(seed=list(self.seeds))
         return np.asarray(chosen.transpose("seed", "strategy").values, dtype=float)
 
     def draws(self, strategy: str) -> tuple[int, ...]:
-        """The draws that a strategy has students of; ``(0,)`` for one that is not random."""
-        there = self.scores.sel(strategy=strategy).notnull().any("seed")
-        return tuple(int(draw) for draw in self.scores["draw"].values[there.values])
+        """The draws of a strategy that have students; ``(0,)`` for one that is not random."""
+        present = self.scores.sel(strategy=strategy).notnull().any("seed")
+        return tuple(int(draw) for draw in self.scores["draw"].values[present.values])
 
 
 def cells_from_frame(frame: pd.DataFrame, *, source: str = "the table", default_metric: str = "score") -> list[Cell]:
-    """The cells of a table with one row a student.
+    """The cells of a table with one row per student.
 
     Args:
-        frame: the columns ``cell``, ``strategy``, ``seed`` and ``score``; and, where they differ from what is in
-            brackets, ``role`` (``none`` for the strategy of that name, else ``matched``), ``draw`` (0), ``metric`` and
-            ``higher_is_better`` (true).
-        source: what messages call it.
-        default_metric: the metric's name where there is no such column.
+        frame: the columns ``cell``, ``strategy``, ``seed`` and ``score``; optionally ``role`` (by default ``none`` for
+            the strategy of that name, else ``matched``), ``draw`` (0), ``metric`` and ``higher_is_better`` (true).
+        source: the table's name in messages.
+        default_metric: the metric's name if there is no such column.
 
     Raises:
         InputError: a column is missing, a value is not allowed, or a student occurs twice.
@@ -106,10 +105,10 @@ def cells_from_frame(frame: pd.DataFrame, *, source: str = "the table", default_
     if missing:
         raise InputError(
             f"{source} has no column {missing[0]}; its columns are {', '.join(map(str, frame.columns))}. "
-            f"Wanted are cell, strategy, seed and score; {', '.join(('role', 'draw', *_OPTIONAL))} may be left out."
+            f"Required are cell, strategy, seed and score; {', '.join(('role', 'draw', *_OPTIONAL))} are optional."
         )
     if not len(frame):
-        raise InputError(f"{source} has no row. Give one row a student.")
+        raise InputError(f"{source} has no row. Give one row per student.")
     whole = frame.copy()
     for column, default in (("draw", 0), ("metric", default_metric), ("higher_is_better", True)):
         if column not in whole:
@@ -123,32 +122,32 @@ def cells_from_frame(frame: pd.DataFrame, *, source: str = "the table", default_
 
 
 def read_scores(path: str | os.PathLike[str]) -> list[Cell]:
-    """The cells of a CSV file of scores; see :func:`cells_from_frame`. Lines that begin with ``#`` are left out.
+    """The cells of a CSV file of scores; see :func:`cells_from_frame`. Lines that begin with ``#`` are comments.
 
     Raises:
-        InputError: no such file, no CSV, or not such a table.
+        InputError: no such file, not CSV, or not a table of scores.
     """
     return cells_from_frame(read_table(path), source=str(path))
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The rows of a CSV file of scores, not yet checked.
+    """The rows of a CSV file of scores, unchecked.
 
     Raises:
-        InputError: no such file, or no CSV.
+        InputError: no such file, or not CSV.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path} does not exist. Give a study's directory, or a CSV file with one row a student.")
+        raise InputError(f"{path} does not exist. Give a study's directory, or a CSV file with one row per student.")
     try:
-        # A # elsewhere belongs to a name, and so does "None" or "NA", which pandas would take for a missing value.
+        # A # elsewhere is part of a name; so are "None" and "NA", which pandas would read as missing values.
         lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if not line.startswith("#")]
         return pd.read_csv(StringIO("\n".join(lines)), skipinitialspace=True, keep_default_na=False)
-    except ValueError as error:  # which pandas' parser errors are, and what is no UTF-8
-        raise InputError(f"{path} is no CSV file ({error}).") from error
+    except ValueError as error:  # parser errors of pandas, and text that is not UTF-8
+        raise InputError(f"{path} is not a CSV file ({error}).") from error
 
 
 def _check_names(frame: pd.DataFrame, source: str) -> None:
-    """Names are text that is not empty, and the direction is true or false: no row is to vanish or turn unseen."""
+    """Refuse empty names and unknown directions, so that no row is dropped or reversed silently."""
     for column in ("cell", "strategy", "role", "metric"):
         missing = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
         if missing.any():
@@ -166,7 +165,7 @@ def _check_names(frame: pd.DataFrame, source: str) -> None:
 
 
 def _shown(column: "pd.Series[Any]", row: int) -> str:
-    """A value as the user wrote it: without numpy's name of its type."""
+    """A value as the user wrote it, without numpy's type name."""
     return repr(column.tolist()[row - 1])
 
 

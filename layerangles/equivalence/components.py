@@ -1,4 +1,4 @@
-"""Where the variance of scores comes from: strategy, draw of a random map, seed, and their interaction."""
+"""Variance components of scores: strategy, draw of a random map, seed, and their interaction."""
 
 import math
 
@@ -13,21 +13,20 @@ SOURCES = ("strategy", "draw", "seed", "strategy × seed")
 def variance_components(cell: Cell) -> pd.DataFrame:
     """Variance components of a cell's matched strategies, by the method of moments on the analysis of variance.
 
-    Every map that was trained (a strategy, or one draw of it) is crossed with every seed:
-    score = mean + strategy + draw within strategy + seed + interaction. A strategy with a single map has no draws that
-    could differ, and none of their variance is taken out of what strategies differ by. The interaction of map and seed
-    holds what is left, the noise of a finite test set among it; it is what paired differences scatter by. An estimate
-    below zero is given as zero.
+    Every trained map (a strategy, or one draw of it) is crossed with every seed:
+    score = mean + strategy + draw within strategy + seed + interaction. A strategy with a single map contributes
+    nothing to the variance of draws. The interaction of map and seed is the residual, noise of a finite test set
+    included; it makes paired differences scatter. Negative estimates are set to zero.
 
     Returns:
         Index ``source``; ``variance`` in squared units of the metric, ``sd`` in its unit, ``share`` of the sum. NaN
-        where there is nothing to estimate it from: one seed, or no random map that was drawn twice.
+        for a single seed, and for draws if no random map was drawn twice.
     """
     arms = [(strategy, draw) for strategy in cell.matched for draw in cell.draws(strategy)]
     paired = cell.scores.sel(seed=list(cell.seeds))
     scores = np.array([paired.sel(strategy=strategy, draw=draw).values for strategy, draw in arms])
-    trained = np.isfinite(scores).any(axis=1)  # a draw may have students at left-out seeds alone
-    arms, scores = [arm for arm, there in zip(arms, trained, strict=True) if there], scores[trained]
+    trained = np.isfinite(scores).any(axis=1)  # a draw may have students only at seeds that are left out
+    arms, scores = [arm for arm, has_students in zip(arms, trained, strict=True) if has_students], scores[trained]
     scores = scores[:, np.isfinite(scores).all(axis=0)]
     variances = dict.fromkeys(SOURCES, math.nan)
     n_arms, n_seeds = scores.shape
@@ -50,12 +49,12 @@ def variance_components(cell: Cell) -> pd.DataFrame:
 
 
 def _nested(of_arm: np.ndarray, strategies: list[str], of_one: float) -> tuple[float, float, float]:
-    """The variance of strategies' means, what of it is their draws', and the variance of draws within strategies.
+    """The variance of strategies' means, the part of it due to draws, and the variance of draws within strategies.
 
     Args:
         of_arm: every arm's mean over seeds.
         strategies: the arms' strategies.
-        of_one: the variance that the interaction gives to an arm's mean: all there is where a strategy has one arm.
+        of_one: the variance of an arm's mean that is due to the interaction; used for strategies with a single arm.
     """
     groups = pd.Series(of_arm).groupby(strategies)
     sizes, squares = groups.size(), groups.var(ddof=1)

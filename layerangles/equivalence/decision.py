@@ -1,13 +1,12 @@
 """The tests behind a verdict: pairs of strategies against a margin, from means and covariances over seeds.
 
-Every hypothesis is a statement on a *contrast*: a weighted sum of the strategies' expected scores, plus a constant. Of
-two strategies a and b, with the margin δ, the test of equivalence (TOST; Schuirmann 1987) asks whether a − b − δ < 0
-and a − b + δ > 0. Where the margin is a share f of the gain over none, δ is itself a contrast, f · (mean of the matched
-− none), and its uncertainty takes part in the test, as in Fieller's interval. A contrast of scores that are paired by
-seed is tested by the t test of its values, seed by seed.
+Every hypothesis is about a *contrast*: a weighted sum of the strategies' expected scores, plus a constant. For two
+strategies a and b and the margin δ, the test of equivalence (TOST; Schuirmann 1987) asks whether a − b − δ < 0 and
+a − b + δ > 0. If the margin is a share f of the gain over none, δ is itself a contrast, f · (mean of the matched −
+none), and the test includes its uncertainty, as in Fieller's interval. A contrast of scores that are paired by seed is
+tested by the t test of its values, seed by seed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -26,8 +25,8 @@ class Margin:
     """The smallest difference that matters.
 
     Attributes:
-        size: above 0; in the metric's own unit, or, with ``of_gain``, as a share of what matching gains over none.
-        of_gain: whether it is such a share.
+        size: above 0; in the metric's own unit, or, with ``of_gain``, as a share of the gain of matching over none.
+        of_gain: whether ``size`` is such a share.
     """
 
     size: float
@@ -42,11 +41,11 @@ class Margin:
 
 
 class Moments(NamedTuple):
-    """What the tests need of scores that are paired by seed; leading dimensions are studies of a simulation.
+    """Moments of scores that are paired by seed; leading dimensions are the studies of a simulation.
 
     Attributes:
         mean: over seeds, ``[…, strategy]``.
-        covariance: over seeds, with n − 1 below, ``[…, strategy, strategy]``.
+        covariance: over seeds, with n − 1 in the denominator, ``[…, strategy, strategy]``.
         n_seeds: 2 or more.
     """
 
@@ -56,7 +55,7 @@ class Moments(NamedTuple):
 
 
 def moments(scores: Float[np.ndarray, "seed strategy"]) -> Moments:
-    """Mean and covariance over seeds; of one seed the covariance is NaN, and so is every p-value that rests on it."""
+    """Mean and covariance over seeds; for one seed the covariance is NaN, and so are the p-values."""
     n_seeds, n_strategies = scores.shape
     covariance = np.full((n_strategies, n_strategies), np.nan)
     if n_seeds > 1:
@@ -68,8 +67,8 @@ class PairTests(NamedTuple):
     """The tests of all pairs, ``[…, pair]`` each.
 
     Attributes:
-        p_equivalent: of the hypothesis that the difference is not within the margin (TOST: the larger of two p).
-        p_different: of the hypothesis that it is within the margin, two-sided, not yet adjusted for their number.
+        p_equivalent: p-values of the hypothesis that the difference is not within the margin (TOST: the larger of two).
+        p_different: p-values of the hypothesis that it is, two-sided, not adjusted for the number of pairs.
     """
 
     p_equivalent: Float[np.ndarray, "*study pair"]
@@ -77,7 +76,7 @@ class PairTests(NamedTuple):
 
 
 def pairs_of(n_matched: int) -> list[tuple[int, int]]:
-    """All pairs of different strategies, by their numbers."""
+    """The index pairs of all pairs of strategies."""
     return list(combinations(range(n_matched), 2))
 
 
@@ -110,7 +109,7 @@ def compare_pairs(given: Moments, n_matched: int, margin: Margin) -> PairTests:
     above = _p_not_above(given, pairs - weights, -constant)  # small where the difference exceeds the margin
     below = _p_not_above(given, -pairs - weights, -constant)
     if margin.of_gain:
-        # Without a gain, the margin is no margin: to differ by more than it, pairs must differ at all.
+        # A negative gain makes the margin negative: pairs must also differ from zero to be beyond it.
         positive = _p_not_above(given, pairs, 0.0)
         above, below = np.maximum(above, positive), np.maximum(below, 1 - positive)
     inside = np.maximum(_p_not_above(given, -pairs + weights, constant), _p_not_above(given, pairs + weights, constant))
@@ -121,7 +120,7 @@ def compare_pairs(given: Moments, n_matched: int, margin: Margin) -> PairTests:
 
 
 def p_nonzero(given: Moments, n_matched: int) -> Float[np.ndarray, "*study pair"]:
-    """Two-sided p-values of the paired t test of every pair, not adjusted for their number."""
+    """Two-sided p-values of every pair's paired t test, not adjusted for the number of pairs."""
     positive = _p_not_above(given, differences(n_matched, given.mean.shape[-1]), 0.0)
     return np.asarray(np.minimum(1, 2 * np.minimum(positive, 1 - positive)))
 
@@ -129,26 +128,26 @@ def p_nonzero(given: Moments, n_matched: int) -> Float[np.ndarray, "*study pair"
 def _p_not_above(
     given: Moments, contrasts: Float[np.ndarray, "pair strategy"], constant: float
 ) -> Float[np.ndarray, "*study pair"]:
-    """One-sided p of "contrast + constant ≤ 0" by the t test: small where it is above 0."""
+    """One-sided p-values of "contrast + constant ≤ 0" by the t test: small if it is above 0."""
     value = np.einsum("ps,...s->...p", contrasts, given.mean) + constant
     return np.asarray(special.stdtr(given.n_seeds - 1, -value / standard_errors(given, contrasts)))
 
 
 def standard_errors(given: Moments, contrasts: Float[np.ndarray, "pair strategy"]) -> Float[np.ndarray, "*study pair"]:
-    """The standard errors of contrasts, never below rounding.
+    """The standard errors of contrasts, never below rounding error.
 
-    Scores that agree to the last digit at every seed have a standard error of zero, and so exact a difference that
-    any margin decides it; the floor keeps 0 / 0 out of the t test, on the side of "equivalent" for equal scores.
+    Scores that agree to the last digit at every seed have a standard error of zero. The floor keeps 0 / 0 out of the t
+    test, so that equal scores are equivalent at any margin.
     """
     variance = np.einsum("ps,...st,pt->...p", contrasts, given.covariance, contrasts) / given.n_seeds
     scale = np.abs(given.mean).max(axis=-1, keepdims=True)
-    # The constant is for scores that are all 0; what a difference is divided by must not overflow the quotient.
+    # The constant serves scores that are all 0; a smaller one would let the quotient overflow.
     floor = np.maximum(1e-12 * scale, 1e-150)
     return np.asarray(np.maximum(np.sqrt(np.maximum(variance, 0)), floor))
 
 
 def holm(p: Float[np.ndarray, "*study pair"]) -> Float[np.ndarray, "*study pair"]:
-    """Holm's (1979) adjusted p-values along the last dimension: they keep the rate of *any* false rejection."""
+    """Holm's (1979) adjusted p-values along the last dimension; they control the rate of *any* false rejection."""
     order = np.argsort(p, axis=-1)
     factors = np.arange(p.shape[-1], 0, -1)
     ascending = np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * factors, axis=-1)
@@ -158,7 +157,7 @@ def holm(p: Float[np.ndarray, "*study pair"]) -> Float[np.ndarray, "*study pair"
 
 
 class Decisions(NamedTuple):
-    """Whether all pairs are within the margin, and whether some pair is beyond it; never both."""
+    """Whether all pairs are shown to be within the margin, and whether some pair is shown to be beyond; never both."""
 
     equivalent: Bool[np.ndarray, "*study"]
     different: Bool[np.ndarray, "*study"]
@@ -167,8 +166,8 @@ class Decisions(NamedTuple):
 def decide(tests: PairTests, alpha: float) -> Decisions:
     """The verdict on all pairs together.
 
-    Equivalent where every single pair is (intersection-union: no adjustment is needed, and the rate of a false
-    "equivalent" stays below ``alpha``); different where some pair is, by Holm's adjustment.
+    Equivalent if every single pair is (intersection-union: without any adjustment the rate of a false "equivalent" is
+    at most ``alpha``); different if some pair is, with Holm's adjustment.
     """
     return Decisions(
         equivalent=np.asarray((tests.p_equivalent <= alpha).all(axis=-1)),
@@ -179,8 +178,3 @@ def decide(tests: PairTests, alpha: float) -> Decisions:
 def outcome_of(equivalent: bool, different: bool) -> Outcome:
     """The word for a decision."""
     return "equivalent" if equivalent else "different" if different else "undecided"
-
-
-def names_of(strategies: Sequence[str]) -> list[tuple[str, str]]:
-    """The names of all pairs, in the order of the tests."""
-    return [(strategies[first], strategies[second]) for first, second in pairs_of(len(strategies))]

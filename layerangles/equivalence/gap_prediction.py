@@ -1,9 +1,9 @@
-"""Does the geometry predict where layer selection matters? Gaps between strategies against angles, cell by cell.
+"""Gaps between strategies, predicted from angles and other measures of geometry, cell by cell.
 
-If strategies are equally good because the teacher's layers look alike from the student, then the gap between strategies
-should be larger where they look less alike: it should rise with the angle's excess over its null, and fall with the
-common-mode ratio. The rival explanation has it rise with the recoverability gap. A line through all cells always fits
-somewhat; what counts is whether it foretells the gap of a cell that it has not seen.
+If strategies are equally good because the teacher's layers look alike from the student, the gap between strategies
+should be larger where they look less alike: it should rise with the angle's excess over its null and fall with the
+common-mode ratio. In the alternative explanation it rises with the recoverability gap. A line through all cells always
+fits to some degree; the test is whether it predicts the gap of a cell left out.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from layerangles.notation import counted
 from layerangles.results.angle_result import AngleResult
 from layerangles.results.variables import VARIABLES
 
-# The measures of geometry, and what sentences and figures call them.
+# The measures of geometry and their labels in sentences and figures.
 LABELS = {
     name: VARIABLES[name].label.format(null="the null")
     for name in ("excess_deg", "common_mode_ratio", "recoverability_gap")
 }
 PREDICTORS = tuple(LABELS)
 
-# A line through two points fits whatever they are, and two ranks always agree or always disagree.
+# A line through two points always fits, and two ranks always agree or disagree perfectly.
 FEWEST = 3
 # Of 4 cells, even a perfect rank correlation has p = 2 / 4! = 0.083.
 FEWEST_TO_CONCLUDE = 5
 
 _CONFIDENCE = 0.95
 _N_POINTS = 41  # of a line and its band
-_N_PERMUTATIONS = factorial(8)  # all of them up to 8 cells; of more, as many at random
+_N_PERMUTATIONS = factorial(8)  # all up to 8 cells; as many at random for more
 _FIT = ("slope", "slope_low", "slope_high", "r_squared", "error", "error_of_mean", "spearman", "p")
 _LINE = ("x", "fitted", "low", "high")
 _RANKS = {"n_strategies": int, "spearman": float, "p": float}
@@ -45,30 +45,30 @@ Values = Float[np.ndarray, " n"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """How well measures of geometry predict how far strategies lie apart, and which of them is best.
+    """How well measures of geometry predict the gap between strategies, and which strategy is best.
 
     All p values are two-sided, take the cells (or strategies) as exchangeable, and are not adjusted for the number of
     measures. NaN: fewer than 3 cells (or strategies) have both numbers, or one of the two is the same in all of them.
 
     Attributes:
-        cells: one row a cell (index ``cell``): ``gap`` and the predictors; NaN where one is not known.
-        fits: one row a predictor (index ``predictor``) over all cells: ``n_cells`` that have gap and predictor;
+        cells: one row per cell (index ``cell``): ``gap`` and the predictors; NaN if unknown.
+        fits: one row per predictor (index ``predictor``) over all cells: ``n_cells`` that have gap and predictor;
             ``slope`` of the least-squares line with the 95 % t interval ``slope_low``, ``slope_high``, in units of
             the gap per unit of the predictor; ``r_squared``; ``error``, the root mean squared error of each cell's
             gap predicted by the line through the other cells, in units of the gap; ``error_of_mean``, that of the mean
             of the other cells' gaps, which a predictor must beat; ``spearman``, −1 to 1, and its permutation ``p``,
-            exact up to 8 cells. ``error`` is NaN, too, where without one cell all others have the same predictor.
-        strategies: one row a cell and matched strategy (index ``cell``, ``strategy``): ``score``, larger is better;
+            exact up to 8 cells. ``error`` is also NaN if all cells but one have the same predictor.
+        strategies: one row per cell and matched strategy (index ``cell``, ``strategy``): ``score``, larger is better;
             ``score_rank`` within the cell, 1 is the best, ties share the mean of their ranks; and the predictors.
-        ranks: one row a cell and predictor (index ``cell``, ``predictor``): within the cell, rank by geometry against
+        ranks: one row per cell and predictor (index ``cell``, ``predictor``): within the cell, rank by geometry against
             rank by score: ``n_strategies`` that have both, ``spearman``, positive where larger values go with better
             scores, and its permutation ``p``, exact up to 8 strategies.
-        lines: the fitted lines, one row a point (index ``predictor``, ``point``), from the smallest to the largest
+        lines: the fitted lines, one row per point (index ``predictor``, ``point``), from the smallest to the largest
             value of the predictor: ``x``, ``fitted``, and ``low``, ``high``, the 95 % interval of the mean gap there.
-        left_out: one row a cell (index ``cell``), one column a predictor: the gap predicted by the line through the
+        left_out: one row per cell (index ``cell``), one column per predictor: the gap predicted by the line through the
             other cells.
-        deviations: one row a cell and matched strategy, as in ``strategies``, one column a predictor: its value less
-            the mean of the cell's strategies, since cells differ more than the strategies in them.
+        deviations: one row per cell and matched strategy, as in ``strategies``, one column per predictor: its value
+            minus the mean of the cell's strategies, since cells differ more than the strategies in them.
     """
 
     cells: pd.DataFrame
@@ -81,12 +81,12 @@ class Prediction:
 
     @property
     def predictors(self) -> tuple[str, ...]:
-        """The measures of geometry that there are, in the order of :data:`PREDICTORS`."""
+        """The predictors that were fitted, in the order of :data:`PREDICTORS`."""
         return tuple(str(name) for name in self.fits.index)
 
 
 def student_geometry(result: AngleResult, *, null: str = "N1", step: int | None = None) -> pd.DataFrame:
-    """The measures of geometry of every student, as predictors.
+    """The predictors of every student.
 
     Args:
         result: measured with a null, with alternatives, or with both.
@@ -94,13 +94,13 @@ def student_geometry(result: AngleResult, *, null: str = "N1", step: int | None 
         step: the training step; the last by default, or the only state measured.
 
     Returns:
-        One row a student (index ``student``): ``excess_deg``, the mean excess of the angle over the null, degrees;
-        ``common_mode_ratio``, 0 and more; ``recoverability_gap``, 0 where the student has all of the teacher's layers.
-        The first two are means over tokens and layers, the last over student layers and teacher layers; every tower
-        weighs the same. NaN where not measured, as for a student without a checkpoint at this step.
+        One row per student (index ``student``): ``excess_deg``, the mean excess of the angle over the null, degrees;
+        ``common_mode_ratio``, 0 and more; ``recoverability_gap``, 0 if all of the teacher's layers are recoverable
+        from the student. The first two are means over tokens and layers, the last over student layers and teacher
+        layers; all towers weigh the same. NaN if not measured, as for a student without a checkpoint at this step.
 
     Raises:
-        InputError: none of the three was measured; or others, but not this null; or no such step.
+        InputError: none of the three was measured, or not with this null, or not at this step.
     """
     if step is not None and not result.steps:
         raise InputError(
@@ -128,27 +128,27 @@ def student_geometry(result: AngleResult, *, null: str = "N1", step: int | None 
 
 
 def _mean_of_students(values: xr.DataArray) -> Values:
-    # Layers first: of two towers, the one with more layers is not to weigh more.
+    # Layers first, so that a tower with more layers does not weigh more.
     of_layers = values.mean([dim for dim in ("student_layer", "layer_a") if dim in values.dims])
     return np.asarray(of_layers.mean("tower").values, dtype=float)
 
 
 def predict_gaps(cells: pd.DataFrame, strategies: pd.DataFrame | None = None) -> Prediction:
-    """Predict the gap between strategies by measures of geometry, across cells; and their ranks, within cells.
+    """Predict the gap between strategies across cells, and their ranks within cells, by measures of geometry.
 
-    Across cells, each measure has a least-squares line of its own, ``gap = a + b · measure``: so few cells do not
-    bear several measures in one line. Leave-one-cell-out predictions follow from the residuals e and leverages h of
-    the line, ``gap − e / (1 − h)``, and are those of lines through the other cells.
+    Across cells, each measure has a least-squares line of its own, ``gap = a + b · measure``: cells are too few for
+    several measures in one line. Leave-one-cell-out predictions follow from the residuals e and leverages h of the
+    line, ``gap − e / (1 − h)``, and equal those of lines through the other cells.
 
     Args:
-        cells: one row a cell (its name is the index): ``gap``, any number that says how far the matched strategies
-            lie apart, such as best − worst, or that ÷ the gain over none; and any of :data:`PREDICTORS`, such as the
-            mean over the cell's students. NaN where not known. Other columns are left out.
-        strategies: one row a matched strategy (the index is cell and strategy): ``score``, of which more is better,
-            so that the sign of an error or a perplexity is to be turned; and any of :data:`PREDICTORS`.
+        cells: one row per cell (its name is the index): ``gap``, any distance between the matched strategies, such as
+            best − worst, or that ÷ the gain over none; and any of :data:`PREDICTORS`, such as the mean over the cell's
+            students. NaN if unknown. Other columns are ignored.
+        strategies: one row per matched strategy (the index is cell and strategy): ``score``, larger is better
+            (negate an error or a perplexity); and any of :data:`PREDICTORS`.
 
     Raises:
-        InputError: a column is missing or holds no numbers, a row occurs twice, or a strategy is of no cell in
+        InputError: a column is missing or not numeric, a row occurs twice, or a strategy belongs to no cell in
             ``cells``.
 
     >>> cells = pd.DataFrame(
@@ -192,7 +192,7 @@ def predict_gaps(cells: pd.DataFrame, strategies: pd.DataFrame | None = None) ->
 
 
 def _checked(frame: pd.DataFrame, what: str, target: str, index: list[str]) -> pd.DataFrame:
-    """The target and the predictors there are, as numbers; what is not finite is NaN."""
+    """The columns of the target and of the predictors, as numbers; non-finite ones become NaN."""
     if frame.index.nlevels != len(index):
         raise InputError(
             f"the index of {what} has {counted(frame.index.nlevels, 'level')}; wanted is {' and '.join(index)}. "
@@ -222,7 +222,7 @@ def _checked(frame: pd.DataFrame, what: str, target: str, index: list[str]) -> p
 
 
 def _known(frame: pd.DataFrame, x: str, y: str) -> tuple[Values, Values]:
-    """Two columns, in the rows that have both."""
+    """Two columns, restricted to the rows that have both."""
     both = frame[[x, y]].dropna()
     return both[x].to_numpy(), both[y].to_numpy()
 
@@ -233,7 +233,7 @@ def _same(values: Values) -> bool:
 
 
 class _Line(NamedTuple):
-    """What one predictor says across cells: a row of ``fits``, and its parts of ``lines`` and ``left_out``."""
+    """The fit of one predictor across cells: its row of ``fits``, and its parts of ``lines`` and ``left_out``."""
 
     fit: dict[str, float]
     points: pd.DataFrame
@@ -279,9 +279,9 @@ class _Line(NamedTuple):
 
 
 def _rank_correlation(x: Values, y: Values) -> tuple[int, float, float]:
-    """The number of pairs, Spearman's correlation, and the share of pairings whose size is no less.
+    """The number of pairs, Spearman's correlation, and its permutation p-value.
 
-    NaN for fewer than 3 pairs, and where all x or all y are the same.
+    NaN for fewer than 3 pairs, or if all x or all y are the same.
     """
     n = len(x)
     if n < FEWEST or _same(x) or _same(y):

@@ -9,7 +9,7 @@ from scipy import special
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its interval; NaN where it cannot be estimated, infinite where it is unbounded."""
+    """A number with the ends of its interval; NaN if they cannot be estimated, infinite if they are unbounded."""
 
     value: float
     low: float
@@ -20,7 +20,7 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 def t_interval(values: Float[np.ndarray, " seed"], confidence: float) -> Estimate:
-    """Mean and Student's interval; without ends for a single value, NaN for none."""
+    """Mean and Student's t interval; NaN ends for a single value, all NaN for none."""
     if not len(values):
         return UNKNOWN
     mean = float(np.mean(values))
@@ -64,15 +64,17 @@ def spread_of_gain_interval(
 ) -> Estimate:
     """Spread ÷ gain over none, with ends as in :func:`spread_interval`, from Fieller's (1954) intervals of all pairs.
 
-    The bounds of a pair are those shares θ of the gain at which the t test of abs(difference) − θ · gain turns.
+    The bounds of a pair are the shares θ of the gain at which the outcome of the t test of abs(difference) − θ · gain
+    changes. They invert the verdict's tests of a margin that is a share of the gain.
 
     Args:
         scores: of the matched strategies.
-        gain: over none, in the same order of seeds; NaN without students trained without matching.
+        gain: over none, in the same order of seeds; NaN if no students were trained without matching.
         confidence: of the interval.
 
     Returns:
-        Infinite value without a gain, infinite upper end if there may be none; all NaN if the gain is.
+        The ratio of the means with its interval. The value is infinite without a gain, the upper end if there may be
+        none; all are NaN if the gain is.
     """
     if np.isnan(gain).any():
         return UNKNOWN
@@ -114,7 +116,7 @@ def _fieller_polynomials(
 
 
 def _first_positive_roots(a: _PerPair, b: _PerPair, c: _PerPair) -> _PerPair:
-    """The end of the values θ from 0 on with a θ² + b θ + c > 0: 0 if 0 is not one, infinite if all are."""
+    """The end of the run of θ ≥ 0 with a θ² + b θ + c > 0: 0 if it is empty, infinite if it has no end."""
     # Half the sum of two numbers of one sign, so that no digits cancel; the roots are half / a and c / half.
     half = -(b + np.copysign(np.sqrt(np.maximum(0, b**2 - 4 * a * c)), b)) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -128,12 +130,13 @@ def fieller(
 ) -> Estimate:
     """The ratio of two means that are paired by seed, with Fieller's (1954) interval.
 
-    All ratios θ that the t test of numerator − θ · denominator does not reject; exact for normal scores. Where the
-    denominator may be zero they are no interval, and both ends are infinite. NaN where the denominator is unknown.
+    The interval holds all ratios θ for which the t test of numerator − θ · denominator does not reject 0; it is exact
+    for normal scores. If the denominator may be zero, these ratios form no interval, and both ends are infinite. NaN if
+    the denominator is unknown.
 
     Args:
-        numerator: one value a seed.
-        denominator: its partners, in the same order.
+        numerator: one value per seed.
+        denominator: in the same order of seeds.
         confidence: of the interval.
 
     Returns:
@@ -155,19 +158,19 @@ def fieller(
 def multi_bootstrap(
     examples: Float[np.ndarray, "strategy seed example"], *, n_resamples: int = 2000, rng_seed: int = 0
 ) -> Float[np.ndarray, "resample strategy"]:
-    """Mean scores of resampled seeds and, apart from them, resampled test examples (Sellam et al., 2106.16163).
+    """Mean scores over resampled seeds and independently resampled test examples (Sellam et al., 2106.16163).
 
-    All strategies get the same resample, as they share seeds and examples; so differences of the columns are resampled
-    differences. Their percentiles are too narrow with few seeds: where seeds scatter most, intervals of 90 % held the
-    true difference in 79 % with 3 seeds, 84 % with 5 and 89 % with 10 (benchmarks/verdict.py).
+    All strategies share seeds and examples, so they share resamples, and differences of the columns are resampled
+    differences. Their percentiles are too narrow with few seeds: if seeds scatter most, intervals of 90 % held the true
+    difference in 79 % with 3 seeds, 84 % with 5 and 89 % with 10 (benchmarks/verdict.py).
 
     Args:
         examples: the score of every strategy and seed on every test example.
-        n_resamples: how many means are drawn.
-        rng_seed: of the draws.
+        n_resamples: the number of resampled means.
+        rng_seed: seed of the resampling.
 
     Returns:
-        One row a resample, with the mean score of each strategy.
+        One row per resample, with the mean score of each strategy.
     """
     n_strategies, n_seeds, n_examples = examples.shape
     rng = np.random.default_rng(rng_seed)

@@ -1,4 +1,4 @@
-"""From a pilot's scatter to the number of seeds of the study proper."""
+"""The number of seeds of a study, from the scatter of a pilot."""
 
 import math
 from typing import NamedTuple
@@ -16,14 +16,14 @@ _CAUTION = 0.8
 
 
 class PilotPlan(NamedTuple):
-    """How many seeds a study needs, by a pilot.
+    """The seeds that a study needs according to a pilot.
 
     Attributes:
         sd: standard deviation over seeds of the paired difference of two strategies, pooled over the pilot's pairs, in
             the metric's unit.
-        sd_at_most: its upper bound at 80 % confidence: a pilot of few seeds knows it badly.
-        seeds: needed if the sd is as it seems; None for more than 1,000.
-        seeds_at_most: needed if it is at its bound.
+        sd_at_most: its upper bound at 80 % confidence, since few seeds estimate it badly.
+        seeds: needed if the true sd equals the estimate; None for more than 1,000.
+        seeds_at_most: needed if it equals its bound.
     """
 
     sd: float
@@ -35,21 +35,21 @@ class PilotPlan(NamedTuple):
 def plan_from_pilot(
     pilot: Cell, margin: Margin, n_matched: int, *, power: float = 0.8, alpha: float = 0.05
 ) -> PilotPlan:
-    """The seeds with which ``n_matched`` strategies that do not differ are found equivalent.
+    """The number of seeds with which ``n_matched`` equally good strategies are found equivalent.
 
-    The scatter is that of the interaction of strategy and seed in the pilot (the residual of the two-way analysis of
-    variance, twice which is the variance of a paired difference). A margin that is a share of the gain is taken of the
-    pilot's gain as if that were known.
+    The scatter is the interaction of strategy and seed in the pilot: the residual of the two-way analysis of variance,
+    whose variance is half that of a paired difference. For a margin that is a share of the gain, the pilot's gain is
+    taken as exact.
 
     Args:
         pilot: a cell of two or more matched strategies and two or more seeds.
         margin: the smallest difference that matters.
-        n_matched: of the study that is planned.
+        n_matched: the number of matched strategies of the planned study.
         power: the probability of the verdict "equivalent".
-        alpha: of the tests.
+        alpha: the level of the tests.
 
     Raises:
-        InputError: a pilot that has no scatter to learn from, or no gain to take a share of.
+        InputError: the pilot has too few strategies or seeds, or no gain to take a share of.
     """
     if len(pilot.matched) < 2 or len(pilot.seeds) < 2:
         raise InputError(

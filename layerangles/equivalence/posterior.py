@@ -1,4 +1,4 @@
-"""Bayesian probabilities that differences lie in a region of practical equivalence (ROPE): the margin."""
+"""Posterior probabilities that differences lie in the region of practical equivalence (ROPE), the margin."""
 
 from typing import NamedTuple
 
@@ -14,9 +14,10 @@ class Rope(NamedTuple):
     """Posterior probabilities, 0 to 1.
 
     Attributes:
-        inside: that a pair's difference lies within the margin, ``[pair]``.
-        above: that the first strategy is better by more than it; ``below``: the second. The three add up to 1.
-        all_inside: that all pairs do.
+        inside: of a pair's difference within the margin, ``[pair]``.
+        below: of a second strategy that is better by more than the margin, ``[pair]``.
+        above: of a first strategy that is better by more than the margin, ``[pair]``; the three add up to 1.
+        all_inside: of all pairs' differences within the margin.
     """
 
     inside: Float[np.ndarray, " pair"]
@@ -26,11 +27,12 @@ class Rope(NamedTuple):
 
 
 def rope(given: Moments, n_matched: int, margin: Margin, *, rng_seed: int = 0) -> Rope:
-    """The probabilities under the reference prior, by draws from the posterior of the strategies' expected scores.
+    """Posterior probabilities under the reference prior, by draws of the strategies' expected scores.
 
-    Scores are normal and paired by seed; a pair's difference then has Student's t with n − 1 degrees of freedom as its
-    posterior, its centre the mean difference and its scale the standard error (Benavoli et al., 2017, without the
-    correlation of cross-validation). The draws are joint, so that a margin that is a share of the gain is drawn along.
+    Scores are taken as normal and paired by seed. The posterior of a pair's difference is Student's t with n − 1
+    degrees of freedom, centred on the mean difference and scaled by the standard error (Benavoli et al., 2017, without
+    the correlation of cross-validation). The draws are joint over strategies, so that a margin that is a share of the
+    gain varies with them.
     """
     rng = np.random.default_rng(rng_seed)
     values, vectors = np.linalg.eigh(given.covariance)

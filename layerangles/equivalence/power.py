@@ -1,4 +1,4 @@
-"""How often a study of so many seeds comes to a decision, and how many seeds it needs: by simulation of its tests."""
+"""The power of a study with a given number of seeds, and the seeds that it needs, by simulation of its tests."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ _STUDIES = 2000  # simulated: the standard error of a rate of 0.8 is 0.009
 
 
 class Rates(NamedTuple):
-    """How often a study comes to each outcome, 0 to 1."""
+    """The rates of the outcomes of a study, 0 to 1."""
 
     equivalent: float
     different: float
 
     @property
     def undecided(self) -> float:
-        """How often it comes to none."""
+        """The rate of neither outcome."""
         return 1 - self.equivalent - self.different
 
 
@@ -35,20 +35,20 @@ def decision_rates(
     n_studies: int = _STUDIES,
     rng_seed: int = 0,
 ) -> Rates:
-    """How often the verdict falls each way, where scores are normal with these moments.
+    """The rates of the outcomes for normal scores with these moments.
 
-    Sample means and covariances are drawn (the latter from a Wishart distribution), not single scores, so that the
-    cost does not grow with the number of seeds.
+    Sample means and covariances are drawn (the latter from a Wishart distribution) instead of single scores, so that
+    the cost does not grow with the number of seeds.
 
     Args:
-        mean: expected scores of the matched strategies, and of none as the last if the margin is a share of the gain.
-        covariance: of one seed's scores.
+        mean: expected scores of the matched strategies, then of none if the margin is a share of the gain.
+        covariance: of the scores at one seed.
         n_seeds: 2 or more.
         margin: the smallest difference that matters.
-        n_matched: how many of the strategies are matched; all by default, or all but none.
-        alpha: of the tests.
-        n_studies: how many studies are simulated.
-        rng_seed: of the simulation.
+        n_matched: the number of matched strategies; by default all, or all but none.
+        alpha: the level of the tests.
+        n_studies: the number of simulated studies.
+        rng_seed: seed of the simulation.
 
     Raises:
         InputError: fewer than two seeds.
@@ -65,14 +65,14 @@ def decision_rates(
 
 
 def _root(covariance: Float[np.ndarray, "strategy strategy"]) -> Float[np.ndarray, "strategy factor"]:
-    """``R`` with ``R Rᵀ`` the covariance, which may be singular: few seeds do not span all strategies."""
+    """``R`` with ``R Rᵀ`` equal to the covariance, which is singular if there are fewer seeds than strategies."""
     values, vectors = np.linalg.eigh(covariance)
     root: Float[np.ndarray, "strategy factor"] = vectors * np.sqrt(np.maximum(values, 0))
     return root
 
 
 def _wishart(rng: np.random.Generator, n: int, size: int, degrees: int) -> Float[np.ndarray, "study factor factor"]:
-    """Sample covariances of standard normal vectors, with so many degrees of freedom (fewer than ``size`` too)."""
+    """Sample covariances of standard normal vectors; the degrees of freedom may be fewer than ``size``."""
     if degrees < size:
         normal = rng.standard_normal((n, degrees, size))
         return np.asarray(np.einsum("nds,ndt->nst", normal, normal) / degrees)
@@ -84,7 +84,7 @@ def _wishart(rng: np.random.Generator, n: int, size: int, degrees: int) -> Float
 
 
 class SeedsNeeded(NamedTuple):
-    """With how many seeds a study would be decided, and which way."""
+    """The number of seeds with which a study would be decided, and the outcome."""
 
     seeds: int
     outcome: Outcome
@@ -99,17 +99,17 @@ def seeds_to_decide(
     alpha: float = 0.05,
     n_matched: int | None = None,
 ) -> SeedsNeeded | None:
-    """The fewest seeds with which either outcome comes with the probability ``power``; None for more than 1,000.
+    """The fewest seeds with which one outcome has at least the probability ``power``; None for more than 1,000.
 
     Rates are simulated: a power of 0.8 may fall short by about two points (benchmarks/verdict.py).
 
     Args:
         mean: see :func:`decision_rates`.
-        covariance: of one seed's scores.
+        covariance: of the scores at one seed.
         margin: the smallest difference that matters.
-        power: 0 to 1.
-        alpha: of the tests.
-        n_matched: how many of the strategies are matched.
+        power: between 0 and 1.
+        alpha: the level of the tests.
+        n_matched: the number of matched strategies.
 
     Raises:
         InputError: the power is not between 0 and 1.
@@ -139,20 +139,20 @@ def seeds_to_decide(
 def seeds_to_plan(
     sd_of_difference: float, margin: float, n_matched: int, *, power: float = 0.8, alpha: float = 0.05
 ) -> int | None:
-    """The seeds with which strategies that do not differ are found equivalent; None for more than 1,000.
+    """The number of seeds with which equally good strategies are found equivalent; None for more than 1,000.
 
     For two strategies about 2 + 8.6 (sd / margin)² at 80 % power and α = 5 %; more strategies need more, since every
     pair has to pass.
 
     Args:
-        sd_of_difference: of two strategies' scores at the same seed, in the metric's unit; from a pilot study.
+        sd_of_difference: sd over seeds of two strategies' paired difference, in the metric's unit; from a pilot study.
         margin: in the same unit.
-        n_matched: 2 or more strategies; the scores are taken as equally correlated.
+        n_matched: the number of strategies, 2 or more; their scores are taken as equally correlated.
         power: the probability of the verdict "equivalent".
-        alpha: of the tests.
+        alpha: the level of the tests.
 
     Raises:
-        InputError: the sd is no number from 0, the margin none above it, or there are fewer than two strategies.
+        InputError: the sd is negative or not finite, the margin is not above 0, or there are fewer than two strategies.
     """
     if not (np.isfinite(sd_of_difference) and sd_of_difference >= 0):
         raise InputError(f"the sd of a paired difference is {sd_of_difference}; allowed are finite numbers from 0.")
@@ -163,17 +163,16 @@ def seeds_to_plan(
 
 
 def largest_sd(n_seeds: int, margin: float, n_matched: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The largest sd of a paired difference with which so many seeds find equal strategies equivalent.
+    """The largest sd of a paired difference with which ``n_seeds`` seeds find equally good strategies equivalent.
 
-    The reverse of :func:`seeds_to_plan`, in the margin's unit: what one would have to know to conclude anything from
-    so many seeds.
+    The inverse of :func:`seeds_to_plan`: with more scatter, a study of so many seeds is likely to conclude nothing.
 
     Args:
-        n_seeds: how many seeds there are.
+        n_seeds: the number of seeds.
         margin: the smallest difference that matters.
-        n_matched: how many strategies are compared.
+        n_matched: the number of compared strategies.
         power: the probability of the verdict "equivalent".
-        alpha: of the tests.
+        alpha: the level of the tests.
 
     Returns:
         The sd, in the margin's unit.

@@ -1,7 +1,8 @@
-"""The verdict on a cell: do its strategies give equally good students? Equivalent, different, or undecided."""
+"""The verdict on a cell: are its strategies equivalent, different, or undecided?"""
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +22,8 @@ from layerangles.equivalence.decision import (
     differences,
     holm,
     moments,
-    names_of,
     outcome_of,
     p_nonzero,
-    pairs_of,
     standard_errors,
 )
 from layerangles.equivalence.intervals import (
@@ -32,6 +31,7 @@ from layerangles.equivalence.intervals import (
     Estimate,
     fieller,
     multi_bootstrap,
+    pair_differences,
     spread_interval,
     spread_of_gain_interval,
     t_interval,
@@ -45,18 +45,18 @@ __all__ = ["Estimate", "Margin", "Outcome", "Verdict", "judge"]
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What the scores of a cell say; see :func:`judge`.
+    """The statistics and the outcome of a cell; see :func:`judge`.
 
     Attributes:
         cell: the scores.
-        margin: the smallest difference that matters; None where none was given: then nothing is decided.
+        margin: the smallest difference that matters; None if none was given: then nothing is decided.
         alpha: the largest rate of a false "equivalent", and of a false "different".
-        power: the probability of a decision for which seeds are counted.
+        power: the probability of a decision that ``seeds_needed`` aims at.
         outcome: whether the matched strategies are equally good.
-        strategies: one row a strategy, also none and controls (index ``strategy``): ``role``, ``n_draws``, ``score``
+        strategies: one row per strategy, with none and controls (index ``strategy``): ``role``, ``n_draws``, ``score``
             (mean over seeds), ``low``, ``high`` (1 − α interval), ``sd`` over seeds, ``gain`` over none (paired;
             positive is better), ``gain_low``, ``gain_high``.
-        pairs: one row a pair of matched strategies (index ``first``, ``second``): ``difference`` (first − second,
+        pairs: one row per pair of matched strategies (index ``first``, ``second``): ``difference`` (first − second,
             positive is better for the first, whichever way the metric goes), ``low``, ``high`` (the 1 − 2α interval
             that decides equivalence), ``wide_low``, ``wide_high`` (1 − α), ``sd`` of the difference over seeds,
             ``p_equivalent`` (TOST), ``p_different`` (beyond the margin; Holm-adjusted over the pairs), ``p_nonzero``
@@ -64,19 +64,19 @@ class Verdict:
             difference is within the margin, or beyond it on either side), ``outcome``; with example scores
             ``examples_low``, ``examples_high`` (1 − 2α, over seeds and examples: Student's interval with the
             Multi-Bootstrap's standard error).
-        spread: best minus worst strategy, with its bootstrap interval (1 − α) over seeds, which cannot hold 0 and is
-            too narrow with few seeds: to describe, not to decide by.
+        spread: best minus worst strategy, with the interval (1 − α) that follows from those of all pairs; see
+            :func:`~layerangles.equivalence.intervals.spread_interval`.
         gain: mean of the matched strategies over none, paired, with its t interval (1 − α).
-        spread_of_gain: spread ÷ gain, with its bootstrap interval.
-        extremes_of_gain: (best − worst strategy) ÷ gain with Fieller's interval, which takes the two as chosen
-            beforehand; infinite ends where the gain may be zero.
+        spread_of_gain: spread ÷ gain, with the interval (1 − α) that follows from Fieller's of all pairs.
+        extremes_of_gain: (best − worst strategy) ÷ gain with Fieller's interval, as if the two had been named
+            beforehand; infinite ends if the gain may be zero.
         components: variance components (index ``source``): ``strategy``, ``draw``, ``seed``, ``strategy × seed``:
             ``variance``, ``sd``, ``share``.
         inside: posterior probability that all pairs are within the margin.
-        outcome_for_new_examples: the same question, with the test examples resampled, too; None without them.
-        seeds_needed: of an undecided cell, the seeds with which it would be decided with probability ``power`` if
-            the differences and variances are what they seem to be; None if more than a thousand, or not known.
-        n_seeds: the paired seeds.
+        outcome_for_new_examples: the outcome over new test examples as well as new seeds; None without example scores.
+        seeds_needed: for an undecided cell, the number of seeds that would decide it with probability ``power`` if the
+            true differences and variances equal the observed ones; None if more than a thousand, or not known.
+        n_seeds: the number of paired seeds.
     """
 
     cell: Cell
@@ -113,14 +113,14 @@ class _Paired(NamedTuple):
 
     @property
     def gain(self) -> Float[np.ndarray, " seed"]:
-        """Over none, seed by seed; NaN without none."""
+        """Mean of the matched strategies minus none, seed by seed; NaN without none."""
         has_none = self.values.shape[1] > len(self.names)
         none = self.values[:, -1] if has_none else np.full(len(self.values), math.nan)
         return np.asarray(self.matched.mean(axis=1) - none)
 
     @property
     def extremes(self) -> Float[np.ndarray, " seed"]:
-        """The best strategy of all seeds over the worst, seed by seed."""
+        """The strategy with the best mean minus the one with the worst, seed by seed."""
         means = self.matched.mean(axis=0)
         return np.asarray(self.matched[:, means.argmax()] - self.matched[:, means.argmin()])
 
@@ -135,10 +135,9 @@ def judge(cell: Cell, margin: Margin | None, *, alpha: float = 0.05, power: floa
 
     Args:
         cell: the scores.
-        margin: the smallest difference that matters, settled before the scores were seen; without one nothing is
-            decided.
+        margin: the smallest difference that matters, fixed before the scores were seen; without one nothing is decided.
         alpha: the largest rate of a false "equivalent", and of a false "different".
-        power: the probability of a decision for which seeds are counted.
+        power: the probability of a decision that ``seeds_needed`` aims at.
 
     Raises:
         InputError: fewer than two matched strategies, no seed at which all have a student, or a margin that is a share
@@ -206,9 +205,9 @@ def _strategy_table(cell: Cell, sign: int, alpha: float) -> pd.DataFrame:
     rows = []
     for strategy in map(str, cell.scores["strategy"].values):
         scores = cell.by_seed([strategy])[:, 0]
-        there = np.isfinite(scores)  # a control may be missing at a seed
-        own = t_interval(scores[there], 1 - alpha)
-        over = t_interval(sign * (scores - none)[there], 1 - alpha) if none is not None else UNKNOWN
+        present = np.isfinite(scores)  # a control may be missing at a seed
+        own = t_interval(scores[present], 1 - alpha)
+        over = t_interval(sign * (scores - none)[present], 1 - alpha) if none is not None else UNKNOWN
         rows.append(
             {
                 "strategy": strategy,
@@ -217,7 +216,7 @@ def _strategy_table(cell: Cell, sign: int, alpha: float) -> pd.DataFrame:
                 "score": own.value,
                 "low": own.low,
                 "high": own.high,
-                "sd": float(np.std(scores[there], ddof=1)) if there.sum() > 1 else math.nan,
+                "sd": float(np.std(scores[present], ddof=1)) if present.sum() > 1 else math.nan,
                 "gain": over.value if strategy != cell.none else math.nan,
                 "gain_low": over.low if strategy != cell.none else math.nan,
                 "gain_high": over.high if strategy != cell.none else math.nan,
@@ -235,8 +234,8 @@ def _pair_table(
     alpha: float,
 ) -> pd.DataFrame:
     n = len(paired.names)
-    table = pd.DataFrame(names_of(paired.names), columns=["first", "second"])
-    values = [paired.values[:, first] - paired.values[:, second] for first, second in pairs_of(n)]
+    table = pd.DataFrame(combinations(paired.names, 2), columns=["first", "second"])
+    values = list(pair_differences(paired.matched).T)
     for low, high, confidence in (("low", "high", 1 - 2 * alpha), ("wide_low", "wide_high", 1 - alpha)):
         intervals = [t_interval(of_one, confidence) for of_one in values]
         table["difference"] = [interval.value for interval in intervals]
@@ -262,10 +261,11 @@ def _pair_table(
 def _moments_for_new_examples(cell: Cell, sign: int) -> Moments | None:
     """Moments of the matched strategies, then none, for new seeds and new test examples; None without example scores.
 
-    Percentiles of the Multi-Bootstrap are too narrow for a test: they know neither Student's t nor that a variance over
-    n resampled seeds is (n − 1) / n of that over new ones (90 % intervals covered 84 % with 5 seeds). Its variance is
-    therefore taken for the t test that decides on seeds alone. All of it is inflated, also the examples' share, and
-    residual noise is resampled twice over: with few seeds, the answer is on the careful side (95 to 98 %).
+    Percentiles of the Multi-Bootstrap are too narrow for a test: they ignore the heavy tails of Student's t, and a
+    variance over n resampled seeds is only (n − 1) / n of the variance over new ones (90 % intervals covered 84 % with
+    5 seeds). Its variance is therefore inflated and used in the same t test as for seeds alone. The share of the
+    examples is inflated, too, and residual noise is resampled twice: with few seeds the test is conservative (95 to
+    98 %).
     """
     n_seeds = len(cell.seeds)
     if cell.examples is None or n_seeds < 2:

@@ -171,9 +171,9 @@ def _reading(verdicts: Sequence[Verdict]) -> dict[str, str]:
         "undecided": "Neither is shown: with these seeds the strategies may be equally good or not. That is no sign "
         "of equality.",
         "seeds": "Those at which every compared strategy, and none, has a student. Differences are taken within each.",
-        "spread": f"The best matched strategy minus the worst, with a {wide} bootstrap interval over seeds. It is "
-        "never below zero, and chance makes it larger than it truly is: its interval says how large it may be, not "
-        "whether there is a difference. With few seeds the interval is too narrow: it describes, and does not decide.",
+        "spread": f"The best matched strategy minus the worst, with a {wide} interval over seeds that follows from "
+        "those of all pairs. Chance makes the spread larger than it truly is; an interval that starts at zero has room "
+        "for strategies that are all equal.",
         "gain": f"The mean of the matched strategies over none (no matching) at the same seeds; positive is better. "
         f"With Student's {wide} interval.",
         "margin": "The smallest difference that matters. A share of the gain is also given at the gain that was "
@@ -295,7 +295,7 @@ def _ratios(verdict: Verdict) -> str:
     if verdict.n_seeds < 2:
         return f"Spread over gain: {of_spread}. It says {meaning}."
     return (
-        f"Spread over gain: {of_spread} ({wide} bootstrap interval over seeds, ∞ if there may be no gain). It says "
+        f"Spread over gain: {of_spread} ({wide} interval over seeds, ∞ if there may be no gain). It says "
         f"{meaning}. Best minus worst strategy over gain: {of_extremes} (Fieller's {wide} interval, as if the two had "
         "been chosen beforehand)."
     )

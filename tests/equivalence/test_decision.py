@@ -21,7 +21,6 @@ from layerangles.equivalence.decision import (
     gain,
     holm,
     moments,
-    names_of,
     outcome_of,
     p_nonzero,
     pairs_of,
@@ -135,7 +134,6 @@ def test_leading_dimensions_are_studies() -> None:
 
 def test_pairs_and_contrasts() -> None:
     assert pairs_of(3) == [(0, 1), (0, 2), (1, 2)]
-    assert names_of(["a", "b", "c"]) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert differences(3, 4).tolist() == [[1, -1, 0, 0], [1, 0, -1, 0], [0, 1, -1, 0]]
     assert gain(4).tolist() == [0.25, 0.25, 0.25, 0.25, -1]
 
