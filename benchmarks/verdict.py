@@ -1,7 +1,7 @@
 """Error rates, power and coverage of the verdict, in simulated studies with known truth.
 
-Scores are drawn seed by seed and processed as in ``judge``: moments over seeds, tests of all pairs, decision. The margin
-is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the worst rate of wrong verdicts is shown,
+Scores are drawn seed by seed and processed as in ``judge``: moments over seeds, tests of all pairs, decision. The
+margin is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the worst rate of wrong verdicts is shown,
 measured anew with five times as many studies. Accuracies are those on 1,000 examples of varying difficulty that all
 students share; a seed makes a student better or worse, and every answer is right or wrong.
 
@@ -100,7 +100,7 @@ class TestSet:
         return (right @ weights / weights.sum()).mean(axis=-1)
 
     def scores(self, rng: np.random.Generator, n_seeds: int, n: int) -> np.ndarray:
-        """Accuracies ``[study, seed, strategy]``; half of the variance of a seed's effect is shared by all strategies."""
+        """Accuracies ``[study, seed, strategy]``; strategies share half of the variance of a seed's effect."""
         shape = (n, n_seeds, len(self.abilities))
         effect = (rng.standard_normal((n, n_seeds, 1)) + rng.standard_normal(shape)) / math.sqrt(2)
         ability = (self.abilities + self.seed_sd * effect)[..., None]
@@ -126,7 +126,7 @@ def worst(studies: Sequence[Callable[[int], Decisions]], n: int, names: Iterable
 
 
 def wrong_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int], rng_seed: int = 0) -> list[Figure]:
-    """The worst rates of wrong verdicts on normal scores, with margins that are shares of the gain, and on accuracies."""
+    """The worst rates of wrong verdicts: on normal scores, with a margin of the gain, and on accuracies."""
     found = []
     for n_strategies in strategies:
         for n_seeds in seeds:
@@ -185,7 +185,7 @@ def right_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int],
 
 
 def planned_power(n_studies: int, strategies: Iterable[int], rng_seed: int = 2) -> list[Figure]:
-    """The rates of decisions with as many seeds as were computed to be enough, for a scatter of 0.5, 1 and 1.5 margins.
+    """The rates of decisions with the numbers of seeds computed for a scatter of 0.5, 1 and 1.5 margins.
 
     Equal strategies with the seeds of ``seeds_to_plan``, and one worse by two margins with those of ``seeds_to_decide``.
     """

@@ -147,7 +147,7 @@ def test_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1\n4,5,6,7,8\n", b"\xff\xfe\x00\x80"])
 def test_no_csv(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"s\.csv is no CSV file \("):
+    with pytest.raises(InputError, match=r"s\.csv is not a CSV file \("):
         read_scores(tmp_path / "s.csv")
 
 
@@ -160,15 +160,15 @@ def test_messages_name_the_file(tmp_path: Path) -> None:
 def test_no_such_column(column: str) -> None:
     left = [name for name in ("cell", "strategy", "seed", "score") if name != column]
     message = (
-        f"the table has no column {column}; its columns are {', '.join(left)}. Wanted are cell, strategy, seed and "
-        "score; role, draw, metric, higher_is_better may be left out."
+        f"the table has no column {column}; its columns are {', '.join(left)}. Required are cell, strategy, seed and "
+        "score; role, draw, metric, higher_is_better are optional."
     )
     with pytest.raises(InputError, match=message):
         cells_from_frame(_frame().drop(columns=column))
 
 
 def test_no_row() -> None:
-    with pytest.raises(InputError, match=r"the table has no row\. Give one row a student\."):
+    with pytest.raises(InputError, match=r"the table has no row\. Give one row per student\."):
         cells_from_frame(_frame().iloc[:0])
 
 
