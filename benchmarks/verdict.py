@@ -1,9 +1,9 @@
 """Error rates, power and coverage of the verdict, in simulated studies with known truth.
 
 Scores are drawn seed by seed and processed as in ``judge``: moments over seeds, tests of all pairs, decision. The
-margin is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the worst rate of wrong verdicts is shown,
-measured anew with five times as many studies. Accuracies are those on 1,000 examples of varying difficulty that all
-students share; a seed makes a student better or worse, and every answer is right or wrong.
+margin is 1, or a quarter of a gain of 4. Of several truths and amounts of scatter the worst rate of wrong verdicts is
+shown, measured anew with five times as many studies. Accuracies are those on 1,000 examples of varying difficulty that
+all students share; a seed makes a student better or worse, and every answer is right or wrong.
 
 Run: python benchmarks/verdict.py [--studies 2000] [--json]
 """
@@ -187,7 +187,7 @@ def right_rates(n_studies: int, seeds: Iterable[int], strategies: Iterable[int],
 def planned_power(n_studies: int, strategies: Iterable[int], rng_seed: int = 2) -> list[Figure]:
     """The rates of decisions with the numbers of seeds computed for a scatter of 0.5, 1 and 1.5 margins.
 
-    Equal strategies with the seeds of ``seeds_to_plan``, and one worse by two margins with those of ``seeds_to_decide``.
+    Equal strategies with the seeds of ``seeds_to_plan``, one worse by two margins with those of ``seeds_to_decide``.
     """
     found = []
     for n_strategies in strategies:
