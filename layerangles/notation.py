@@ -1,6 +1,6 @@
-r"""Notation of numbers, intervals, shares and layers for people, wherever they read them.
+"""Text for numbers, intervals, shares and layers, the same in terminal, report, app, figures and LaTeX.
 
-Text has a true minus sign, separators of thousands, ∞, and :data:`MISSING` for NaN; siunitx has its own functions.
+Numbers have a true minus sign, thousands separators, ∞, and :data:`MISSING` for NaN; LaTeX has its own functions.
 """
 
 import math
@@ -12,13 +12,13 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def number(value: float, places: int | None = None, *, digits: int = 3, signed: bool = False) -> str:
-    """A number to ``places`` decimals, or without them to so many significant digits.
+    """A number with a fixed number of decimals, or else of significant digits.
 
     Args:
-        value: NaN gives :data:`MISSING`.
-        places: decimals.
-        digits: significant digits, where no ``places`` are given.
-        signed: write a plus before positive numbers.
+        value: the number; NaN gives :data:`MISSING`.
+        places: decimals; None to count significant digits instead.
+        digits: significant digits, used if ``places`` is None.
+        signed: whether positive numbers get a plus sign.
 
     >>> number(-1234.567, 2), number(0.5, 3, signed=True), number(-0.001, 2), number(math.inf, 2), number(math.nan)
     ('−1,234.57', '+0.500', '0.00', '∞', '–')
@@ -35,7 +35,7 @@ def number(value: float, places: int | None = None, *, digits: int = 3, signed: 
 
 
 def interval(low: float, high: float, places: int | None = None, *, digits: int = 3, signed: bool = False) -> str:
-    """An interval in brackets, its ends written as by :func:`number`; :data:`MISSING` where an end is NaN.
+    """An interval in brackets, its ends formatted by :func:`number`; :data:`MISSING` if an end is NaN.
 
     >>> interval(-0.5, math.inf, 1), interval(0.01234, 0.5), interval(math.nan, math.nan)
     ('[−0.5, ∞]', '[0.0123, 0.5]', '–')
@@ -49,7 +49,7 @@ def interval(low: float, high: float, places: int | None = None, *, digits: int 
 def with_interval(
     value: float, low: float, high: float, places: int | None = None, *, digits: int = 3, signed: bool = False
 ) -> str:
-    """A number followed by its interval, where it has one.
+    """A number followed by its interval, which is left out if an end is NaN.
 
     >>> with_interval(1.5, 1, 2, 1, signed=True), with_interval(1.5, math.nan, math.nan, 1), with_interval(0.781, 0, 1)
     ('+1.5 [+1.0, +2.0]', '1.5', '0.781 [0, 1]')
@@ -62,7 +62,7 @@ def with_interval(
 
 
 def decimals(values: Iterable[float]) -> int:
-    """How many decimals show the largest of these values to three digits: from two up to six.
+    """The number of decimals that shows the largest of some values to three digits, between two and six.
 
     >>> decimals([12.3, -0.4]), decimals([0.031, math.nan]), decimals([])
     (2, 4, 2)
@@ -73,12 +73,12 @@ def decimals(values: Iterable[float]) -> int:
 
 
 def percent(share: float, places: int | None = None, *, space: str = _NO_BREAK) -> str:
-    r"""A share of 1 as a percentage, to ``places`` decimals or to as many as it needs, four digits at most.
+    r"""A share between 0 and 1 as a percentage.
 
     Args:
-        share: NaN gives :data:`MISSING`.
-        places: decimals.
-        space: before the percent sign; by default one at which no line breaks; terminals get a plain one.
+        share: the share; NaN gives :data:`MISSING`.
+        places: decimals; None for up to four significant digits.
+        space: between number and percent sign; a no-break space by default, an ordinary one in terminals.
 
     >>> percent(1 - 2 * 0.05), percent(0.975, space=" "), percent(0.12345, 1, space=" "), percent(math.nan)
     ('90\xa0%', '97.5 %', '12.3 %', '–')
@@ -87,7 +87,7 @@ def percent(share: float, places: int | None = None, *, space: str = _NO_BREAK) 
 
 
 def degrees(value: float, *, signed: bool = False) -> str:
-    """An angle or a difference of angles in degrees, to a tenth.
+    """An angle, or a difference of angles, with one decimal and the degree sign.
 
     >>> degrees(61.04), degrees(-0.5, signed=True), degrees(math.nan)
     ('61.0°', '−0.5°', '–')
@@ -96,7 +96,7 @@ def degrees(value: float, *, signed: bool = False) -> str:
 
 
 def probability(value: float) -> str:
-    """A probability or p value to three decimals, never as 0 or 1 unless it is.
+    """A probability or p value with three decimals; written as 0 or 1 only if it is exactly that.
 
     >>> probability(0.04567), probability(1e-9), probability(0.99999), probability(1.0)
     ('0.046', '< 0.001', '> 0.999', '1.000')
@@ -107,7 +107,7 @@ def probability(value: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value in a sentence, to two significant digits.
+    """A p value within a sentence, with two significant digits.
 
     >>> p_value(0.01234)
     'p = 0.012'
@@ -116,7 +116,7 @@ def p_value(p: float) -> str:
 
 
 def count(n: int) -> str:
-    """A whole number, such as tokens or steps.
+    """A whole number with thousands separators.
 
     >>> count(12345)
     '12,345'
@@ -125,7 +125,7 @@ def count(n: int) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """A number of things, with the noun in the plural unless there is one.
+    """A count with its noun, in the plural unless the count is 1.
 
     >>> counted(1, "cell"), counted(1200, "seed")
     ('1 cell', '1,200 seeds')
@@ -134,7 +134,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def layer_name(layer: int) -> str:
-    """The number of a layer; 0 is marked as the embedding output.
+    """The name of a layer: its number, with 0 marked as the embedding output.
 
     >>> layer_name(0), layer_name(3)
     ('0 (emb)', '3')
@@ -143,7 +143,7 @@ def layer_name(layer: int) -> str:
 
 
 def teacher_layers(a: int, b: int) -> str:
-    """A pair of teacher layers.
+    """The name of a pair of teacher layers.
 
     >>> teacher_layers(0, 3)
     'teacher layers 0 (emb) and 3'
@@ -152,7 +152,11 @@ def teacher_layers(a: int, b: int) -> str:
 
 
 def table_cell(value: object, write: Callable[[float], str]) -> str:
-    """A value in a table: numbers with a fraction as ``write`` has it, whole ones with separators of thousands.
+    """The text of a table cell.
+
+    Args:
+        value: the value; None and NaN give :data:`MISSING`, integers get thousands separators.
+        write: formats other numbers.
 
     >>> [table_cell(value, number) for value in (12345, 0.98765, math.nan, None, "a", True)]
     ['12,345', '0.988', '–', '–', 'a', 'True']
@@ -170,7 +174,7 @@ def table_cell(value: object, write: Callable[[float], str]) -> str:
 
 
 def siunitx_uncertainty(value: float, half: float, *, signed: bool = False) -> str:
-    r"""A number and its uncertainty, as siunitx reads them, to two digits of the uncertainty; ``{--}`` for NaN.
+    r"""A number and its uncertainty for a column of siunitx, to two digits of the uncertainty; ``{--}`` for NaN.
 
     >>> siunitx_uncertainty(0.78125, 0.01234), siunitx_uncertainty(12.3456, math.nan)
     ('0.781 \\pm 0.012', '12.35')
@@ -187,7 +191,7 @@ def siunitx_uncertainty(value: float, half: float, *, signed: bool = False) -> s
 
 
 def siunitx_interval(value: float, low: float, high: float) -> str:
-    r"""A number and its interval in a text of LaTeX; ``unknown`` for NaN.
+    r"""A number and its interval within LaTeX text, by siunitx; ``unknown`` for NaN.
 
     >>> print(siunitx_interval(0.5, 0.25, math.inf))
     \num{0.5} [\num{0.25}, $\infty$]

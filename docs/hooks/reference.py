@@ -244,7 +244,7 @@ def variables_tables() -> str:
         ends = ", ".join(f"`{end}`" for end in variable.ends)
         names = f"`{variable.name}`" + (f" ({ends})" if ends else "")
         relatives = ", ".join(f"`{prefix}`" for prefix in variable.prefixes)
-        meaning = "; ".join(filter(None, (variable.meaning, variable.condition.option)))
+        meaning = "; ".join(filter(None, (variable.meaning, variable.condition)))
         dims = ", ".join(f"`{dim}`" for dim in variable.dims)
         rows.append((names, variable.unit.replace("°", "degrees"), dims, relatives, meaning))
     return "\n\n".join(

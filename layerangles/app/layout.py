@@ -14,7 +14,7 @@ from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import CONFIG
 from layerangles.geometry.nulls import meaning_of
 from layerangles.notation import count, degrees, interval, number, percent
-from layerangles.results.variables import QUANTITIES
+from layerangles.results.pair_values import QUANTITIES
 
 if TYPE_CHECKING:
     from layerangles.measurement.token_angles import Sentence

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from layerangles.app.views import ResolvedView
 from layerangles.figures import compare_pair, histogram_pair, theme, write_html, write_image
 from layerangles.figures.drawing.theme import SCREEN, Theme
-from layerangles.results.variables import Aggregation
+from layerangles.results.pair_values import Aggregation
 
 _NARROWEST, _WIDEST = 300, 1160  # pixels
 

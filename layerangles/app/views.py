@@ -13,7 +13,7 @@ from layerangles.figures import LayerView
 from layerangles.figures.drawing.selection import reasons_for_absence
 from layerangles.geometry.nulls import meaning_of
 from layerangles.results.angle_result import AngleResult
-from layerangles.results.variables import AGGREGATIONS, QUANTITIES, pair_values
+from layerangles.results.pair_values import AGGREGATIONS, QUANTITIES, pair_values
 
 Unkept = Callable[[str, str], AngleResult | None]
 

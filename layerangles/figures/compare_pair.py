@@ -21,7 +21,7 @@ from layerangles.figures.drawing.panel import (
 )
 from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
 from layerangles.notation import count, degrees, layer_name, number, teacher_layers
-from layerangles.results.variables import QUANTITIES, Aggregation, pair_values
+from layerangles.results.pair_values import QUANTITIES, Aggregation, pair_values
 
 _SIZE = 280
 _BAR = 136  # beside a map: a colour bar with its labels

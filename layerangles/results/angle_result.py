@@ -23,7 +23,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class AngleResult:
-    """Angles between teacher layers, seen from the layers of students, with all that is needed to trust them.
+    """Angles between teacher layers, seen from the layers of students, with their provenance.
 
     Attributes:
         dataset: an xarray dataset over the dimensions ``student, tower, student_layer, layer_a, layer_b`` (``step``
@@ -36,9 +36,9 @@ class AngleResult:
             student layer, with ``student_`` over all its layers. :data:`layerangles.results.variables.MEASURED` has all
             variables, with their dimensions, units and meanings.
 
-            NaN: the diagonal (a layer makes no angle with itself), layers that a student does not have, and layers
-            that cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding
-            output, 1..L are the blocks. The attributes hold policies, hashes and versions.
+            NaN marks the diagonal (a layer makes no angle with itself), layers that a student lacks, and layers that
+            cannot be put into teacher space because no map was trained for them. Layer 0 is the embedding output,
+            1..L are the blocks. The attributes hold settings, hashes and versions.
     """
 
     dataset: xr.Dataset
@@ -49,16 +49,16 @@ class AngleResult:
 
     @property
     def students(self) -> list[str]:
-        """The names of the students."""
+        """Names of the students."""
         return [str(name) for name in self.dataset["student"].values]
 
     @property
     def steps(self) -> list[int]:
-        """The training steps measured; empty where only one state of every student was."""
+        """Training steps that were measured; empty if only one state of each student was."""
         return [int(step) for step in self.dataset["step"].values] if "step" in self.dataset.dims else []
 
     def at_step(self, step: int | None = None) -> "AngleResult":
-        """The result at one training step, without the ``step`` dimension; the last step by default.
+        """The result at one training step (by default the last), without the ``step`` dimension.
 
         Raises:
             InputError: that step was not measured.
@@ -72,7 +72,7 @@ class AngleResult:
 
     @property
     def nulls(self) -> list[str]:
-        """The nulls that were measured."""
+        """Names of the nulls that were measured."""
         return [str(null) for null in self.dataset["null"].values] if "null" in self.dataset.dims else []
 
     def check_null(self, null: str) -> None:
@@ -85,9 +85,9 @@ class AngleResult:
 
     @property
     def unchanged_steps(self) -> list[tuple[str, int, int]]:
-        """``(student, step, earlier step)`` wherever a checkpoint has the very weights of the one before it.
+        """``(student, step, previous step)`` for every checkpoint with the same weights as the one before it.
 
-        Such a step is no observation of its own: nothing was trained between the two, or a file was copied.
+        Such a step is not an observation of its own: nothing was trained in between, or a file was copied.
         """
         found = []
         for student in self.students if self.steps else []:
@@ -101,11 +101,14 @@ class AngleResult:
         return found
 
     def summary(self, null: str | None = None) -> "pd.DataFrame":
-        """One row a student, step, tower and student layer, over all pairs of different teacher layers.
+        """A table with one row per student, step, tower and student layer, over all pairs of teacher layers.
 
-        Columns: ``angle_deg`` with ``ci_low`` and ``ci_high``, ``min_angle_deg`` and ``max_angle_deg`` (over the
-        pairs' means), ``acute_fraction``, ``n_tokens`` (largest number over pairs), ``n_degenerate``. With a null
-        also ``null_angle_deg``, and ``excess_deg`` with ``excess_low`` and ``excess_high``.
+        Columns: ``angle_deg`` with ``ci_low`` and ``ci_high``, ``min_angle_deg`` and ``max_angle_deg`` (smallest and
+        largest mean of a pair), ``acute_fraction``, ``n_tokens`` and ``n_degenerate`` (largest number of a pair). With
+        a null also ``null_angle_deg``, and ``excess_deg`` with ``excess_low`` and ``excess_high``.
+
+        Args:
+            null: name of a null.
 
         Raises:
             InputError: that null was not measured.
@@ -132,9 +135,9 @@ class AngleResult:
         return frame.dropna(subset=["angle_deg", "n_tokens"], how="all").query("n_tokens > 0 or n_degenerate > 0")
 
     def student_means(self) -> "pd.DataFrame":
-        """One row a student (and step): the means over its layers of mean angle and share of acute angles.
+        """A table with one row per student (and step): mean angle and share of acute angles, averaged over its layers.
 
-        Every student layer weighs the same. Layers without a single defined angle are left out.
+        All student layers have equal weight; layers without a defined angle are left out.
         """
         by_layer = self.dataset[["layer_angle_deg", "layer_acute_fraction"]]
         means = by_layer.mean(["tower", "student_layer"]).reset_coords(drop=True)
@@ -143,11 +146,11 @@ class AngleResult:
         return means.rename(names).to_dataframe(dim_order=dims).dropna(how="all")
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write netCDF (version 4), whole or not at all, and return the path.
+        """Write a netCDF file (version 4), complete or not at all, and return its path.
 
         Args:
-            path: of the file.
-            overwrite: whether a file that is there may be replaced.
+            path: path of the file.
+            overwrite: whether an existing file may be replaced.
 
         Raises:
             InputError: the file exists and ``overwrite`` is false, or its directory does not exist.
@@ -159,10 +162,10 @@ class AngleResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AngleResult":
-        """Read what :meth:`save` wrote; equal to what was saved.
+        """Read a file written by :meth:`save`; the result equals the one that was saved.
 
         Raises:
-            InputError: no such file, not a result of this toolkit, or of a version that is not understood.
+            InputError: no such file, not a result of this toolkit, or a schema version that is not understood.
         """
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file. Give a result written by `layerangles angles`, such as angles.nc.")
@@ -180,28 +183,28 @@ class AngleResult:
 
     @classmethod
     def concat_students(cls, results: Sequence["AngleResult"]) -> "AngleResult":
-        """One result with the students of all; measured on the same teacher and data in the same way.
+        """One result with the students of several, measured on the same teacher and data with the same settings.
 
         Raises:
-            InputError: no results, a student that occurs twice, or results that are not comparable.
+            InputError: no results, a student in two of them, or results that are not comparable.
         """
         return cls(combination.concat_students([result.dataset for result in results]))
 
     @classmethod
     def merge_shards(cls, results: Sequence["AngleResult"]) -> "AngleResult":
-        """The result on all of the data from those on disjoint shards of it, measured apart (``shard=(i, n)``).
+        """One result on all of the data from results on disjoint shards of it (``shard=(i, n)``).
 
-        Equal to the result of one pass, up to the rounding of float64. What is estimated from a sample of tokens (CKA,
-        recoverability gap, top dimensions) does not add up, and is left out.
+        Equal to the result of one pass, up to the rounding of float64. Estimates from a sample of tokens (CKA,
+        recoverability gap) and top dimensions do not add up, and are left out.
 
         Raises:
-            InputError: results that are not comparable, overlap, or hold nothing that can be added.
+            InputError: results that are not comparable, overlap, or hold no sums.
         """
         return cls(combination.merge_shards([result.dataset for result in results]))
 
     @property
     def in_words(self) -> str:
-        """What was measured, in one line."""
+        """A summary of what was measured, in one line."""
         data, steps = self.dataset, self.steps
         depths = f"{data.sizes['student_layer']} student layers × {data.sizes['layer_a']} teacher layers"
         towers = ", ".join(map(str, data["tower"].values))

@@ -1,4 +1,4 @@
-"""Datasets of results put together: different students, steps and towers, or disjoint shards of the data."""
+"""Datasets combined over students, steps and towers, and merged over disjoint shards of the data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,16 +12,16 @@ from layerangles.results.variables import DERIVED, SUMS
 from layerangles.settings import MUST_AGREE
 
 _OUTER: Any = {"join": "outer", "data_vars": "minimal", "coords": "minimal", "compat": "override"}
-_OF_THE_STUDENT = ("weights_sha256", "matched")  # the same on every shard
+_OF_THE_STUDENT = ("weights_sha256", "matched")  # equal on all shards
 
 
 def combine_parts(parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Measurements of different students, steps or towers in one dataset, students in the order in which they come."""
+    """Combine measurements of different students, steps or towers; students keep their order."""
     fill = _fill_values(parts)
     combined = xr.combine_by_coords(list(parts), fill_value=fill, combine_attrs="override", **_OUTER)
     if not isinstance(combined, xr.Dataset):
         raise TypeError("datasets combine to a dataset")
-    # Combining sorts.
+    # combine_by_coords sorts students and towers by name.
     order = {
         dim: list(dict.fromkeys(str(v) for part in parts for v in part[dim].values)) for dim in ("student", "tower")
     }
@@ -29,7 +29,7 @@ def combine_parts(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def concat_students(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-    """One dataset with the students of all; see :meth:`layerangles.AngleResult.concat_students`."""
+    """Concatenate students; see :meth:`layerangles.AngleResult.concat_students`."""
     if not datasets:
         raise InputError("there is nothing to join: got no results. Give at least one.")
     _check_comparable(datasets, "results", "Measure both in one call, or with the same settings.")
@@ -51,7 +51,7 @@ def concat_students(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def merge_shards(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The dataset on all of the data; see :meth:`layerangles.AngleResult.merge_shards`."""
+    """Merge shards; see :meth:`layerangles.AngleResult.merge_shards`."""
     if not datasets:
         raise InputError("there is nothing to merge: got no results. Give at least one.")
     _check_comparable(datasets, "shards", "Measure all shards with the same settings.")
@@ -100,7 +100,11 @@ def _check_additive(data: xr.Dataset) -> None:
 
 
 def _disjoint_shards(given: Sequence[str]) -> str:
-    """``i,j/n`` for shards ``i/n`` and ``j/n``; refuses those that overlap."""
+    """``i,j/n`` for the shards ``i/n`` and ``j/n``.
+
+    Raises:
+        InputError: shards overlap, or are parts of different divisions.
+    """
     numbers = [number for shards in given for number in shards.rsplit("/", 1)[0].split(",")]
     counts = {shards.rsplit("/", 1)[1] for shards in given}
     if len(counts) > 1 or len(set(numbers)) < len(numbers):
@@ -109,7 +113,7 @@ def _disjoint_shards(given: Sequence[str]) -> str:
 
 
 def _fill_values(parts: Sequence[xr.Dataset]) -> dict[Any, Any]:
-    """The value where nothing was measured: 0 for a sum, else NaN, or a hash of no letters."""
+    """Fill values by variable: 0 for sums and counts, the empty string for hashes, else NaN."""
     by_kind = {"f": np.nan, "i": 0, "O": "", "U": ""}
     return {
         name: 0 if name in SUMS else by_kind[variable.dtype.kind]

@@ -12,11 +12,11 @@ _PAIRS = ["layer_a", "layer_b"]
 
 
 def derived(sums: xr.Dataset, confidence: float) -> xr.Dataset:
-    """The dataset with everything that follows from its sums, as :data:`~layerangles.results.variables.MEASURED` says.
+    """Add or replace everything that follows from a dataset's sums, by the table of variables.
 
     Args:
-        sums: a dataset that holds sums; variables that are no sums stay, unless they follow from sums.
-        confidence: of the intervals.
+        sums: a dataset with sums; its other variables are kept.
+        confidence: confidence level of the intervals.
     """
     sums = sums.assign_coords(moment=list(MOMENTS))
     data = sums.assign_coords(bin=np.round(np.linspace(-1, 1, sums.sizes["bin"] + 1)[:-1], 12))
@@ -39,13 +39,13 @@ def _clustered(sums: xr.Dataset, variable: Variable, confidence: float) -> dict[
 
 
 def _ratio(sums: xr.Dataset, variable: Variable) -> dict[str, xr.DataArray]:
-    """The total over the number of tokens; that number itself where there is no total."""
+    """Total divided by the number of tokens; the number of tokens itself if there is no total."""
     *totals, count = (_total(sums, one, variable.dims) for one in variable.sums)
     if not totals:
         return {variable.name: count.astype(np.int64)}
     (total,) = totals
     values = total / count.where(count > 0)
-    # Sums over layers that were not measured are 0, and no missing value, where tokens are not counted by layer.
+    # Where tokens are not counted by layer, a layer that was not measured would have a mean of 0 instead of none.
     measured = sums["sum_layer_angle"].sel(moment="count", drop=True) > 0
     for dim in ("student_layer", "student_layer_b"):
         if dim in values.dims and dim not in count.dims:
@@ -54,7 +54,7 @@ def _ratio(sums: xr.Dataset, variable: Variable) -> dict[str, xr.DataArray]:
 
 
 def _total(sums: xr.Dataset, one: Sum, dims: Sequence[str]) -> xr.DataArray:
-    """The sum, over the dimensions that the variable does not have; of a clustered one, its number of tokens."""
+    """A sum, added up over pairs if the variable has none; of a clustered sum, its number of tokens."""
     array = sums[one.name]
     if "moment" in array.dims:
         array = array.sel(moment="count", drop=True)

@@ -1,7 +1,7 @@
 """Labelled datasets from sums over tokens, a sample of tokens, and gradients.
 
-A result keeps its sums (0 over no tokens), and everything else is derived from them. So results of parts of the data
-add up to the result of the whole.
+A result keeps its sums, and everything else is derived from them, so that results on parts of the data add up to the
+result on the whole.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ Array = npt.NDArray[Any]
 
 
 def label_values(values: Mapping[str, Array], **coordinates: Any) -> xr.Dataset:
-    """Variables of one student tower as a dataset, with the dimensions that the table of variables gives them.
+    """Variables of one student tower as a dataset, with the dimensions in the table of variables.
 
     Args:
-        values: by variable; clustered sums have their moments as a last axis.
-        coordinates: of dimensions other than layers, which are numbered from 0.
+        values: arrays by variable; clustered sums have their moments on the last axis.
+        coordinates: coordinates of dimensions other than layers, which are numbered from 0.
     """
     variables = {}
     for name, value in values.items():
@@ -47,12 +47,12 @@ def label_values(values: Mapping[str, Array], **coordinates: Any) -> xr.Dataset:
 
 
 def label_sums(sums: AngleSums | RelationSums, tower: StudentTower, n_teacher_layers: int) -> xr.Dataset:
-    """Every sum of the table of variables that these sums hold; 0 in layers that are not measured.
+    """All sums of one student tower; 0 in layers that are not measured.
 
     Args:
-        sums: over the layers of ``tower`` that are measured.
+        sums: sums over the measured layers of the tower.
         tower: the student tower.
-        n_teacher_layers: number of the teacher's layers, the embedding output included.
+        n_teacher_layers: number of teacher layers, including the embedding output.
     """
     nulls = sums.nulls if isinstance(sums, AngleSums) else ()
     found = {}
@@ -88,10 +88,10 @@ def label_sample(sample: TokenSample, tower: StudentTower, n_teacher_layers: int
 
 
 def label_gradients(products: Float[Tensor, "view teacher_layer teacher_layer"], tower: StudentTower) -> xr.Dataset:
-    """Angles between gradients; ``whole_angle_deg`` and ``whole_cosine`` are those of the whole student.
+    """Angles between gradients, by student layer and for the whole student (``whole_angle_deg``, ``whole_cosine``).
 
-    One angle per pair and layer, from gradients summed over all tokens: there is no interval, and ``n_tokens`` is 1
-    where an angle is defined.
+    Gradients are summed over all tokens, so that there is one angle per pair and layer: it has no interval, and
+    ``n_tokens`` is 1 where it is defined.
     """
     cosines = gradient_cosines(products).numpy()
     n_teacher = cosines.shape[-1]
@@ -121,13 +121,13 @@ def label_gradients(products: Float[Tensor, "view teacher_layer teacher_layer"],
 
 
 def _mean_over_pairs(values: Array) -> Array:
-    """The mean over the two last axes; NaN where there is nothing to average."""
+    """Mean over the two last axes, without NaN; NaN if there is nothing else."""
     n = np.isfinite(values).sum(axis=(-2, -1))
     return np.where(n > 0, np.nansum(values, axis=(-2, -1)) / np.maximum(n, 1), np.nan)
 
 
 def label_top_dimensions(statistics: Mapping[Tower, TeacherStatistics], k: int = 5) -> list[xr.Dataset]:
-    """The ``k`` dimensions with the largest share of the dot product, by tower and teacher layer."""
+    """The ``k`` dimensions with the largest shares of the dot product, by tower and teacher layer."""
     parts = []
     for tower, of_tower in statistics.items():
         index, share = (values.numpy() for values in of_tower.top_dimensions(k))
@@ -138,12 +138,12 @@ def label_top_dimensions(statistics: Mapping[Tower, TeacherStatistics], k: int =
 
 
 def label_student(part: xr.Dataset, tower: StudentTower, *, steps: bool) -> xr.Dataset:
-    """The measurement of one student tower, under its student, step and tower.
+    """Add the dimensions ``student``, ``step`` and ``tower``, matched layers, and the hash of the weights.
 
     Args:
-        part: the measurement.
+        part: the measurement of one student tower.
         tower: the student tower.
-        steps: whether the result has a ``step`` axis.
+        steps: whether the result has a ``step`` dimension.
     """
     matched = np.zeros((part.sizes["student_layer"], part.sizes["layer_a"]), dtype=np.int8)
     for student_layer, teacher_layer in tower.matched:
@@ -158,14 +158,14 @@ def label_student(part: xr.Dataset, tower: StudentTower, *, steps: bool) -> xr.D
 
 
 def _scatter(array: Array, axis: int, tower: StudentTower, fill: float = 0) -> Array:
-    """An axis of measured layers becomes one of all layers of the tower, ``fill`` in those that are not measured."""
+    """Spread an axis of measured layers over all layers of the tower, with ``fill`` in the others."""
     out = np.full((*array.shape[:axis], tower.n_layers, *array.shape[axis + 1 :]), fill, dtype=array.dtype)
     out[(slice(None),) * axis + (list(tower.layers),)] = array
     return out
 
 
 def _pairs_to_matrix(array: Array, axis: int, n_layers: int) -> Array:
-    """An axis of pairs becomes two of layers, symmetric, 0 on the diagonal."""
+    """Turn an axis of pairs into two axes of layers, symmetric, with 0 on the diagonal."""
     a, b = (index.numpy() for index in layer_pairs(n_layers))
     out = np.zeros((*array.shape[:axis], n_layers, n_layers, *array.shape[axis + 1 :]), dtype=array.dtype)
     before: tuple[Any, ...] = (slice(None),) * axis

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 MOMENTS = ("n_examples", "total", "count", "total_squared", "total_times_count", "count_squared")
-"""The moments of clusters, in the order in which they are stored."""
+"""Names of the moments, in the order in which they are stored."""
 
 
 class MeanInterval(NamedTuple):
-    """A mean and its interval, arrays of one shape; NaN where there is none."""
+    """Means and the ends of their intervals, arrays of one shape; NaN where they are not defined."""
 
     mean: Array
     low: Array
@@ -29,10 +29,10 @@ def clustered_interval(moments: Sequence[Array], confidence: float) -> MeanInter
 
     Args:
         moments: sums over examples, in the order of :data:`MOMENTS`.
-        confidence: of the interval, between 0 and 1.
+        confidence: confidence level, between 0 and 1.
 
     Returns:
-        The mean is NaN where there are no tokens, the ends where fewer than two examples have a token that counts.
+        Means, NaN without tokens; ends, NaN where fewer than two examples have tokens.
     """
     from scipy.special import stdtrit
 

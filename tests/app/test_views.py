@@ -17,7 +17,7 @@ from layerangles import AngleResult, measure_angles
 from layerangles.app.catalogue import WAYS, Catalogue, Snapshot
 from layerangles.app.sources import InMemory, Student
 from layerangles.app.views import ResolvedView, ViewRequest, resolve
-from layerangles.results.variables import AGGREGATIONS
+from layerangles.results.pair_values import AGGREGATIONS
 
 
 def snapshot_of(*students: Student) -> Snapshot:

@@ -11,7 +11,7 @@ from toys.studies import ToyStudy
 
 from layerangles import AngleResult, InputError, measure_angles
 from layerangles.figures import LayerView, compare_pair, histogram_pair
-from layerangles.results.variables import AGGREGATIONS, QUANTITIES, Aggregation, pair_values
+from layerangles.results.pair_values import AGGREGATIONS, QUANTITIES, Aggregation, pair_values
 
 HOSTILE = "</b><img src=x>%{x} $a$"
 BAD_LITERAL = "&lt;/b&gt;&lt;img src=x&gt;&#37;{x} &#36;a&#36;"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from layerangles import InputError
-from layerangles.results.variables import AGGREGATIONS, QUANTITIES, Aggregation, pair_values
+from layerangles.results.pair_values import AGGREGATIONS, QUANTITIES, Aggregation, pair_values
 from layerangles.sums.angle_sums import N_BINS
 
 Array = NDArray[np.float64]

@@ -20,7 +20,7 @@ def make_result(
     matched=((1, 2), (2, 3)),
     largest=80.0,
 ) -> AngleResult:
-    """A result with the variables of ``measure._label``; ``blank`` and ``degenerate`` index students, layers, …"""
+    """A result without sums; ``blank`` and ``degenerate`` index its angles."""
     shape = (len(students), len(towers), n_student, n_teacher, n_teacher)
     angle = np.random.default_rng(0).uniform(20, largest, shape)
     angle = (angle + angle.swapaxes(-1, -2)) / 2
@@ -90,7 +90,7 @@ NAME = "<script>alert(1)</script>%{z}$x$"
 
 
 def assert_same_numbers(got: AngleResult, expected: AngleResult, *, atol: float = 1e-6) -> None:
-    """Cosines to ``atol``, which float32 models need; angles to a little more than that, in degrees."""
+    """Compare results: cosines to ``atol``, which float32 models need, angles in degrees to ten times that."""
     assert set(got.dataset.data_vars) == set(expected.dataset.data_vars)
     assert got.students == expected.students
     for name in ("angle_deg", "cosine", "ci_low", "ci_high", "layer_angle_deg", "layer_ci_low", "layer_ci_high"):
