@@ -1,4 +1,4 @@
-"""``layerangles draw``: any figure of stored results and studies, for a screen or for a paper."""
+"""``layerangles draw``: figures of stored results and studies, for a screen or for a paper."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -23,7 +23,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Selection:
-    """What to draw of the sources, as the options of :func:`draw` say; None or empty where nothing was given."""
+    """The part of the sources to draw, as given by the options of :func:`draw`; None or empty where not given."""
 
     student: tuple[str, ...] = ()
     step: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class Selection:
         return self.step[0] if self.step else None
 
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments that several figures have, as far as they were given."""
+        """Keyword arguments of the drawing functions, as far as they were given."""
         named = {"tower": self.tower, "null": self.null, "student_layer": self.layer}
         named |= dict(zip(("layer_a", "layer_b"), self.teacher_layer, strict=False))
         return {name: value for name, value in named.items() if value is not None}
@@ -92,10 +92,10 @@ def draw(
     margin_of_gain: options.MarginOfGain = None,
     metric: options.Metric = None,
     split: options.Split = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Draw a figure of what was measured; for a paper, print its caption, too.
+    """Draw a figure of stored measurements; for a paper, also print its caption.
 
     Example: layerangles draw heatmap runs/movie-reviews --student forward-seed0 --theme paper -o heatmap.pdf
 
@@ -135,7 +135,7 @@ def draw(
 def _check(
     figure: str, selection: Selection, theme: str, columns: int | None, output: Path, *, overwrite: bool
 ) -> None:
-    """Refuse all that is wrong with the command line in one message, before anything is read."""
+    """Raise one message on all errors of the command line, before anything is read."""
     from layerangles.errors import InputError
     from layerangles.figures.drawing.export import require_image_export
     from layerangles.files import check_absent
@@ -200,7 +200,7 @@ def _judged(figure: str, sources: Sequence[Path], selection: Selection) -> "list
 
 
 def _of_student(results: "Sequence[AngleResult]", student: str | None, step: int | None) -> "tuple[AngleResult, str]":
-    """The one result that holds a student (at a step, where one was asked for), and the student's name."""
+    """The only result with a student (at a step, if one was given), and the student's name."""
     from layerangles.errors import InputError
 
     names = list(dict.fromkeys(name for result in results for name in result.students))
@@ -218,7 +218,7 @@ def _of_student(results: "Sequence[AngleResult]", student: str | None, step: int
 
 
 def _together(results: "Sequence[AngleResult]", selection: Selection) -> "AngleResult":
-    """One result with the named students, or with all: of one file where that holds them, else joined at one step."""
+    """One result with the named students or all: from one file if that has them, else joined at one step."""
     from layerangles import AngleResult
 
     step = selection.first_step
@@ -230,7 +230,7 @@ def _together(results: "Sequence[AngleResult]", selection: Selection) -> "AngleR
     if all("null" in dataset.dims for dataset in datasets):
         shared = [null for null in found[0].nulls if all(null in result.nulls for result in found)]
         datasets = [dataset.sel(null=shared) for dataset in datasets]
-    # The number of steps, and which of them this is, are known of some results alone.
+    # Only some results know the number of steps and which of them this is.
     datasets = [dataset.drop_vars(["step", "trained_steps"], errors="ignore") for dataset in datasets]
     return AngleResult.concat_students([AngleResult(dataset) for dataset in datasets])
 
@@ -250,7 +250,7 @@ def _students(results: "Sequence[AngleResult]", selection: Selection) -> Argumen
 def _course(results: "Sequence[AngleResult]", selection: Selection) -> Arguments:
     from layerangles import AngleResult
 
-    # In many a study, results without steps lie beside the course of one seed.
+    # Studies often have results without steps beside the course of one seed.
     along = [result for result in results if result.steps] or list(results)
     if selection.student:
         parts = [_of_student(along, name, None) for name in selection.student]

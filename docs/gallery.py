@@ -1,6 +1,6 @@
-"""Make the pictures of gallery.md anew, by the page's own commands. Needs Chrome, and a minute.
+"""Redraw the pictures of gallery.md by the page's own commands, which needs Chrome and a minute.
 
-All of them are made by ``python docs/gallery.py``, those of some figures by ``python docs/gallery.py forest gains``.
+``python docs/gallery.py`` draws all of them, ``python docs/gallery.py forest gains`` those of some figures.
 """
 
 import re
@@ -14,14 +14,14 @@ PAGE = ROOT / "docs" / "gallery.md"
 
 
 def commands(page: Path = PAGE) -> list[list[str]]:
-    """The arguments of the page's ``layerangles draw`` commands, in their order."""
+    """The arguments of the page's ``layerangles draw`` commands, in order."""
     blocks = re.findall(r"```\n(layerangles draw .*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.strip()]
 
 
 def main(names: list[str]) -> int:
-    """Run the commands of these figures, or all, from the root of the repository; the number that failed."""
+    """Run the commands of these figures, or all, from the root of the repository. Returns the number of failures."""
     program = Path(sys.executable).with_name("layerangles")
     failed = 0
     for arguments in commands():

@@ -1,4 +1,4 @@
-"""Results become plotly figures here. Nothing is computed, nothing is shown: a figure is returned or written."""
+"""Plotly figures of results and verdicts. Functions compute nothing and show nothing: they return figures."""
 
 from layerangles.figures.compare_pair import compare_pair
 from layerangles.figures.comparison import comparison

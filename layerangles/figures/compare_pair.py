@@ -1,4 +1,4 @@
-"""Two states of students, from one layer each, beside each other and beside their difference."""
+"""Heat maps of two states of students, each seen from one student layer, and of their difference."""
 
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ from layerangles.notation import count, degrees, layer_name, number, teacher_lay
 from layerangles.results.pair_values import QUANTITIES, Aggregation, pair_values
 
 _SIZE = 280
-_BAR = 136  # beside a map: a colour bar with its labels
-_PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: between columns, and right of them
+_BAR = 136  # the width of a colour bar with its labels, beside a map
+_PAPER_GAP, _PAPER_RIGHT = 8, 5  # on paper: the gap between columns, and the right margin
 _NO_COMMON_LAYERS = "the teachers have different numbers of layers: no difference"
 
 Values = Float[np.ndarray, "_layer_a _layer_b"]  # two teachers may differ in depth
@@ -41,28 +41,30 @@ def compare_pair(
     notes: tuple[str, ...] = (),
     theme: Theme = SCREEN,
 ) -> go.Figure:
-    """Draw the angles that two students see, with one colour scale, and second minus first with one of its own.
+    """Draw the angles seen from two students on one colour scale, and second minus first on a scale of its own.
 
-    A diamond marks the teacher layer that training matched the student layer to. Where a side has no angle, its map is
-    blank and says why, and so is the difference.
+    A diamond marks the teacher layer to which training matched the student layer. The map of a side without angles is
+    blank and says why; so does the difference.
 
     Args:
-        first: the one student.
-        second: the other.
-        aggregation: over tokens, see :func:`layerangles.results.variables.pair_values`.
-        null: show the excess over this null.
-        title: of the figure.
-        notes: for the subtitle.
+        first: one student.
+        second: the other student.
+        aggregation: of the tokens' angles, see :func:`layerangles.results.variables.pair_values`.
+        null: show the excess over this null instead of the angle.
+        title: the figure's title.
+        notes: texts for the subtitle.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels. A click on a cell gives the pair of teacher layers as ``x`` and ``y``.
+        A figure of fixed size. A click on a cell gives the pair of teacher layers as ``x`` and ``y``.
 
     Raises:
         InputError: see :func:`layerangles.results.variables.pair_values`.
     """
     values = [_values(view, aggregation, null) for view in (first, second)]
-    layers = max((_layers(view) for view in (first, second)), key=len) or [0]  # without any, one blank cell says why
+    layers = max((_layers(view) for view in (first, second)), key=len) or [
+        0
+    ]  # where neither has any, one blank cell says why
     blank = np.full((len(layers), len(layers)), np.nan)
     same = all(value is None or value.shape == blank.shape for value in values)
     drawn = [blank if value is None else value for value in values]
@@ -96,7 +98,7 @@ def compare_pair(
 
 
 class _Map(NamedTuple):
-    """One of the three maps: its values and hover texts ``[layer_a][layer_b]``, and why it may be blank."""
+    """One of the three maps: values and hover texts ``[layer_a][layer_b]``, and the reason if it is blank."""
 
     label: str
     layers: list[int]
@@ -112,7 +114,7 @@ def _draw(figure: go.Figure, one: _Map, index: int, grid: Grid, theme: Theme, *,
     of_map = {"matched": one.matched, "coloraxis": coloraxis, "signed": signed, "is_share": is_share}
     draw_map(figure, index, grid, one.layers, one.values, one.hover, theme, **of_map)
     x, y = layer_axes(one.layers, grid.size, theme)
-    # On a screen, the place of the difference's numbers is that of the colour bar beside the second map.
+    # On a screen, the colour bar beside the second map takes the place of the difference's numbers.
     if theme.pick(index == 2, grid.place(index)[1] > 0):
         y |= {"showticklabels": False, "title": None}
     figure.update_layout(grid.axes(index, x, y))
@@ -159,7 +161,7 @@ def _matched(view: LayerView) -> list[int]:
 
 
 def _hover(view: LayerView, values: Values, what: str, unit: str) -> list[list[str]]:
-    """What hovering says, ``[layer_a][layer_b]``."""
+    """Hover texts, ``[layer_a][layer_b]``."""
     data, name = view.data, style.literal(view.label)
     if data is None:
         return [[name for _ in row] for row in values]
@@ -196,7 +198,7 @@ def _hover_of_difference(values: list[Values], difference: Values, unit: str) ->
 def _colour_axes(
     drawn: list[Values], difference: Values, what: str, unit: str, grid: Grid, *, is_excess: bool
 ) -> dict[str, dict[str, Any]]:
-    """The colours of both maps and those of the difference, each with its bar beside what it is of."""
+    """The colour axes of both maps and of the difference, each with its bar beside its maps."""
     largest = max((float(np.nanmax(np.abs(v))) for v in drawn if np.isfinite(v).any()), default=0.0)
     most = float(np.nanmax(np.abs(difference))) if np.isfinite(difference).any() else 0.0
     size = (grid.width, _SIZE)

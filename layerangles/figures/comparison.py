@@ -1,4 +1,4 @@
-"""Students against each other: a row a student, a column a student layer."""
+"""Heat maps of several students: one row per student, one column per student layer."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
 
 _GAP = 14
-_NAME_WIDTH = 140  # of the students' names, left of the rows, at most
-_AXIS_WIDTH = 78  # of the ticks and the title of the axis, between the names and the panels
+_NAME_WIDTH = 140  # the largest width of the students' names, left of the rows
+_AXIS_WIDTH = 78  # the width of the axis' numbers and title, between the names and the panels
 
-# On paper: names in two or three lines, the ticks, the title of the axis, and the side of a panel, at most.
+# On paper: the largest width of names, the widths of the axis' numbers and title, the largest side of a panel.
 _PAPER_NAME, _PAPER_TICKS, _PAPER_AXIS, _PAPER_PANEL = 82, 14, 14, 140
 
 
@@ -43,13 +43,13 @@ def comparison(
     null: str | None = None,
     theme: Theme = SCREEN,
 ) -> go.Figure:
-    """Draw the mean angles of several students side by side: a row a student, a column a student layer.
+    """Draw the mean angles of several students: one row per student, one column per student layer.
 
-    Each panel is that of :func:`layerangles.figures.heatmap`, with the same colours and hover texts; axes and colour
-    scale are shared. The figure grows with the number of students and layers.
+    Panels are those of :func:`layerangles.figures.heatmap`, with the same colours and hover texts, on shared axes and
+    a shared colour scale. The figure grows with the number of students and layers.
 
     Args:
-        result: what :func:`layerangles.measure_angles` returned.
+        result: a result of :func:`layerangles.measure_angles`.
         students: their names, in the order of the rows; all by default.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
@@ -57,7 +57,7 @@ def comparison(
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels, since its texts are laid out for it.
+        A figure of fixed size, for which its texts are laid out.
 
     Raises:
         InputError: no students, one given twice, or no such student, step, tower or null.
@@ -87,13 +87,13 @@ def comparison(
 
 
 class _Arrangement(NamedTuple):
-    """Where everything stands.
+    """The layout of rows, names and margins.
 
     Attributes:
-        grid: of the panels; in it a row a student.
+        grid: the grid of panels, one row per student.
         names: the lines of the students' names.
-        beside: whether these stand left of their rows, not above.
-        shared: what is left out of all names.
+        beside: whether names stand left of their rows; otherwise they stand above.
+        shared: the ending that all names share and that is left out.
         margins: left, right, above, below.
     """
 
@@ -112,11 +112,11 @@ def _on_screen(names: list[str], n_columns: int, n_layers: int) -> _Arrangement:
 
 
 def _on_paper(names: list[str], n_columns: int, theme: Theme) -> _Arrangement:
-    """Of all ways to set the rows (in blocks, names beside or above them) that with the largest panels."""
+    """The arrangement with the largest panels, of all numbers of blocks and with names beside or above their rows."""
     short, shared = style.short_names(names)
     ways = list(product(range(1, min(4, len(names)) + 1), (True, False)))
     plans: list[_Arrangement] = []
-    for height in (theme.max_height, inf):  # so many students fit on no page
+    for height in (theme.max_height, inf):  # without a limit if so many students fit on no page
         found = [_paper_plan(short, shared, n_columns, *way, height, theme) for way in ways]
         plans = plans or [plan for plan in found if plan is not None]
     return max(plans, key=lambda plan: plan.grid.size)
@@ -125,7 +125,7 @@ def _on_paper(names: list[str], n_columns: int, theme: Theme) -> _Arrangement:
 def _paper_plan(
     names: list[str], shared: str, n_columns: int, n_blocks: int, beside: bool, height: float, theme: Theme
 ) -> _Arrangement | None:
-    """One way to set the rows; None where there is no room for it."""
+    """One arrangement of the rows; None where there is no room for it."""
     n_rows = ceil(len(names) / n_blocks)
     line = theme.tick + 2
     lines = [style.wrapped(name, _PAPER_NAME if beside else 1000, theme.tick, at_hyphens=True) for name in names]
@@ -191,7 +191,7 @@ def _chosen(result: "AngleResult", students: Sequence[str] | None) -> list[str]:
 
 
 def _panel_size(n_rows: int, n_columns: int, n_layers: int) -> int:
-    """The side of a panel in pixels: smaller the more there are, yet no cell below 4 pixels and room for a scale."""
+    """The side of a panel in pixels: smaller where there are more panels, with cells of at least 4 pixels."""
     by_columns = 190 if n_columns <= 4 else 140 if n_columns <= 7 else 104
     by_rows = {1: 210, 2: 150}.get(n_rows, 0)
     return max(by_columns, by_rows, 4 * n_layers)

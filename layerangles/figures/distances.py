@@ -15,8 +15,8 @@ from layerangles.notation import number
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
 
-_SIZE, _GAP = 280, 150  # of a panel, and between two: the colour bar, the ticks and the title of the next axis
-_PAPER_LEFT, _PAPER_BAR = 30, 36  # on paper: left of a panel; right of it, for its colour bar
+_SIZE, _GAP = 280, 150  # the side of a panel; the gap between two, for the colour bar and the next axis
+_PAPER_LEFT, _PAPER_BAR = 30, 36  # on paper: the space left of a panel, and right of it for its colour bar
 _PARTS = (
     ("distance_teacher_teacher", "teacher layer", "teacher layer", "teacher to teacher"),
     ("distance_teacher_student", "teacher layer", "student layer", "teacher to student"),
@@ -32,9 +32,9 @@ def distances(
     tower: str | None = None,
     theme: Theme = SCREEN,
 ) -> go.Figure:
-    """Draw the mean L2 distances between all layers of the teacher and one student, in the unit of the states.
+    """Draw the mean L2 distances between all layers of the teacher and of one student, in the unit of the states.
 
-    Each panel has a colour scale of its own, from 0 to its largest distance.
+    Each panel has its own colour scale, from 0 to its largest distance.
 
     Args:
         result: measured with ``alternatives="sums"`` or ``"all"``.
@@ -70,7 +70,7 @@ def distances(
                 x=columns,
                 y=rows,
                 z=values,
-                zmin=0,  # of no effect without zmax
+                zmin=0,  # has no effect without zmax
                 zmax=float(finite.max()) if finite.size and finite.max() > 0 else 1,
                 colorscale="Cividis",
                 xaxis=f"x{number}",
@@ -101,7 +101,7 @@ def _laid_out(theme: Theme) -> tuple[Grid, Margins]:
 
 
 def _hover(values: Any, absent_rows: list[str], absent_columns: list[str]) -> list[list[str]]:
-    """The text of every cell: the distance, or why there is none (empty where neither layer has a reason)."""
+    """Hover texts of all cells: the distance, or the reason of the row or the column why there is none."""
     return [
         [
             f"mean distance <b>{number(value, digits=4)}</b>"

@@ -1,4 +1,4 @@
-"""What a verdict rests on: the differences of all pairs of strategies, and what each strategy gains over none."""
+"""Forest plots of a verdict: differences between all pairs of strategies, and gains of strategies over none."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -16,7 +16,7 @@ from layerangles.notation import decimals, interval, number, percent, with_inter
 if TYPE_CHECKING:
     from layerangles.equivalence.verdict import Verdict
 
-# Okabe and Ito's blue and vermilion, and grey; the marks and the words say the same in black and white.
+# Okabe and Ito's blue and vermilion, and grey; marks and words tell the outcomes apart without colour.
 OUTCOMES = {
     "equivalent": Look("equivalent", "#0072b2", "circle", "●"),
     "different": Look("different", "#d55e00", "diamond", "◆"),
@@ -35,7 +35,7 @@ _PROBABILITIES = {
 
 
 def half_band(verdict: "Verdict") -> float:
-    """The margin in the metric's unit; NaN where there is none: none given, or a share of no gain."""
+    """The margin in the metric's unit; NaN where none was given, or where it is a share of a gain not above zero."""
     if verdict.margin is None:
         return math.nan
     if not verdict.margin.of_gain:
@@ -58,29 +58,29 @@ def margin_text(verdict: "Verdict") -> str:
 
 
 def places_of(verdict: "Verdict") -> int:
-    """The decimals to which everything in the metric's unit is written: those of the differences."""
+    """The number of decimals for all values in the metric's unit, chosen by the differences."""
     columns = verdict.pairs[["difference", "low", "high"]]
     return decimals([*columns.to_numpy(dtype=float).ravel().tolist(), verdict.gain.value, verdict.spread.value])
 
 
 def largest_first(verdict: "Verdict") -> pd.DataFrame:
-    """The pairs, those of the largest difference first."""
+    """The pairs in descending order of their absolute difference."""
     return verdict.pairs.sort_values("difference", key=abs, ascending=False, kind="stable").reset_index()
 
 
 def forest(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
-    """Draw the paired differences of all pairs of matched strategies, a row a pair, the largest first.
+    """Draw the paired differences of all pairs of matched strategies, one row per pair, the largest first.
 
     The thick interval, of 1 − 2α, decides equivalence; the thin one is the 1 − α interval. The margin is a band around
-    zero, for a margin that is a share of the gain at the gain that was measured. Colour, mark and a word say each
-    pair's outcome. Where there is an interval for new test examples too, it is drawn faintly below the row.
+    zero; a margin that is a share of the gain is drawn at the measured gain. Colour, mark and a word show each pair's
+    outcome. The interval for new test examples, if there is one, is drawn faintly below the row.
 
     Args:
-        verdict: on a cell.
+        verdict: the verdict on a cell.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels, and as high as it has pairs.
+        A figure of fixed size, whose height grows with the number of pairs.
 
     Raises:
         InputError: the verdict has no pairs.
@@ -117,16 +117,16 @@ def forest(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
 
 
 def gains(verdict: "Verdict", *, theme: Theme = SCREEN) -> go.Figure:
-    """Draw what every strategy, controls included, gains over none: a row a strategy, the best first, controls last.
+    """Draw the gain over none of every strategy, controls included: one row each, the best first, controls last.
 
-    The thin interval is the 1 − α interval of the paired difference to none.
+    The interval is the 1 − α interval of the paired difference from none.
 
     Args:
-        verdict: on a cell.
+        verdict: the verdict on a cell.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels.
+        A figure of fixed size.
 
     Raises:
         InputError: the cell has no strategy without matching, or no other.
@@ -204,6 +204,6 @@ def _ends(row: Mapping[Hashable, Any], low: str, high: str) -> Ends:
 
 
 def _axis(what: str, verdict: "Verdict", positive: str) -> str:
-    """The axis' title; differences are turned so that more is better."""
+    """The title of the axis; the sign of differences is such that more is better."""
     turned = "" if verdict.cell.higher_is_better else " (less of it is better)"
     return f"{what} {verdict.cell.metric}{turned}: positive {positive}"

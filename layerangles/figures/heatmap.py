@@ -1,4 +1,4 @@
-"""The heat maps of one student: a panel a student layer."""
+"""Heat maps of one student: one panel per student layer."""
 
 from math import ceil
 from typing import TYPE_CHECKING
@@ -25,12 +25,12 @@ from layerangles.figures.drawing.theme import SCREEN, Theme
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
 
-_MAX_PLOT_WIDTH = 1010  # with the margins it stays below 1,300, the width of a common window
-_GAP = 62  # between columns: the ticks of the next one
-_BELOW = 62  # below a row: its ticks and the title of the axis
+_MAX_PLOT_WIDTH = 1010  # with margins below 1,300, the width of a common window
+_GAP = 62  # between columns, for the numbers of the next one
+_BELOW = 62  # below a row, for the numbers and the title of its axis
 
-# On paper: above a row, between columns, right of the panels; and the side of a panel, at most where there are several
-# columns to choose, and at most.
+# On paper: the space above a row, between columns and right of the panels; the largest side of a panel where a larger
+# number of columns is possible, and in any case.
 _PAPER_TITLE, _PAPER_GAP, _PAPER_RIGHT = 16, 8, 5
 _PAPER_PANEL = (150.0, 200.0)
 
@@ -46,12 +46,12 @@ def heatmap(
 ) -> go.Figure:
     """Draw the mean angles between all teacher layers as seen from each layer of one student.
 
-    One panel a student layer, ``layer_b`` to the right and ``layer_a`` upwards; layer 0 is the embedding output. A
-    colour stands for the same angle in every figure, with a break at 90°. Blank cells have no angle; hovering says
-    why. A diamond on the diagonal marks the teacher layer that training matched this student layer to.
+    One panel per student layer, ``layer_b`` to the right and ``layer_a`` upwards; layer 0 is the embedding output. A
+    colour means the same angle in every figure, with a break at 90°. Blank cells have no angle; the hover text says
+    why. A diamond on the diagonal marks the teacher layer to which training matched this student layer.
 
     Args:
-        result: what :func:`layerangles.measure_angles` returned.
+        result: a result of :func:`layerangles.measure_angles`.
         student: its name; may be left out where there is only one.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
@@ -59,7 +59,7 @@ def heatmap(
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels, since its texts are laid out for it.
+        A figure of fixed size, for which its texts are laid out.
 
     Raises:
         InputError: no such student, step or tower, or more than one to choose from; or that null was not measured.
@@ -92,7 +92,7 @@ def heatmap(
 
 
 def _laid_out(panels: list[Panel], n_layers: int, theme: Theme) -> tuple[Grid, list[list[str]]]:
-    """The grid, and the lines of the panels' titles."""
+    """The grid, and the lines of each panel's title."""
     if theme.on_paper:
         grid = _paper_grid(len(panels), theme)
         return grid, [[title] for title in _short_titles(panels, grid.size, theme)]
@@ -109,7 +109,7 @@ def _title_height(titles: list[list[str]], theme: Theme) -> int:
 
 
 def _paper_grid(n_panels: int, theme: Theme) -> Grid:
-    """As few columns as give panels of a moderate size, and a figure that fits on a page."""
+    """The smallest number of columns with panels of moderate size and a figure that fits on a page."""
     room = theme.fixed_width - PAPER_LEFT - _PAPER_RIGHT
     for n_columns in range(1, n_panels + 1):
         size = min(_PAPER_PANEL[1], (room - (n_columns - 1) * _PAPER_GAP) / n_columns)
@@ -121,19 +121,19 @@ def _paper_grid(n_panels: int, theme: Theme) -> Grid:
 
 
 def _short_titles(panels: list[Panel], width_px: float, theme: Theme) -> list[str]:
-    """The longest form that fits for all; the diamond and the caption say what a layer was matched to."""
+    """The longest form of title that fits all panels; the diamond and the caption name the matched layer."""
     forms = [[f"{before}{panel.student_layer}" for panel in panels] for before in ("student layer ", "layer ", "")]
     fits = (all(style.width_of(len(title), theme.panel) <= width_px for title in titles) for titles in forms)
     return next((titles for titles, fit in zip(forms, fits, strict=True) if fit), forms[-1])
 
 
 def _panel_size(n_layers: int) -> int:
-    """The side of a panel in pixels: cells wide enough for values while there are few, never below 10 pixels."""
+    """The side of a panel in pixels: few cells are wide enough for values, many at least 10 pixels."""
     return max(280, 38 * n_layers if n_layers <= MAX_LAYERS_WITH_VALUES else 22 * min(n_layers, 13), 10 * n_layers)
 
 
 def _title_lines(title: str, width_px: float) -> list[str]:
-    """One line if it fits, else the part in brackets on lines of its own."""
+    """The title on one line if it fits; otherwise the part in brackets starts a new line."""
     if len(style.wrapped(title, width_px, 13)) == 1:
         return style.wrapped(title, width_px, 13)
     layer, matched = title.split(" (matched", 1)

@@ -1,4 +1,4 @@
-"""How the cosines spread over tokens: the histogram of the paper."""
+"""Histograms of the cosines over tokens, in the form of the paper's figure."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +28,25 @@ def histogram(
     tower: str | None = None,
     theme: Theme = SCREEN,
 ) -> go.Figure:
-    """Draw how the cosines between teacher layers, seen from one student layer, spread over the tokens.
+    """Draw the distribution over tokens of the cosines between teacher layers, seen from one student layer.
 
     The form of the paper's figure (Yu, Wen and Mou, 2025): ``cos ∠(T_a − S, T_b − S)``, in [−1, 1], against the
-    share of tokens. Each curve is the share of that pair's tokens in every bin, in percent, so that it sums to 100
-    whatever the number of tokens; for a density per unit of cosine divide by 100 and by the width of a bin (0.01).
-    Degenerate tokens are in no bin. Darker is nearer to ``layer_a``; layers below it are dashed.
+    share of tokens. Each curve gives the percentage of that pair's tokens in every bin, which sums to 100 whatever
+    the number of tokens; for a density per unit of cosine, divide by 100 and by the width of a bin (0.01).
+    Degenerate tokens are in no bin. Layers nearer to ``layer_a`` are darker, and layers below it dashed.
 
     Args:
-        result: what :func:`layerangles.measure_angles` returned.
+        result: a result of :func:`layerangles.measure_angles`.
         student: its name; may be left out where there is only one.
-        student_layer: where the angle is taken; 0 is the embedding output.
-        layer_a: the one teacher layer.
-        layer_b: the other; by default every other, a curve each.
+        student_layer: the vertex of the angles; 0 is the embedding output.
+        layer_a: a teacher layer.
+        layer_b: the other teacher layer; by default every other, one curve each.
         step: the training step; the last by default.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels.
+        A figure of fixed size.
 
     Raises:
         InputError: no such student, layer, step or tower, or ``layer_b`` is ``layer_a``.
@@ -82,12 +82,12 @@ def histogram(
     whom = f"teacher layer {layer_b}" if layer_b is not None else "the others"
     title = f"Cosines between teacher layer {layer_a} and {whom}, seen from layer {student_layer} of {student}"
     notes = [f"{of_curves}{selection.when_and_where(result, data, tower)}"]
-    height = max(380, 30 + 19 * len(curves))  # as high as the legend, which an image could not scroll
+    height = max(380, 30 + 19 * len(curves))  # at least the legend's, which cannot be scrolled in an image
     return frame_cosines(figure, title, notes, 2 / data.sizes["bin"], (680, height), theme, "teacher layer")
 
 
 def say_in_the_middle(figure: go.Figure, text: str) -> None:
-    """Write why a figure is empty into its middle."""
+    """Write the reason why a figure is empty into its middle."""
     figure.add_annotation(text=text, xref="paper", yref="paper", x=0.5, y=0.5, font={"color": FAINT})
 
 
@@ -117,7 +117,7 @@ def frame_cosines(
     legend_title: str = "",
     margins: Margins = (72, 130, 30, 76),
 ) -> go.Figure:
-    """Give curves of cosines their axes, with lines at 90° and at 60°, and a frame; size and margins are a screen's."""
+    """Add axes, lines at 90° and 60°, and a frame to curves of cosines; ``size`` and ``margins`` hold on a screen."""
     ticks = {-1: 180, -0.5: 120, 0: 90, 0.5: 60, 1: 0}
     figure.update_xaxes(
         range=[-1, 1],
@@ -151,7 +151,7 @@ _PAPER_NOTES = (
 
 
 def _mark_peaks(figure: go.Figure, theme: Theme) -> None:
-    """Put a mark of its own on the highest point of each curve, by which it is found in the key."""
+    """Mark the highest point of each curve by a symbol of its own, which the key shows."""
     for index, curve in enumerate(list(figure.data)):
         symbol = style.MARKS[index % len(style.MARKS)] + ("-open" if index >= len(style.MARKS) else "")
         marker = {"symbol": symbol, "size": 10 * theme.scale, "color": curve.line.color, "line": {"width": 0.75}}
@@ -163,7 +163,7 @@ def _mark_peaks(figure: go.Figure, theme: Theme) -> None:
 
 def _curve(counts: xr.DataArray, other: int, layer_a: int, furthest: int, theme: Theme) -> go.Scatter:
     nearness = (abs(other - layer_a) - 1) / max(1, furthest - 1)
-    # The palest colours of the scale would not be seen as lines on white.
+    # The palest colours of the scale would be invisible as lines on white.
     colour = sample_colorscale(list(style.ACUTE), [0.05 + 0.75 * nearness])[0]
     line = {"width": theme.stroke(1.6), "color": colour, "dash": "dash" if other < layer_a else "solid"}
     (name,) = style.layer_ticks([other], theme)

@@ -1,4 +1,4 @@
-"""How the cosines of one pair of teacher layers spread over tokens, in two students."""
+"""Histograms of the cosines between one pair of teacher layers, seen from two students."""
 
 import plotly.graph_objects as go
 
@@ -9,28 +9,28 @@ from layerangles.figures.histogram import curve, frame_cosines, say_in_the_middl
 from layerangles.notation import teacher_layers
 
 _DASHES = ("solid", "dash")
-_SIZE = (560, 260)  # of the plot on a screen
+_SIZE = (560, 260)  # of the plot area, on a screen
 
 
 def histogram_pair(
     first: LayerView, second: LayerView, layer_a: int, layer_b: int, *, theme: Theme = SCREEN
 ) -> go.Figure:
-    """Draw the share of tokens per bin of cosines between two teacher layers, a curve a student.
+    """Draw the share of tokens per bin of the cosines between two teacher layers, one curve per student.
 
     Args:
-        first: the one student; drawn solid.
-        second: the other; dashed.
+        first: one student, drawn solid.
+        second: the other, dashed.
         layer_a: a teacher layer.
         layer_b: another.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels. A curve sums to 100 %.
+        A figure of fixed size, in which every curve sums to 100 %.
     """
     figure = go.Figure()
     bin_width = 0.01
     for number, view in enumerate((first, second)):
-        # In gradient space there are no tokens, and so no cosines of theirs.
+        # Gradient space has no tokens, and so no histogram.
         if view.data is None or "histogram" not in view.data:
             continue
         if not {layer_a, layer_b} <= set(view.data["layer_a"].values.tolist()):

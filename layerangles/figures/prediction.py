@@ -1,4 +1,4 @@
-"""Gaps between strategies against geometry: a column a measure, all cells above, ranks within the cells below."""
+"""Gaps between strategies against measures of geometry, across cells and within them."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from layerangles.figures.drawing.theme import FAINT, INK, SCREEN, Theme
 from layerangles.notation import counted, number, p_value
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
-_GAP_X, _GAP_Y = 44, 96  # between panels; in the latter go the ticks and title of one, the numbers above the next
+_GAP_X, _GAP_Y = 44, 96  # between panels; vertically for the axis of one and the numbers above the next
 _NUMBERS_HEIGHT = 40
 _LEGEND_WIDTH = 240
 
-_PAPER_LEFT, _PAPER_RIGHT, _PAPER_GAP = 46, 8, 16  # on paper: left and right of the panels, and between columns
+_PAPER_LEFT, _PAPER_RIGHT, _PAPER_GAP = 46, 8, 16  # on paper: the left and right margins, and the gap between columns
 
-# A line through the other cells may foretell anything. A prediction further off than this many times the spread of the
-# gaps is beyond the panel, or the gaps themselves would be too flat to be read.
+# A line through the other cells may predict any value. Predictions further off than this many times the range of the
+# gaps lie outside of the panel; otherwise the gaps themselves would be too flat to be read.
 _FURTHEST = 1.0
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one cell looks like in all panels."""
+class _CellStyle:
+    """The name, colour and mark of a cell in all panels."""
 
     name: str  # literal, with line breaks
     colour: str
@@ -37,21 +37,21 @@ class _Look:
 
 
 def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
-    """Draw each cell's gap between strategies against each measure of geometry, with line, band and left-out errors.
+    """Draw each cell's gap between strategies against each measure of geometry, with fits and left-out errors.
 
-    The upper row has a point a cell, the least-squares line with the 95 % band of the mean gap, and small hollow
-    points for the gap that the line through the other cells predicts, joined to the gap that it is. Above each panel
-    stand the number of cells, Spearman's correlation, and the error for a cell left out beside that of the mean of the
-    other cells. Where there are scores of strategies, the lower row has their ranks within each cell (1 is the best)
-    against the same measures, less their means over the cell's strategies: cells differ more than strategies do. A cell
-    has the same colour and mark throughout.
+    The upper row has one point per cell, the least-squares line with the 95 % band of the mean gap, and small hollow
+    points for the gap predicted by the line through the other cells, joined to the observed gap. Above each panel
+    stand the number of cells, Spearman's correlation, and the left-out error of the line beside that of the mean of the
+    other cells. Where strategies have scores, the lower row shows their ranks within each cell (1 is the best) against
+    the same measures, centred within the cell, since cells differ more than strategies do. A cell has the same colour
+    and mark in all panels.
 
     Args:
-        prediction: what :func:`layerangles.equivalence.gap_prediction.predict_gaps` returned.
+        prediction: a result of :func:`layerangles.equivalence.gap_prediction.predict_gaps`.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels.
+        A figure of fixed size.
     """
     looks = _looks(prediction, theme)
     within = list(prediction.ranks.index.unique("predictor"))
@@ -88,7 +88,7 @@ def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
     return frame(figure, title, notes, (grid.width, grid.height), margins, theme)
 
 
-def _screen_grid(columns: list[str], numbers: list[str], looks: Mapping[Hashable, _Look]) -> tuple[Grid, Margins]:
+def _screen_grid(columns: list[str], numbers: list[str], looks: Mapping[Hashable, _CellStyle]) -> tuple[Grid, Margins]:
     n_rows = len(numbers) // max(1, len(columns))
     tall = style.panel_height(_PANEL_HEIGHT, n_rows, _GAP_Y, [look.name for look in looks.values()])
     grid = Grid(n_rows, len(columns), _PANEL_WIDTH, _GAP_X, _GAP_Y, tall=tall)
@@ -96,7 +96,7 @@ def _screen_grid(columns: list[str], numbers: list[str], looks: Mapping[Hashable
 
 
 def _paper_grid(n_columns: int, titles: list[str], numbers: list[str], theme: Theme) -> tuple[Grid, Margins]:
-    """As many panels in a row as are not too narrow for the numbers above them."""
+    """Rows of as many panels as leave room for the numbers above each."""
     room = theme.fixed_width - _PAPER_LEFT - _PAPER_RIGHT
     per_row = max(1, min(n_columns, int((room + _PAPER_GAP) // (105 + _PAPER_GAP))))
     size = (room - (per_row - 1) * _PAPER_GAP) / per_row
@@ -107,7 +107,7 @@ def _paper_grid(n_columns: int, titles: list[str], numbers: list[str], theme: Th
 
 
 def _around(titles: list[str], numbers: list[str], width_px: float, theme: Theme) -> tuple[float, float]:
-    """The room above a panel on paper, for its numbers, and below it, for its axis."""
+    """The space above a panel on paper, for its numbers, and below it, for its axis."""
     above = max(len(_number_lines(text, width_px, theme)) for text in numbers)
     below = max(len(_title_lines(title, width_px, theme)) for title in titles)
     return 12.0 * above + 2, 18.0 + 13 * below
@@ -130,16 +130,16 @@ def _axis_title(predictor: str) -> str:
     return LABELS[predictor] + (" °" if predictor.endswith("_deg") else "")
 
 
-def _looks(prediction: Prediction, theme: Theme) -> dict[Hashable, _Look]:
+def _looks(prediction: Prediction, theme: Theme) -> dict[Hashable, _CellStyle]:
     looks = {}
     for index, cell in enumerate(prediction.cells.index):
         name = style.legend_name(str(cell), _LEGEND_WIDTH - 60, theme)
-        looks[cell] = _Look(name, style.COLOURS[index % len(style.COLOURS)], style.MARKS[index % len(style.MARKS)])
+        looks[cell] = _CellStyle(name, style.COLOURS[index % len(style.COLOURS)], style.MARKS[index % len(style.MARKS)])
     return looks
 
 
-def _in_legend(look: _Look, theme: Theme) -> go.Scatter:
-    """The cell's entry in the legend, whether or not it has a point in any one panel."""
+def _in_legend(look: _CellStyle, theme: Theme) -> go.Scatter:
+    """An empty trace for the cell's name in the legend, whichever panels it has points in."""
     marker = {"symbol": look.mark, "size": 10 * theme.scale, "color": look.colour}
     common = {"name": look.name, "legendgroup": look.name, "showlegend": True, "xaxis": "x", "yaxis": "y"}
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, **common)
@@ -163,8 +163,10 @@ def _ranks_downwards(prediction: Prediction) -> dict[str, Any]:
     return {"range": [last + 0.5, 0.5], "dtick": 1, "tick0": 1}
 
 
-def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look], theme: Theme) -> list[go.Scatter]:
-    """Band and line, and each cell's point joined to what the others foretell of it."""
+def _across(
+    prediction: Prediction, predictor: str, looks: Mapping[Hashable, _CellStyle], theme: Theme
+) -> list[go.Scatter]:
+    """The band and the line, and each cell's observed gap joined to the one predicted by the other cells."""
     if predictor not in prediction.predictors:
         return []
     traces = []
@@ -194,7 +196,9 @@ def _across(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
     return traces
 
 
-def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Look], theme: Theme) -> list[go.Scatter]:
+def _within(
+    prediction: Prediction, predictor: str, looks: Mapping[Hashable, _CellStyle], theme: Theme
+) -> list[go.Scatter]:
     """The strategies of each cell, joined in the order of the predictor."""
     if predictor not in prediction.strategies:
         return []
@@ -210,14 +214,14 @@ def _within(prediction: Prediction, predictor: str, looks: Mapping[Hashable, _Lo
             for strategy, (_, rank, at, score) in zip(strategies, columns, strict=True)
         ]
         x, y, *_ = zip(*columns, strict=True)
-        # Zigzags of many cells are to lie behind their points.
+        # Zigzags of many cells would hide the points.
         marker = {"symbol": looks[cell].mark, "size": theme.scale * 8}
         traces.append(_points(looks[cell], x, y, texts, marker, style.faded(looks[cell].colour), theme))
     return traces
 
 
 def _points(
-    look: _Look, x: Any, y: Any, texts: Any, marker: dict[str, Any], line_colour: str, theme: Theme
+    look: _CellStyle, x: Any, y: Any, texts: Any, marker: dict[str, Any], line_colour: str, theme: Theme
 ) -> go.Scatter:
     """One cell's points in one panel, joined by a line."""
     return go.Scatter(
@@ -225,7 +229,7 @@ def _points(
         y=y,
         mode="lines+markers",
         line={"color": line_colour, "width": theme.stroke(1.5)},
-        marker=marker | {"color": look.colour, "opacity": 1},  # else plotly takes less for marks of several sizes
+        marker=marker | {"color": look.colour, "opacity": 1},  # plotly's default is lower for marks of several sizes
         legendgroup=look.name,
         name=look.name,
         showlegend=False,
@@ -260,7 +264,7 @@ def _numbers_within(prediction: Prediction, predictor: str) -> str:
 
 
 def _notes(prediction: Prediction, *, is_beyond: bool) -> list[str]:
-    """What a reader must know, for a subtitle."""
+    """The notes of the subtitle."""
     n = max(prediction.fits["n_cells"].tolist())
     notes = ["a mark: a cell"]
     if len(prediction.lines):

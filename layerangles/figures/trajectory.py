@@ -1,4 +1,4 @@
-"""Angles over training: a line a student, a panel each for the angle, its excess over a null, and the common mode."""
+"""Angles over training: mean angle, excess over a null, and common-mode ratio, one line per student."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from layerangles.results.variables import VARIABLES, heading
 if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
 
-# Dashes and marks tell the lines apart in grey.
+# Dashes and marks tell the lines apart without colour.
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _MARKS = style.MARKS[:7]
 
 _WIDTH, _PANEL_HEIGHT, _GAP = 680, 210, 46
 _LEGEND_WIDTH = 230
-_PAPER_LEFT = 42  # of a panel on paper: the title of its axis, and its numbers
+_PAPER_LEFT = 42  # on paper: the space left of a panel, for the title and the numbers of its axis
 
 _MEANINGS = {60: "60°, independent layers of equal norm", 90: "90°, orthogonal"}
 
@@ -33,19 +33,19 @@ def trajectory(
 ) -> go.Figure:
     """Draw mean angle, excess over a null, and common-mode ratio ρ against the training step.
 
-    All are means over the tokens, pairs and layers of a student, with bands for their intervals (a bar where a point
-    stands alone). Panels of what was not measured are left out, and steps without a value are gaps. Where a checkpoint
-    has the very weights of the one before it, the line is broken and the subtitle says so: nothing was trained in
-    between.
+    Values are means over the tokens, pairs and layers of a student; bands are their intervals, and bars those of
+    isolated points. There are no panels for variables that were not measured, and steps without a value are gaps. Where
+    a checkpoint has the same weights as the one before it, nothing was trained in between: the line is broken, and the
+    subtitle says so.
 
     Args:
         result: measured with ``steps=True``.
-        null: the null of the excess.
+        null: the null over which the excess is shown.
         tower: ``"encoder"`` or ``"decoder"``; may be left out where there is only one.
         theme: for a screen, or for a paper, see :func:`layerangles.figures.drawing.theme`.
 
     Returns:
-        The figure; of fixed size, in pixels.
+        A figure of fixed size.
 
     Raises:
         InputError: the result has no step axis, or not that null (though it has others), or no such tower; or it is
@@ -98,7 +98,7 @@ def _screen_grid(n_panels: int, names: list[str]) -> Grid:
 
 
 def _paper_grid(n_panels: int, theme: Theme) -> Grid:
-    """Below each other in one column, beside each other where there is room."""
+    """A grid with panels beside each other where there is room, else below each other."""
     room = theme.fixed_width - 8
     if room < n_panels * (_PAPER_LEFT + 100):
         return Grid(n_panels, 1, room - _PAPER_LEFT, 0, 9, tall=104)
@@ -106,7 +106,7 @@ def _paper_grid(n_panels: int, theme: Theme) -> Grid:
 
 
 def _panels(data: xr.Dataset, null: str) -> list[dict[str, Any]]:
-    """What each panel shows: variables ``[student, step]``, a title, and values to mark."""
+    """The panels: variables ``[student, step]``, a title, and values to mark by dotted lines."""
 
     def variables(*names: str) -> list[xr.DataArray | None]:
         found = [data.get(name) for name in names]
@@ -126,13 +126,13 @@ def _panels(data: xr.Dataset, null: str) -> list[dict[str, Any]]:
 
 
 def _in_range(variables: list[xr.DataArray | None], marked: tuple[int, ...]) -> tuple[int, ...]:
-    """The marked values between the smallest and the largest one there is."""
+    """The marked values within the range of the data."""
     finite = [value for v in variables if v is not None for value in v.values[np.isfinite(v.values)].tolist()]
     return tuple(value for value in marked if finite and min(finite) <= value <= max(finite))
 
 
 def _runs(there: list[bool], breaks: list[bool]) -> list[list[int]]:
-    """The indices that are joined by a line: runs of what is there, begun anew at each break.
+    """Runs of consecutive indices to join by a line; a missing value ends a run, and a break begins a new one.
 
     >>> _runs([True, True, False, True, True], [False, False, False, False, True])
     [[0, 1], [3], [4]]
@@ -147,7 +147,7 @@ def _runs(there: list[bool], breaks: list[bool]) -> list[list[int]]:
 
 
 def _apart(runs: list[list[Any]]) -> list[Any]:
-    """The runs in one list, with a None between two: a gap to plotly."""
+    """The runs in one list, separated by None, which plotly draws as a gap."""
     return [value for run in runs for value in [None, *run]][1:]
 
 
@@ -155,7 +155,7 @@ def _line(result: "AngleResult", student: str, place: int, panel: dict[str, Any]
     """The band and the line of one student in one panel."""
     mean, low, high = (panel[name].sel(student=student).values.astype(float) for name in ("mean", "low", "high"))
     unchanged = {step: before for name, step, before in result.unchanged_steps if name == student}
-    # No flat line between two states that are one.
+    # No flat line between two steps of the same weights.
     runs = _runs(np.isfinite(mean).tolist(), [step in unchanged for step in result.steps])
     in_band = np.isfinite(mean) & np.isfinite(low) & np.isfinite(high)
     bands = [band for run in runs if len(band := [index for index in run if in_band[index]]) > 1]
@@ -170,14 +170,14 @@ def _line(result: "AngleResult", student: str, place: int, panel: dict[str, Any]
         )
 
     def bars(lengths: Any) -> list[float | None]:
-        """Of points that stand alone, where a band has no width."""
+        """Lengths of error bars, for isolated points only, where a band would have no width."""
         return _apart([[float(lengths[i]) if len(run) == 1 and in_band[i] else None for i in run] for run in runs])
 
     look = _look(place, theme)
     colour = look["line"]["color"]
     return [
         go.Scatter(
-            # Round every run once: with "tonexty" plotly would fill across the gaps.
+            # One outline per run: with "tonexty" plotly would fill across the gaps.
             x=_apart([[result.steps[i] for i in [*band, *reversed(band)]] for band in bands]),
             y=_apart([[*low[band].tolist(), *reversed(high[band].tolist())] for band in bands]),
             legendgroup=student,

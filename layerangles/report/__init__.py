@@ -1,1 +1,1 @@
-"""Results become pages: one HTML file with text, tables and figures that opens from disk without a network."""
+"""Reports on studies: self-contained HTML pages, the wording of verdicts, LaTeX tables, and citations."""

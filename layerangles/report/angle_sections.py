@@ -1,4 +1,4 @@
-"""Measured angles as sections of a page: heat maps, excess over a null, and the course of training."""
+"""Sections of a report on measured angles: heat maps, excess over a null, and trajectories."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from layerangles.report.html_page import Part, Section, Subheading
 from layerangles.results.angle_result import AngleResult
 from layerangles.results.variables import VARIABLES, heading
 
-# Of students, beyond which a comparison is too long to be looked at.
+# The largest number of students in a comparison that can still be taken in.
 _MOST_STUDENTS = 12
-# Of all heat maps with their hover texts, in characters: with plotly.js (5 million) a page stays below 12 MB.
+# Characters of all heat maps with their hover texts; with plotly.js (5 million) a page then stays below 12 MB.
 _MOST_CHARACTERS = 5_000_000
 
 _MEANS = ("student_angle_deg", "student_excess_deg", "student_common_mode_ratio")
@@ -26,7 +26,7 @@ _WHAT = (
 
 
 def angle_sections(results: Sequence[AngleResult]) -> list[Section]:
-    """A section a result and tower; hover texts give way where all of them would make the page too large."""
+    """One section per result and tower; where hover texts would make the page too large, they are shortened."""
     sections = [
         _section(result, tower, f" ({number} of {len(results)})" if len(results) > 1 else "")
         for number, result in enumerate(results, start=1)
@@ -76,7 +76,7 @@ def _section(result: AngleResult, tower: str, which: str) -> Section:
 
 
 def _null(result: AngleResult) -> str | None:
-    """The null to show the excess over: another token's state if it was measured, else the first."""
+    """The null over which the excess is shown: N1 if it was measured, else the first."""
     return "N1" if "N1" in result.nulls else next(iter(result.nulls), None)
 
 
@@ -85,7 +85,7 @@ def _about(null: str | None) -> str:
 
 
 def _drawn(result: AngleResult) -> tuple[AngleResult, str]:
-    """The students to draw, and a sentence on those that are not."""
+    """The students to draw, and a sentence if there are more."""
     names = result.students
     if len(names) <= _MOST_STUDENTS:
         return result, ""

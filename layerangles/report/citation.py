@@ -1,4 +1,4 @@
-"""How to cite the paper and this software, as BibTeX; CITATION.cff says the same."""
+"""BibTeX entries of the paper and of this software, in agreement with CITATION.cff."""
 
 from layerangles.versions import VERSION
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page out of sections of text, tables and figures."""
+"""Self-contained HTML pages of sections with text, tables and figures."""
 
 import html
 import os
@@ -64,7 +64,7 @@ pre.wide { padding: .8em 1em; border-radius: 6px; background: var(--stripe); fon
 
 @dataclass(frozen=True)
 class Tag:
-    """A word that stands out in a table's cell: its sign and its border are coloured, and the text says it in full."""
+    """A highlighted word in a table's cell, with a coloured sign and border; the text suffices without colour."""
 
     text: str
     sign: str
@@ -85,13 +85,13 @@ class Preformatted:
     text: str
 
 
-# A text is a paragraph, and a mapping a list of terms with what they mean.
+# A text is a paragraph, and a mapping a list of terms with their meanings.
 Part: TypeAlias = str | pd.DataFrame | go.Figure | Mapping[str, str] | Subheading | Preformatted
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, paragraphs, a table and figures, in this order; then ``more`` in any order.
+    """A section of a page: a heading, paragraphs, a table and figures, in this order; then ``more`` in any order.
 
     All text is plain text; it is escaped. A table shows its index where that has a name; its cells keep their line
     breaks, and may be tags.
@@ -105,7 +105,7 @@ class Section:
 
     @property
     def parts(self) -> list[Part]:
-        """All that follows the heading."""
+        """Everything below the heading."""
         return [*self.paragraphs, *([] if self.table is None else [self.table]), *self.figures, *self.more]
 
 
@@ -117,7 +117,7 @@ def write_page(
     lead: Section | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write one self-contained HTML file, with plotly.js in it once (about 5 MB), and return its path.
+    """Write one self-contained HTML file with one copy of plotly.js (about 5 MB), and return its path.
 
     It opens from disk without a network, in light and dark, on wide and narrow windows; figures and tables wider than
     the window scroll on their own. ``lead`` is a section that stands before the table of contents.
@@ -155,7 +155,7 @@ def _section(section: Section, number: int) -> str:
 
 
 def _part(part: Part, div_id: str) -> str:
-    """The HTML of a part; a figure gets the id."""
+    """The HTML of a part; ``div_id`` is the id of a figure."""
     match part:
         case str():
             return f"<p>{html.escape(part)}</p>"
@@ -166,7 +166,7 @@ def _part(part: Part, div_id: str) -> str:
         case pd.DataFrame():
             return _table(part)
         case go.Figure():
-            # Focusable, so that the keyboard can scroll it too.
+            # Focusable, so that it can be scrolled by keyboard.
             label = html.escape(plain_title(part))
             inner = fragment(part, div_id)
             return f'<figure class="wide" role="group" tabindex="0" aria-label="{label}">{inner}</figure>'

@@ -1,4 +1,4 @@
-"""Verdicts as a LaTeX table: booktabs, numbers for siunitx."""
+"""LaTeX tables of verdicts, for booktabs and siunitx."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _SPECIAL = {
 
 
 def latex_table(verdicts: Sequence[Verdict], *, teachers: Sequence[float] | None = None) -> str:
-    r"""A table of scores, one block a cell and one row a strategy, closed by the verdict.
+    r"""A table of scores with one block per cell and one row per strategy; each block ends with the verdict.
 
     Numbers are ``mean \pm half width`` of the 1 − α interval over seeds, in columns of siunitx (``S``, with
     ``separate-uncertainty``), to two digits of the uncertainty. Needs ``\usepackage{booktabs, siunitx}``.
@@ -59,7 +59,7 @@ def _block(verdict: Verdict, teacher: float) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    r"""A text with LaTeX's special characters made plain.
+    r"""A text with LaTeX's special characters escaped.
 
     >>> print(escaped("all_to_one & 5 %"))
     all\_to\_one \& 5 \%

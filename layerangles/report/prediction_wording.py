@@ -1,4 +1,4 @@
-"""Gap predictions in sentences."""
+"""The wording of gap predictions."""
 
 from math import factorial
 
@@ -10,7 +10,7 @@ from layerangles.notation import counted, number, p_value, percent
 
 
 def sentences_on(prediction: Prediction) -> list[str]:
-    """A paragraph, sentence by sentence, on what a prediction shows, and how little where there are few cells."""
+    """Sentences on the result of a prediction, with a warning where cells are few."""
     n = int(prediction.fits["n_cells"].max())
     said = [f"Gap and geometry are both known for {counted(n, 'cell')}."]
     if n < FEWEST:

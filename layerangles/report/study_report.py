@@ -1,4 +1,4 @@
-"""The report on a study: its verdict first, then all that the verdict rests on, on one page."""
+"""The report on a study: its verdicts first, then the evidence, on one page."""
 
 import math
 import os
@@ -27,16 +27,16 @@ from layerangles.results.angle_result import AngleResult
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a report shows.
+    """The content of a report.
 
     Attributes:
-        title: of the page.
-        verdicts: one a cell, at least one.
-        teacher: by cell, its teacher's score; those that are not known are left out.
+        title: the title of the page.
+        verdicts: one per cell, at least one.
+        teacher: the teacher's score by cell, where it is known.
         angles: measured angles, at one state of the students or along training, with or without nulls.
-        prediction: whether geometry predicts the gaps between strategies.
-        design: what was run, by what it is called.
-        provenance: versions, hashes and commands, by what they are called.
+        prediction: the prediction of gaps between strategies from geometry.
+        design: the settings of the study, by name.
+        provenance: versions, hashes and commands, by name.
     """
 
     title: str
@@ -51,8 +51,8 @@ class StudyReport:
 def write_report(path: str | os.PathLike[str], report: StudyReport, *, overwrite: bool = False) -> Path:
     """Write the report as one self-contained HTML file, and return its path.
 
-    The question and the verdict on every cell come first; then, cell by cell, scores, differences and tests; then
-    angles, geometry against gap, the design, where everything comes from, and how to cite it.
+    The question and the verdict on every cell come first; then scores, differences and tests, cell by cell; then
+    angles, gaps against geometry, the design, provenance, and citations.
 
     Raises:
         InputError: there is no verdict, or two on cells of one name; ``path`` does not end in ``.html``, or exists and
@@ -83,7 +83,7 @@ def write_report(path: str | os.PathLike[str], report: StudyReport, *, overwrite
 
 
 def _lead(report: StudyReport) -> Section:
-    """The question, the verdict on every cell, and how to read it."""
+    """The question, the verdict on every cell, and the meaning of the terms."""
     verdicts = report.verdicts
     table = pd.DataFrame([_verdict_row(verdict, report.teacher) for verdict in verdicts])
     metrics = list(dict.fromkeys(verdict.cell.metric for verdict in verdicts))
@@ -155,12 +155,12 @@ def _tag(outcome: str) -> Tag:
 
 
 def _levels(verdicts: Sequence[Verdict], level: Callable[[float], float]) -> str:
-    """The confidence of intervals as text, of all verdicts."""
+    """The levels of all verdicts as text."""
     return " or ".join(dict.fromkeys(percent(level(verdict.alpha)) for verdict in verdicts))
 
 
 def _reading(verdicts: Sequence[Verdict]) -> dict[str, str]:
-    """What the words and numbers of the first table mean."""
+    """The meaning of the words and numbers of the first table."""
     decisive, wide = _levels(verdicts, lambda alpha: 1 - 2 * alpha), _levels(verdicts, lambda alpha: 1 - alpha)
     errors = _levels(verdicts, lambda alpha: alpha)
     terms = {

@@ -1,4 +1,4 @@
-"""Verdicts in words and in tables."""
+"""The wording of verdicts: the reason for an outcome in sentences, and a table of verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from layerangles.equivalence.power import MOST_SEEDS, largest_sd
 from layerangles.equivalence.verdict import Verdict
 from layerangles.notation import count, number, p_value, percent, with_interval
 
-_FOR_EXAMPLE = 5  # seeds, where there is only one
+_FOR_EXAMPLE = 5  # seeds, as an example where there is only one
 
 
 def reason_for(verdict: Verdict) -> str:
@@ -84,7 +84,7 @@ def _of_one_seed(verdict: Verdict) -> str:
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """One row a cell (index ``cell``).
+    """A table with one row per cell (index ``cell``).
 
     Columns: ``metric``, ``seeds``, ``strategies`` (matched ones), ``none``, ``worst`` and ``best`` (mean scores),
     ``spread`` with ``spread_low`` and ``spread_high``, ``gain`` (in the metric's unit, positive is better) with

@@ -1,4 +1,4 @@
-"""``layerangles draw`` end to end, and the gallery: its commands and its code run, and no figure is missing."""
+"""``layerangles draw`` end to end; the gallery shows every figure, and its commands and code run."""
 
 import json
 import re
@@ -29,14 +29,14 @@ FUNCTIONS = set(figures.__all__) - {"LayerView", "Theme", "caption", "theme", "w
 
 @pytest.fixture(scope="module")
 def read_once() -> tuple[OpenedStudy, list[Judged]]:
-    """The study and its verdicts, which take seconds, once for all tests."""
+    """The study and its verdicts, which take seconds to read."""
     study = open_study(STUDY)
     return study, judge_all([study])
 
 
 @pytest.fixture
 def in_memory(read_once: tuple[OpenedStudy, list[Judged]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The study is open already, and judged."""
+    """Commands receive the study and its verdicts without reading them again."""
     study, judged = read_once
     for name in ("open_study", "open_scores"):
         monkeypatch.setattr(kd_train.outcome.opened_study, name, lambda _path: study)
@@ -60,7 +60,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.err
 
 
-# What it draws
+# Figures
 
 
 def test_help_shows_examples(cli: Cli) -> None:
@@ -68,7 +68,7 @@ def test_help_shows_examples(cli: Cli) -> None:
     assert "Example: layerangles draw heatmap" in cli("draw", "--help").out
 
 
-def test_for_a_screen_it_says_where_it_wrote_alone(cli: Cli, angles: Path, tmp_path: Path) -> None:
+def test_for_a_screen_it_prints_the_path_alone(cli: Cli, angles: Path, tmp_path: Path) -> None:
     outcome = cli("draw", "heatmap", angles, "--student", "a", "-o", "map.html")
     assert (outcome.code, outcome.out) == (0, "wrote map.html\n")
     assert "seen from a" in (tmp_path / "map.html").read_text(encoding="utf-8")
@@ -116,10 +116,10 @@ def test_a_trajectory_of_some_students(cli: Cli) -> None:
     assert "forward-seed0" not in text
 
 
-# What it refuses
+# Refusals
 
 
-def test_mistakes_are_told_together_and_before_anything_is_read(cli: Cli) -> None:
+def test_all_errors_are_reported_together_before_anything_is_read(cli: Cli) -> None:
     outcome = cli("draw", "heatmap", "missing.nc", "--theme", "print", "--layer", 1, "--cell", "x", "-o", "map.gif")
     refused(
         outcome,
@@ -142,7 +142,7 @@ def test_mistakes_are_told_together_and_before_anything_is_read(cli: Cli) -> Non
         (("forest", ".", "--margin", 1, "--margin-of-gain", 1), "not both"),
     ],
 )
-def test_what_is_wrong_is_said(cli: Cli, arguments: tuple[object, ...], said: str) -> None:
+def test_wrong_arguments_are_refused(cli: Cli, arguments: tuple[object, ...], said: str) -> None:
     refused(cli("draw", *arguments, "-o", "figure.html"), said)
 
 
@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said(cli: Cli, arguments: tuple[object, ...], said: st
         (("histogram", "--student", "a", "--layer", 9), "student_layer is 9; allowed are 0, 1, 2, 3 "),
     ],
 )
-def test_what_is_not_in_a_result_is_said(cli: Cli, angles: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_choices_that_a_result_lacks_are_refused(cli: Cli, angles: Path, arguments: tuple[str, ...], said: str) -> None:
     figure, *others = arguments
     refused(cli("draw", figure, angles, *others, "-o", "figure.html"), said)
 
@@ -169,9 +169,9 @@ def test_a_student_in_two_results_is_refused(cli: Cli, angles: Path, tmp_path: P
     refused(cli("draw", "heatmap", angles, twice, "--student", "a", "-o", "x.html"), "a is in 2 of the results.")
 
 
-def test_a_file_is_kept_unless_told(cli: Cli, angles: Path, tmp_path: Path) -> None:
+def test_files_are_not_overwritten_unasked(cli: Cli, angles: Path, tmp_path: Path) -> None:
     (tmp_path / "map.html").write_text("kept")
-    # Before anything is read, so that a source that is missing is not even missed.
+    # Refused before anything is read, so that the missing source is not reported.
     refused(cli("draw", "heatmap", "missing.nc", "-o", "map.html"), "exists already", "--overwrite")
     assert (tmp_path / "map.html").read_text() == "kept"
     assert cli("draw", "heatmap", angles, "--student", "a", "-o", "map.html", "--overwrite").code == 0
@@ -207,8 +207,8 @@ def test_pictures_and_links_of_the_page_are_there_and_small() -> None:
 @pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: Path(arguments[-1]).stem)
 def test_each_command_of_the_page_runs(cli: Cli, tmp_path: Path, arguments: list[str]) -> None:
-    (tmp_path / "examples").symlink_to(ROOT / "examples")  # its paths begin at the root of the repository
-    written = Path(arguments[-1]).with_suffix(".html")  # as a page: images take Chrome's time
+    (tmp_path / "examples").symlink_to(ROOT / "examples")  # the page's paths start at the root of the repository
+    written = Path(arguments[-1]).with_suffix(".html")  # as HTML, since images need Chrome and time
     outcome = cli(*arguments[:-1], written)
     assert outcome.code == 0, outcome.err
     assert (tmp_path / written).is_file()

@@ -1,4 +1,4 @@
-"""Two students beside each other and how a pair's cosines spread: what the figures show is what the data hold."""
+"""Figures of two students show the angles, differences and cosines of their results."""
 
 from typing import Any
 
@@ -251,7 +251,7 @@ def test_a_curve_is_the_share_of_tokens_and_sums_to_a_hundred() -> None:
     np.testing.assert_array_equal(histogram_pair(*[view(result)] * 2, 2, 0).data[0].y, figure.data[0].y)
 
 
-def test_who_has_no_such_pair_has_no_curve() -> None:
+def test_a_student_without_the_pair_has_no_curve() -> None:
     result, shallow = make_result(("a",), degenerate=[(0, 0, 1, 0)]), make_result(("b",), n_teacher=3, matched=())
     absent = LayerView("c", None, "why")
     assert [curve.name for curve in histogram_pair(view(result), view(shallow), 1, 3).data] == ["a"]

@@ -1,4 +1,4 @@
-"""Students in rows: panels, names and colours, however many there are."""
+"""A comparison has a row per student and a column per layer, and its panels stay apart."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Figures as files: one HTML file without a network, static images, and what is refused."""
+"""Export: HTML files need no network, and impossible or unwanted writes are refused."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The figures of a verdict, as data: points, intervals and the margin are the tables' numbers, and the texts say so."""
+"""Figures of a verdict show the points, intervals and margin of its tables, as data and as text."""
 
 import math
 from dataclasses import replace
@@ -205,7 +205,7 @@ def test_gains_of_all_strategies_are_those_of_the_table() -> None:
     assert band_of(figure) == []
 
 
-def test_what_cannot_be_drawn_is_said() -> None:
+def test_a_verdict_without_pairs_or_gains_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"the cell sst2, copied has no gain over none.*strategies are forward, reverse"
     ):

@@ -1,4 +1,4 @@
-"""Heat maps of one student, tested as data: they show what the result holds and say what a reader needs."""
+"""Heat maps of one student show the values of the result; titles, hover texts and notes explain them."""
 
 import numpy as np
 from toys.results import make_result, maps_of, scatters_of, texts_of, with_steps

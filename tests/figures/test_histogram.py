@@ -1,4 +1,4 @@
-"""Histograms of cosines: shares of tokens per bin, and reasons where there are none."""
+"""Histograms show shares of tokens per bin of the cosine, or the reason why there are none."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The figure of gaps against geometry: its points, lines and numbers are those of the prediction."""
+"""The figure of gaps against geometry shows the points, lines and numbers of the prediction."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Figures for a paper: as wide as its columns, legible at print size, told apart in grey, and nothing cut off."""
+"""Figures for a paper are as wide as its columns, legible in print, distinguishable in grey, and not cut off."""
 
 import inspect
 import itertools
@@ -92,7 +92,7 @@ EVERY = [
 
 @pytest.fixture(scope="module")
 def drawn(course: AngleResult) -> Callable[[str, int], go.Figure]:
-    """Each figure once; a test must leave it as it is."""
+    """Draws each figure once; tests must not change it."""
     made: dict[tuple[str, int], go.Figure] = {}
 
     def draw(name: str, columns: int) -> go.Figure:
@@ -132,14 +132,14 @@ def test_a_theme_is_for_a_screen_or_for_columns_of_a_paper() -> None:
 
 
 def test_other_themes_are_refused() -> None:
-    # As without the tests' own checks of types, which would come first.
+    # Unwrapped, since the tests' own checks of types would come first.
     with pytest.raises(InputError, match="the theme is 'print'; allowed are 'screen' and 'paper'"):
         inspect.unwrap(figures.theme)("print")
     with pytest.raises(InputError, match="columns is 3; allowed are 1 and 2"):
         inspect.unwrap(figures.theme)("paper", columns=3)
 
 
-def test_lines_are_thinner_on_paper_yet_no_hairlines() -> None:
+def test_lines_are_thinner_on_paper_but_not_below_half_a_point() -> None:
     assert [SCREEN.stroke(width) for width in (0.5, 1, 5)] == [0.5, 1, 5]
     assert [PAPER[1].stroke(width) for width in (0.5, 1, 5)] == [0.75, 0.75, 3]
 
@@ -181,8 +181,9 @@ def test_the_title_is_in_the_caption_alone(drawn: Any, course: AngleResult, name
     assert figure.layout.title.text is None
     on_screen = DRAW[name](course, SCREEN)
     title = re.sub("<br>", " ", on_screen.layout.title.text)
-    assert figures.caption(figure).startswith(f"{title}. ")
-    assert figures.caption(on_screen).startswith(f"{title}. ")
+    sentence = title if title.endswith("?") else f"{title}."
+    assert figures.caption(figure).startswith(f"{sentence} ")
+    assert figures.caption(on_screen).startswith(f"{sentence} ")
     assert "<br>" not in figures.caption(figure)
     assert not [note for note in figure.layout.annotations if title[:20] in note.text]
 
@@ -210,14 +211,14 @@ def test_every_figure_function_takes_a_theme() -> None:
     assert {name.split("-")[0] for name in DRAW} == functions
 
 
-def test_a_caption_is_what_a_function_of_ours_has_left() -> None:
+def test_only_our_figures_have_a_caption() -> None:
     with pytest.raises(InputError, match="has no caption"):
         figures.caption(go.Figure())
     figure = figures.heatmap(make_result((NAME,)), theme=PAPER[1])
     assert figures.caption(figure).startswith(f"Angles between teacher layers, seen from {NAME}. Mean over tokens")
 
 
-def test_names_lose_what_all_of_them_end_in() -> None:
+def test_names_lose_their_shared_ending() -> None:
     assert style.short_names(["a-x-seed0", "b-c-x-seed0"]) == (["a", "b-c"], "x-seed0")
     assert style.short_names(["x-seed0", "b-x-seed0"]) == (["x", "b-x"], "seed0")  # no name is lost whole
 
@@ -251,7 +252,9 @@ MAPS = [p for p in EVERY if str(p.values[0]).startswith(("heatmap", "comparison"
 
 
 @pytest.mark.parametrize(("name", "columns"), MAPS)
-def test_in_grey_a_cell_without_number_or_mark_has_one_meaning(drawn: Any, name: str, columns: int) -> None:
+def test_in_grey_the_lightness_of_a_cell_without_number_or_mark_is_unambiguous(
+    drawn: Any, name: str, columns: int
+) -> None:
     figure = drawn(name, columns)
     for trace in figure.data:
         if trace.type != "heatmap":
@@ -279,7 +282,7 @@ def test_marks_are_explained_where_there_are_any(drawn: Any) -> None:
     assert "A dash marks cells below 0" in figures.caption(drawn("comparison-18-excess", 1))
 
 
-def test_lines_are_told_apart_without_colour(drawn: Any) -> None:
+def test_lines_are_distinguishable_without_colour(drawn: Any) -> None:
     lines = [trace for trace in drawn("trajectory", 1).data if trace.mode == "lines+markers" and trace.xaxis == "x"]
     assert len({(trace.line.dash, trace.marker.symbol) for trace in lines}) == len(lines) == 18
     peaks = [trace for trace in drawn("histogram-25", 1).data if trace.mode == "markers" and trace.xaxis != "x99"]

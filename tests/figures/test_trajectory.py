@@ -1,4 +1,4 @@
-"""The figures over training, of distances, and of the excess: what they show is what the result holds."""
+"""Figures over training, of the excess and of distances show the values of the result."""
 
 import itertools
 import shutil

@@ -1,4 +1,4 @@
-"""Pages: text is escaped, plotly.js is in them once, and parts keep their order."""
+"""Pages escape text, contain plotly.js once, and keep the order of their parts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: drawn without a network, of the tables' numbers, and whole at every width."""
+"""In a real browser the report needs no network, draws the tables' numbers, and fits every width."""
 
 import re
 from collections.abc import Iterator

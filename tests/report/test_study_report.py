@@ -1,4 +1,4 @@
-"""The report on a study: the verdict comes first, and every number on the page is the verdict's."""
+"""The report on a study begins with the verdicts and shows their numbers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +181,7 @@ def test_prediction_is_told_and_drawn(tmp_path: Path) -> None:
     assert f"excess_deg 5 {slope} {fit['error']:.3g}" in text
 
 
-def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
+def test_reports_without_verdicts_or_with_repeated_cells_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got no verdicts. Judge one cell at least"):
         write_report(tmp_path / "r.html", StudyReport("t", [], {}))
     with pytest.raises(InputError, match=r"more than one verdict on the cell sst2, copied"):

@@ -1,4 +1,4 @@
-"""A real browser for tests, and what it says of a page."""
+"""A real browser for tests, with its console messages and requests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ needs_browser = pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), 
 
 @contextmanager
 def started() -> Iterator[webdriver.Chrome]:
-    """A browser that keeps what is written to its console."""
+    """Start a browser that logs its console."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in FLAGS.split():
@@ -50,7 +50,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 def opened(browser: webdriver.Chrome, path: Path, n_plots: int, width: int = 1300) -> webdriver.Chrome:
     size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get_log("browser")  # what earlier pages said is not this page's
+    browser.get_log("browser")  # drop the messages of earlier pages
     browser.get(path.as_uri())
     drawn = "return document.querySelectorAll('.js-plotly-plot .main-svg:first-of-type .cartesianlayer').length"
     WebDriverWait(browser, 30).until(lambda b: b.execute_script(drawn) == n_plots)

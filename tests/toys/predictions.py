@@ -10,12 +10,12 @@ from layerangles.report.prediction_wording import sentences_on
 
 
 def cells_of(gap: Sequence[float], **predictors: Sequence[float]) -> pd.DataFrame:
-    """Cells named a, b, c and so on."""
+    """A table of cells named a, b, c and so on."""
     return pd.DataFrame({"gap": gap, **predictors}, index=list("abcdefghijklmnop"[: len(gap)]), dtype=float)
 
 
 def strategies_of(scores: dict[str, Sequence[float]], **predictors: dict[str, Sequence[float]]) -> pd.DataFrame:
-    """Strategies named s0, s1 and so on of each cell."""
+    """A table of strategies named s0, s1 and so on of each cell."""
     index = [(cell, f"s{number}") for cell, of_cell in scores.items() for number in range(len(of_cell))]
     columns = {
         name: [value for of_cell in values.values() for value in of_cell]
@@ -31,7 +31,7 @@ def random_cells(n: int, seed: int = 0) -> pd.DataFrame:
 
 
 def demo(n: int, n_strategies: int = 4, *, names: Sequence[str] = "abcdefghijklmnop") -> Prediction:
-    """Cells that know all measures, with strategies."""
+    """A prediction of cells with all measures and with strategies."""
     rng = np.random.default_rng(0)
     cells = random_cells(n).assign(common_mode_ratio=rng.normal(1, 0.1, n), recoverability_gap=rng.uniform(0.2, 0.8, n))
     cells.index = pd.Index(names[:n] if isinstance(names, list) else list(names[:n]))

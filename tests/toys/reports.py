@@ -27,7 +27,7 @@ def measured(
     n_teacher: int = 4,
     towers: Sequence[str] = ("encoder",),
 ) -> AngleResult:
-    """A result with means over students, an excess over nulls, and steps."""
+    """A result with means over students, excess over nulls, and steps."""
     dataset = make_result(students, n_teacher, towers=towers).dataset
     whole = dataset["layer_angle_deg"].mean("student_layer")
     for name, shift in (("angle_deg", 0), ("ci_low", -1), ("ci_high", 1)):
@@ -74,7 +74,7 @@ def full_report() -> StudyReport:
 
 
 def text_of(page: str) -> str:
-    """What a reader reads, without scripts, styles and tags."""
+    """The visible text of a page, without scripts, styles and tags."""
     without = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
     plain = re.sub(r"<[^>]*>", " ", without).replace("\N{NO-BREAK SPACE}", " ")
     for entity, sign in (("&lt;", "<"), ("&gt;", ">"), ("&#x27;", "'"), ("&amp;", "&")):
@@ -88,6 +88,6 @@ def written(tmp_path: Path, *verdicts: Verdict, **kwargs: Any) -> str:
 
 
 def loads_something(page: str) -> list[str]:
-    """Every element of a page that would load a resource; plotly's own code is not markup."""
+    """The elements of a page that would load a resource, plotly's own code aside."""
     markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     return re.findall(r"""(?:src|href|action|data)\s*=\s*["']?(?!#)[^"'> ]+|url\(|@import""", markup)

@@ -30,7 +30,7 @@ def make_verdict(
     has_none: bool = True,
     alpha: float = 0.05,
 ) -> Verdict:
-    """A verdict with made-up numbers, every one another; nothing is tested. ``unit`` scales all that has the unit."""
+    """A verdict with made-up, distinct numbers, which nothing tests. ``unit`` scales values in the metric's unit."""
     rng = np.random.default_rng(len(names))
     roles: dict[str, Role] = {"none": "none"} if has_none else {}
     roles |= dict.fromkeys(names, "matched") | dict.fromkeys(controls, "control")
@@ -62,7 +62,7 @@ def make_verdict(
     for name in ("p_equivalent", "p_different", "p_nonzero", "inside", "below", "above"):
         known = n_seeds > 1 and (margin is not None or name == "p_nonzero")
         pairs[name] = rng.uniform(0, 1, len(pairs)) if known else np.nan
-    # None of the figures may decide anything, so that outcomes need not fit to the numbers here.
+    # Figures decide nothing, so that outcomes need not agree with the numbers.
     pairs["outcome"] = [OF_PAIRS[index % 3] if margin is not None else "undecided" for index in range(len(pairs))]
 
     sources = pd.Index(["strategy", "draw", "seed", "strategy × seed"], name="source")

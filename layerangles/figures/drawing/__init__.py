@@ -1,1 +1,1 @@
-"""Parts that all figures are drawn with: theme, panels, keys, rows, export."""
+"""Parts shared by all figures: theme, frame, panels, rows, export."""

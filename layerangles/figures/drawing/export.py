@@ -1,4 +1,4 @@
-"""Figures into files: one HTML file that needs nothing else, or a static image."""
+"""Export of figures to self-contained HTML files and static images."""
 
 import html
 import os
@@ -14,7 +14,7 @@ from layerangles.errors import InputError
 from layerangles.extras import require_extra
 from layerangles.files import atomic_write, check_absent
 
-# plotly.js 4 has a button that sends the data to a server of Plotly's, which nobody expects of a file of ours.
+# plotly.js 4 has a button that sends the data to Plotly's server, which nobody expects of these files.
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "showSendToCloud": False,
@@ -26,14 +26,14 @@ CONFIG: dict[str, Any] = {
 _FORMATS = (".png", ".svg", ".pdf")
 _SECONDS = 90
 
-# Kaleido prints PDFs with margins of 0.1 inch and makes no page larger for it, so that a figure would come out smaller,
-# by a fifteenth in one column of a paper, and without its lower edge.
+# Kaleido prints PDFs with margins of 0.1 inch on pages that are no larger for it: a figure would be smaller, by a
+# fifteenth in one column of a paper, and lose its lower edge.
 _NO_MARGIN = "<style>@page { margin: 0 } img { display: block }</style>"
 
 _CSS = "body { margin: 16px; background: white; overflow-x: auto; }"
 
-# The policy makes "needs no network" more than a promise: a browser would refuse to load anything. Plotly's WebGL
-# traces, which a caller may pass to a page, compile their shaders' code with `Function`, hence unsafe-eval.
+# The policy enforces that no network is needed: a browser refuses to load anything. Plotly's WebGL traces, which a
+# caller may pass to a page, compile their shaders with `Function`, hence unsafe-eval.
 _DOCUMENT = """<!doctype html>
 <html lang="en">
 <head>
@@ -77,7 +77,7 @@ def write_image(
     height: int | None = None,
     scale: float = 2.0,
 ) -> Path:
-    """Write a figure as a static image: ``.png``, ``.svg`` or ``.pdf``, by the suffix. Takes some seconds.
+    """Write a figure as a static image: ``.png``, ``.svg`` or ``.pdf``, by the suffix. It takes some seconds.
 
     Args:
         figure: any plotly figure.
@@ -85,7 +85,7 @@ def write_image(
         overwrite: whether an existing file may be replaced.
         width: in layout pixels; the figure's own by default.
         height: in layout pixels; the figure's own by default.
-        scale: pixels of a PNG for each layout pixel; of no effect on the others.
+        scale: pixels of a PNG per layout pixel; without effect on other formats.
 
     Raises:
         InputError: another suffix, a file that exists, or kaleido or Chrome is missing.
@@ -106,7 +106,7 @@ def write_image(
 
 
 def find_chrome() -> str | None:
-    """The Chrome or Chromium that static images are made with, where kaleido and one of them are installed."""
+    """The path of Chrome or Chromium for static images; None without a browser or without kaleido."""
     try:
         from choreographer.browsers.chromium import Chromium
     except ImportError:
@@ -116,7 +116,7 @@ def find_chrome() -> str | None:
 
 
 def require_image_export() -> None:
-    """Raise before any long work if no static image could be written at its end.
+    """Check, before any long work, that a static image can be written at its end.
 
     Raises:
         InputError: kaleido or Chrome is missing; the message says what to install.
@@ -136,13 +136,13 @@ def _no_chrome(what: str) -> str:
 
 
 def _rendered(figure: go.Figure, options: dict[str, Any]) -> bytes:
-    """The bytes of the image; Chrome is started for it and has ended when this returns."""
+    """The bytes of the image; Chrome runs for this call only."""
     require_image_export()
     import kaleido
     from choreographer.errors import BrowserDepsError, BrowserFailedError, ChromeNotFoundError
 
     try:
-        # Without MathJax, which kaleido would fetch from the network and wait for. Plotly's own wrapper cannot say so.
+        # Without MathJax, which kaleido would fetch from the network; plotly's own wrapper has no option for it.
         page = kaleido.PageGenerator(mathjax=False)
         page.header += _NO_MARGIN
         image: bytes = kaleido.calc_fig_sync(
@@ -156,10 +156,10 @@ def _rendered(figure: go.Figure, options: dict[str, Any]) -> bytes:
 
 
 def _of_exact_size(pdf: bytes, width_pt: float, height_pt: float) -> bytes:
-    """The PDF with a page of exactly this size: Chrome rounds it, by up to 0.7 pt, though not what is drawn on it."""
+    """The PDF with a page of exactly this size: Chrome rounds the page, but not the drawing on it, by up to 0.7 pt."""
 
     def box(found: re.Match[bytes]) -> bytes:
-        # Places in a PDF are counted in bytes, so that the text has to keep its length.
+        # A PDF refers to positions in bytes, so that the text has to keep its length.
         heights = f"{height_pt:.6g}".encode(), found["height"]
         exact = [b"/MediaBox [0 0 %s %s]" % (f"{width_pt:.6g}".encode(), height) for height in heights]
         fitting = [one.ljust(len(found[0])) for one in exact if len(one) <= len(found[0])]
@@ -175,7 +175,7 @@ def fragment(figure: go.Figure, div_id: str) -> str:
 
 
 def document(title: str, body: str, css: str) -> str:
-    """A whole HTML document with plotly.js in it, once; ``title`` is text, ``body`` and ``css`` go in as they are."""
+    """An HTML document with one copy of plotly.js; ``title`` is plain text, ``body`` and ``css`` go in verbatim."""
     return _DOCUMENT.format(title=html.escape(title), css=css, plotlyjs=get_plotlyjs(), body=body)
 
 

@@ -130,7 +130,8 @@ def _fit_to_paper(
 def _caption_text(title: str, notes: Sequence[str]) -> str:
     """Title and notes as sentences."""
     texts = (note.replace(" · ", ", ").strip().rstrip(".") for note in notes)
-    return " ".join(f"{text}." for text in [title, *(text[:1].upper() + text[1:] for text in texts if text)])
+    sentences = [title, *(text[:1].upper() + text[1:] for text in texts if text)]
+    return " ".join(text if text.endswith("?") else f"{text}." for text in sentences)
 
 
 def caption(figure: go.Figure) -> str:

@@ -1,4 +1,4 @@
-"""A teacher's layers as seen from one layer of a student: what figures of two students compare."""
+"""A teacher's layers as seen from one layer of a student, which figures of two students compare."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class LayerView(NamedTuple):
-    """What is seen from one layer of a student at one step.
+    """A teacher's layers as seen from one layer of a student at one step.
 
     Attributes:
-        label: whose state it is.
-        data: the student's part of a result, at one step, tower and student layer; None where there is none.
-        absence: why it shows no angle.
+        label: the name of the student's state.
+        data: the student's part of a result, at one step, tower and student layer; None if there is none.
+        absence: the reason why it has no angles.
     """
 
     label: str
@@ -33,10 +33,10 @@ class LayerView(NamedTuple):
         step: int | None = None,
         tower: str | None = None,
     ) -> "LayerView":
-        """What is seen from one layer of a student of a result.
+        """The view from one layer of a student of a result.
 
         Args:
-            result: what :func:`layerangles.measure_angles` returned.
+            result: a result of :func:`layerangles.measure_angles`.
             student: its name; may be left out where there is only one.
             student_layer: 0 is the embedding output.
             step: the training step; the last by default.

@@ -1,4 +1,4 @@
-"""What stands on the cells of a heat map: numbers where they fit, and marks where grey alone would mislead."""
+"""Numbers and marks on the cells of heat maps; marks where a colour would be ambiguous in grey."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +17,16 @@ MATCHED_MARK = "◆ teacher layer that training matched"
 ABOVE_90, NEGATIVE = "• above 90°", "– below 0"
 _DOUBTFUL = "doubtful in grey"
 _LEAST_WRITTEN = 30  # pixels, on a screen
-_LEAST_MARKED = 3  # a cell of less has no room for a mark
+_LEAST_MARKED = 3  # pixels; smaller cells have no room for a mark
 
 
 def doubtful(shown: Any, signed: bool) -> Any:
-    """Which cells have a colour that, in grey, another value has too: angles above 90°, or what is below 0."""
+    """Mask of the cells whose colour is ambiguous in grey: angles above 90°, or values below 0."""
     return shown < 0 if signed else shown > 90
 
 
 def matched_marks(matched: Sequence[int], cell: float, theme: Theme) -> list[go.Scatter]:
-    """Diamonds on the diagonal, which is blank: they hide no number."""
+    """Diamonds for matched layers, on the diagonal, which has no numbers."""
     if not matched:
         return []
     size = min(theme.pick(10, 7), max(4, 0.6 * cell))
@@ -51,7 +51,7 @@ def on_cells(
     signed: bool,
     of_share: bool = False,
 ) -> list[go.Scatter]:
-    """The values as text in their cells, where they fit; on paper marks on doubtful cells, where they do not.
+    """The values as text in their cells where they fit; otherwise, on paper, marks on the cells ambiguous in grey.
 
     A heat map's own text is too faint on the middle of the scale.
 
@@ -59,8 +59,9 @@ def on_cells(
         shown: the values, ``[layer_a, layer_b]``.
         layers: the teacher layers.
         cell: the side of a cell, pixels.
-        theme: of the figure.
-        signed: whether values have a sign, and the colours of :func:`layerangles.figures.drawing.style.excess_axis`.
+        theme: the figure's theme.
+        signed: whether the values are differences, coloured by
+            :func:`layerangles.figures.drawing.style.excess_axis`.
         of_share: whether the values are shares in percent; 100 % has the colour of 90°.
     """
     rows, columns = (at.tolist() for at in np.nonzero(np.isfinite(shown)))
@@ -114,7 +115,7 @@ def sign_of(figure: go.Figure, coloraxis: str) -> str:
 
 
 def note_on_marks(figure: go.Figure, signed: bool, coloraxis: str = "coloraxis") -> list[str]:
-    """What the caption says of cells whose colour, in grey, is that of another value, too."""
+    """The note of the caption on cells whose colour is ambiguous in grey, if there are any."""
     cells = [trace for trace in figure.data if trace.type == "heatmap" and trace.coloraxis == coloraxis]
     if not any(doubtful(np.asarray(trace.z, dtype=float), signed).any() for trace in cells):
         return []

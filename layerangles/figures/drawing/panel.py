@@ -1,4 +1,4 @@
-"""A panel is the angles between all teacher layers from one layer of one student; here a grid of them is drawn."""
+"""Grids of panels; a panel shows the angles between all teacher layers from one layer of one student."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from layerangles.results.angle_result import AngleResult
 
 
-# On paper: below a grid, its numbers and the name of the axis; left of it, the name and the numbers.
+# On paper: the space below and left of a grid, for the numbers and the title of its axes.
 PAPER_BELOW, PAPER_LEFT = 30, 30
 
 _VARIABLES = ("angle_deg", "ci_low", "ci_high", "acute_fraction", "n_tokens", "n_degenerate")
@@ -29,17 +29,17 @@ _OF_NULL = ("excess_deg", "excess_low", "excess_high", "null_angle_deg")
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows.
+    """The content of one panel.
 
     Attributes:
         student: the student's name.
         student_layer: 0 is the embedding output.
         layers: the teacher layers.
         values: the variables of the result by name, each ``[layer_a, layer_b]``; angles in degrees, NaN for none.
-        matched: the teacher layers that training matched this student layer to.
-        confidence: of the intervals, 0 to 1.
-        absence: why there is no angle at all, or an empty string.
-        null: the null whose excess is shown instead of the angle, or an empty string.
+        matched: the teacher layers to which training matched this student layer.
+        confidence: the level of the intervals, 0 to 1.
+        absence: the reason why there is no angle at all, or an empty string.
+        null: the null over which the excess is shown instead of the angle, or an empty string.
     """
 
     student: str
@@ -53,17 +53,17 @@ class Panel:
 
     @property
     def shown(self) -> Any:
-        """The values that the colours stand for, ``[layer_a, layer_b]``, in degrees."""
+        """The coloured values, ``[layer_a, layer_b]``, in degrees."""
         return self.values["excess_deg" if self.null else "angle_deg"]
 
     @property
     def title(self) -> str:
-        """Which student layer, and the teacher layers that it was matched to."""
+        """The student layer and the teacher layers matched to it, as a title."""
         matched = f" (matched to teacher {_listed(self.matched)})" if self.matched else ""
         return f"student layer {layer_name(self.student_layer)}{matched}"
 
     def hover(self) -> list[list[str]]:
-        """The hover text of every cell, ``[layer_a][layer_b]``, without the lines that all cells share."""
+        """The hover text of every cell, ``[layer_a][layer_b]``, without the lines shared by all cells."""
         columns = [self.values[name].tolist() for name in _VARIABLES]
         indices = range(len(self.layers))
         return [
@@ -88,7 +88,7 @@ class Panel:
             return f"teacher layer {layer_name(self.layers[a])}<br>no angle with itself"
         pair = teacher_layers(self.layers[a], self.layers[b])
         if np.isnan(angle):
-            # The panel's reason speaks of the layer as a whole; a lone blank cell has its own.
+            # The panel's reason is that of the whole layer; a single blank cell has its own.
             degenerate = (
                 f"{NO_DIRECTION}<br>0 tokens, {count(int(n_degenerate))} degenerate" if n_degenerate > 0 else ""
             )
@@ -107,14 +107,14 @@ class Grid:
     """Panels in rows and columns, all lengths in pixels.
 
     Attributes:
-        n_rows: from top to bottom.
-        n_columns: from left to right, in each block.
-        size: the width of a panel, and its height where that is not given.
-        gap_x: between columns.
-        gap_y: between rows.
-        tall: the height of a panel; 0 for square ones.
-        n_blocks: blocks beside each other; the panels of one block come before those of the next.
-        block_gap: between blocks.
+        n_rows: the number of rows.
+        n_columns: the number of columns in each block.
+        size: the width of a panel, and its height unless ``tall`` is given.
+        gap_x: the gap between columns.
+        gap_y: the gap between rows.
+        tall: the height of a panel; 0 for square panels.
+        n_blocks: the number of blocks beside each other; panels are numbered block by block.
+        block_gap: the gap between blocks.
     """
 
     n_rows: int
@@ -128,26 +128,26 @@ class Grid:
 
     @property
     def panel_height(self) -> float:
-        """Of one panel."""
+        """The height of one panel."""
         return self.tall or self.size
 
     @property
     def block_width(self) -> float:
-        """Of one block."""
+        """The width of one block."""
         return self.n_columns * self.size + (self.n_columns - 1) * self.gap_x
 
     @property
     def width(self) -> float:
-        """Of the whole grid."""
+        """The width of the whole grid."""
         return self.n_blocks * self.block_width + (self.n_blocks - 1) * self.block_gap
 
     @property
     def height(self) -> float:
-        """Of the whole grid."""
+        """The height of the whole grid."""
         return self.n_rows * self.panel_height + (self.n_rows - 1) * self.gap_y
 
     def place(self, index: int) -> tuple[int, int]:
-        """Row and column (through all blocks) of the panel with this index."""
+        """Row and column (counted through all blocks) of the panel with this index."""
         block, within = divmod(index, self.n_rows * self.n_columns)
         row, column = divmod(within, self.n_columns)
         return row, block * self.n_columns + column
@@ -162,13 +162,13 @@ class Grid:
         }
 
     def x_domain(self, column: int) -> list[float]:
-        """Where a column (from 0, left to right) lies, as shares of the width."""
+        """The ends of a column (from 0, left to right), as shares of the width."""
         block, within = divmod(column, self.n_columns)
         start = block * (self.block_width + self.block_gap) + within * (self.size + self.gap_x)
         return [start / self.width, min(1.0, (start + self.size) / self.width)]
 
     def y_domain(self, row: int) -> list[float]:
-        """Where a row (from 0, top to bottom) lies, as shares of the height from below."""
+        """The ends of a row (from 0, top to bottom), as shares of the height from below."""
         end = self.height - row * (self.panel_height + self.gap_y)
         return [max(0.0, (end - self.panel_height) / self.height), end / self.height]
 
@@ -244,7 +244,7 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme
 
 
 def _crowded(panels: Sequence[Panel], grid: Grid, theme: Theme) -> tuple[bool, bool]:
-    """Whether on paper the numbers at one panel's axes, x and y, would run into those at the next panel's."""
+    """Whether, on paper, the numbers at the x and at the y axes of neighbouring panels would overlap."""
     if not theme.on_paper or not panels:
         return False, False
     layers = panels[0].layers
@@ -266,7 +266,7 @@ def bar_name(null: str) -> dict[str, str]:
 
 
 def notes_on(panels: Sequence[Panel], figure: go.Figure, theme: Theme = SCREEN) -> list[str]:
-    """What a reader must know of the marks and the blanks in these panels, for a subtitle or a caption."""
+    """Notes on marks and blank cells in these panels, for a subtitle or a caption."""
     notes = [MATCHED_MARK] if any(panel.matched for panel in panels) else []
     measured = [panel.values for panel in panels if not panel.absence]
     if any((np.isnan(values["angle_deg"]) & (values["n_degenerate"] > 0)).any() for values in measured):
@@ -282,17 +282,17 @@ def notes_on(panels: Sequence[Panel], figure: go.Figure, theme: Theme = SCREEN) 
 
 
 def axis_number(index: int) -> str:
-    """How plotly numbers the axes of the panel with this index (from 0): "", "2", "3" and so on."""
+    """Plotly's suffix for the axes of the panel with this index (from 0): "", "2", "3" and so on."""
     return "" if index == 0 else str(index + 1)
 
 
 def domain_of(index: int) -> dict[str, str]:
-    """The references with which an annotation is placed in shares of the panel with this index."""
+    """References that place an annotation in shares of the panel with this index."""
     return {"xref": f"x{axis_number(index)} domain", "yref": f"y{axis_number(index)} domain"}
 
 
 def _absence(panel: Panel, size: float, theme: Theme) -> str:
-    """Why a panel is empty, for its middle; on paper the caption says so where there is no room."""
+    """The reason in the middle of an empty panel; on paper it is left to the caption where there is no room."""
     lines = style.wrapped(panel.absence, size - 12, theme.text)
     fits = len(lines) * 1.3 * theme.text < size and all(
         style.width_of(len(line), theme.text) < size - 4 for line in lines
@@ -340,7 +340,7 @@ def layer_axes(layers: list[int], size: float, theme: Theme = SCREEN) -> tuple[d
         "mirror": True,
         "title": theme.pick({"text": "teacher layer", "standoff": 6}, None),
     }
-    # Below each other "0" and "(emb)" take the width of one cell; side by side they would run into the "1".
+    # On two lines, "0" and "(emb)" take the width of one cell; on one line they would run into the "1".
     x = common | {"ticktext": style.layer_ticks(ticks, theme, "<br>"), "tickangle": 0, "matches": "x"}
     return x, common | {"ticktext": style.layer_ticks(ticks, theme), "matches": "y"}
 
@@ -350,6 +350,6 @@ def _listed(layers: list[int]) -> str:
 
 
 def _tick_step(last: int, cell: float, apart: float) -> int:
-    """Every how many layers a tick: so many pixels apart, and so that the last layer has one where that is near."""
+    """The step between ticks that are at least ``apart`` pixels apart, such that the last layer has one if possible."""
     least = max(1, ceil(apart / cell))
     return next((step for step in range(least, 2 * least) if last % step == 0), least)

@@ -1,4 +1,4 @@
-"""Scores as rows, a point and its intervals each, with the numbers written beside them."""
+"""Rows of points with intervals, and their numbers written beside them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,24 +13,24 @@ from layerangles.figures.drawing.frame import frame
 from layerangles.figures.drawing.theme import FAINT, INK, SCREEN, Theme
 
 _PLOT_WIDTH = 440
-_LABEL_WIDTH = 300  # of the labels left of the rows, at most
-_LINE, _ROW = 15, 26  # heights of a line of a label, and of a row with one line at least
+_LABEL_WIDTH = 300  # the largest width of the labels, left of the rows
+_LINE, _ROW = 15, 26  # the height of a line of a label, and the smallest height of a row
 _PADDING = 14
 _THIN, _THICK = 1.5, 5
 _LEGEND_LINE = 24
-_LEAST_PLOT = 170  # on paper; where there is less, numbers give way
+_LEAST_PLOT = 170  # on paper: the smallest width of the plot, to which numbers give way
 _EXTRA, _EXTRA_COLOUR = "extra", "#b1bac4"
 
 
 class Look(NamedTuple):
-    """How a kind of row is drawn, and named beside it.
+    """The look of a kind of row, and its name beside the row.
 
     Attributes:
         name: the kind.
-        colour: of its mark and its intervals.
-        mark: the symbol, as plotly calls it.
+        colour: the colour of mark and intervals.
+        mark: plotly's name of the symbol.
         sign: the mark as a character of text.
-        filled: whether the mark is; otherwise it is white with a coloured outline.
+        filled: whether the mark is filled; otherwise it is white with a coloured outline.
     """
 
     name: str
@@ -52,18 +52,18 @@ NO_INTERVAL = Ends(math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """A point with its intervals and texts.
 
     Attributes:
-        label: what stands left of it; the parts go on lines of their own where they do not fit on one.
-        kind: which of the looks it has.
-        value: where its point is; NaN for none.
+        label: the text left of the row; its parts get lines of their own unless all fit on one.
+        kind: the key of its look.
+        value: the place of its point; NaN for none.
         thick: the interval drawn thick.
         thin: the interval drawn thin.
         extra: a further interval, drawn faintly below the row.
         text: the numbers, written to the right.
-        brief: the first of them, for where there is little room.
-        hover: what hovering over the point says.
+        brief: the first of them, where there is little room.
+        hover: the hover text of the point.
     """
 
     label: Sequence[str]
@@ -79,17 +79,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Words:
-    """What stands around the rows.
+    """The texts around the rows.
 
     Attributes:
-        title: of the figure.
-        notes: of the subtitle.
-        rows: above the labels.
-        numbers: above the numbers.
-        brief: above them, where only the first is written.
-        kinds: above the names of the kinds.
-        axis: below the axis.
-        extra: what the further intervals are, for the legend.
+        title: the title of the figure.
+        notes: the parts of the subtitle.
+        rows: the header of the labels.
+        numbers: the header of the numbers.
+        brief: the same, where only the first number is written.
+        kinds: the header of the kinds' names.
+        axis: the title of the axis.
+        extra: the name of the further intervals, for the legend.
     """
 
     title: str
@@ -103,7 +103,7 @@ class Words:
 
 
 class _Widths(NamedTuple):
-    """Of the plot, of the labels left of it and the numbers right of it, in pixels; and whether these are brief."""
+    """Widths of the plot, the labels and the numbers, in pixels; and whether the numbers are brief."""
 
     plot: float
     label: float
@@ -167,7 +167,7 @@ def _widths(rows: Sequence[Row], words: Words, label: float, theme: Theme) -> _W
 
 
 def _label_lines(parts: Sequence[str], theme: Theme) -> list[str]:
-    # In one column of a paper some two fifths of it.
+    # On paper about two fifths of one column.
     width = _LABEL_WIDTH if theme.width is None else 0.36 * theme.width
     whole = style.wrapped(" ".join(parts), width, theme.text)
     if len(whole) == 1:
@@ -207,13 +207,13 @@ def _traces(rows: Sequence[Row], looks: Mapping[str, Look], row_height: float, t
 
 def _marker(look: Look, theme: Theme) -> dict[str, Any]:
     inside, outline = (look.colour, "white") if look.filled else ("white", look.colour)
-    # The white outline of a filled mark keeps it apart from its bar.
+    # The white outline of a filled mark separates it from its bar.
     line = {"width": theme.stroke(1 if look.filled else 2), "color": outline}
     return {"symbol": look.mark, "size": 11 * theme.scale, "color": inside, "line": line}
 
 
 def _bars(intervals: Sequence[tuple[float, Ends]], kind: str, colour: str, width: float) -> go.Scatter:
-    """The intervals at their rows in one trace, with a gap after each."""
+    """The intervals as one trace, with a gap after each."""
     there = [(y, ends) for y, ends in intervals if math.isfinite(ends.low) and math.isfinite(ends.high)]
     return go.Scatter(
         x=[x for _, ends in there for x in (ends.low, ends.high, None)],
@@ -282,7 +282,7 @@ def _legend(figure: go.Figure, extra: str, theme: Theme) -> list[list[go.Scatter
 
 
 def _place_legends(figure: go.Figure, lines: Sequence[Sequence[go.Scatter]]) -> None:
-    """Give every line a legend of its own, from the lower edge upwards; plotly would stack a line that is too wide."""
+    """Place one legend per line, from the lower edge upwards; in a single legend plotly would stack wide entries."""
     common = {"orientation": "h", "xref": "container", "yref": "container", "xanchor": "left", "yanchor": "bottom"}
     for number_from_below, line in enumerate(reversed(lines)):
         name = "legend" if number_from_below == 0 else f"legend{number_from_below + 1}"

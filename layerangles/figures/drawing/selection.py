@@ -1,4 +1,4 @@
-"""Which part of a result a figure is of, and why some of it may be missing."""
+"""Selection of the part of a result that a figure shows, and reasons for missing angles."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ def at_step(result: "AngleResult", step: int | None) -> "AngleResult":
 
 
 def one_tower(result: "AngleResult", tower: str | None) -> str:
-    """The name of the tower to show; without a name, the only one there is.
+    """The name of the tower to show; by default the only one.
 
     Raises:
         InputError: no such tower, or more than one to choose from.
@@ -38,7 +38,7 @@ def one_tower(result: "AngleResult", tower: str | None) -> str:
 
 
 def one_student(result: "AngleResult", student: str | None) -> str:
-    """The name of the student to show; without a name, the only one there is.
+    """The name of the student to show; by default the only one.
 
     Raises:
         InputError: no such student, or more than one to choose from.
@@ -47,7 +47,7 @@ def one_student(result: "AngleResult", student: str | None) -> str:
 
 
 def one_of(what: str, name: str | None, allowed: Sequence[str]) -> str:
-    """``name`` if it is allowed, the only one allowed if there is no name.
+    """``name`` if it is allowed; without a name, the only allowed one.
 
     Raises:
         InputError: anything else.
@@ -74,10 +74,10 @@ def one_layer(what: str, layer: int, allowed: Sequence[int]) -> int:
 
 
 def reasons_for_absence(result: "AngleResult", data: xr.Dataset) -> dict[int, str]:
-    """Why a student's layer shows no angle, for every layer that shows none.
+    """The reason why a student's layer has no angles, by layer.
 
-    ``data`` is the student's part of ``result`` (at one step). A result holds as many layers for every student as
-    the deepest one has, so beyond a student's last known layer nothing tells a missing map from a missing layer.
+    ``data`` is the student's part of ``result`` (at one step). A result has as many layers for every student as for
+    the deepest one; beyond a student's last known layer, a missing map cannot be told from a missing layer.
     """
     square = ["layer_a", "layer_b"]
     measured = (data["n_tokens"] > 0).any(square).values
@@ -100,7 +100,7 @@ def reasons_for_absence(result: "AngleResult", data: xr.Dataset) -> dict[int, st
 
 
 def known_layers(result: "AngleResult", data: xr.Dataset) -> list[int]:
-    """The student layers worth a panel: all, but for those beyond the last that this student is known to have.
+    """The student layers to show: all up to the last one that this student is known to have.
 
     ``data`` is the student's part of ``result``.
     """
@@ -112,7 +112,7 @@ def known_layers(result: "AngleResult", data: xr.Dataset) -> list[int]:
 
 
 def when_and_where(result: "AngleResult", data: xr.Dataset, tower: str) -> str:
-    """The part of a subtitle that says which tower, and which step where there is a choice; ``data`` at one step."""
+    """Step and tower for a subtitle, as far as there is a choice; ``data`` is at one step."""
     step = f" · step {count(int(data['step']))}" if "step" in data.coords else ""
     towers = f" · {tower}" if result.dataset.sizes["tower"] > 1 else ""
     return step + towers

@@ -1,4 +1,4 @@
-"""The look that all figures share: colours of angles, marks, and text measured in pixels."""
+"""The look shared by all figures: colours, marks, and the widths of texts in pixels."""
 
 import html
 import textwrap
@@ -9,21 +9,21 @@ from layerangles.figures.drawing.theme import Theme
 from layerangles.notation import layer_name, number
 
 # A colour means the same angle in every figure. Lightness rises evenly from 0° to 90°, where most angles lie; at
-# 90° the hue jumps from blue to orange, which people with any common colour blindness tell apart.
+# 90° the hue jumps from blue to orange, which all common kinds of colour blindness leave distinguishable.
 ACUTE = ("#1c1b50", "#223a82", "#2260a7", "#3387c2", "#55aed8", "#8ed2e8", "#d1f2f7")  # 0° to 90°, 15° apart
 _OBTUSE = ("#f3ae58", "#d17412", "#a43f00", "#642211")  # 90° to 180°, 30° apart
 _OBTUSE_STOPS = [(90.0 + 30.0 * i, colour) for i, colour in enumerate(_OBTUSE)]
 
-# Of lines and marks: Okabe and Ito's colours, without yellow, which is too light for a line.
+# Lines and marks have Okabe and Ito's colours, without yellow, which is too light for a line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-# Of marks; they are told apart in grey, too.
+# Symbols of marks, which tell them apart without colour.
 MARKS = (
     *("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down", "pentagon", "hexagram"),
     *("bowtie", "hourglass", "triangle-left", "triangle-right", "star-diamond"),
 )
-# Mean width of a character over the font size, on the safe side; a figure cannot ask the browser before it is drawn.
+# Mean width of a character over the font size, rounded up; the browser's own is not known before a figure is drawn.
 _CHARACTER = 0.53
-_DIGIT = 0.556  # of figures, exactly
+_DIGIT = 0.556  # the exact width of a digit over the font size
 
 
 def colour_scale(top_deg: float) -> list[tuple[float, str]]:
@@ -39,7 +39,7 @@ def colour_at(angle_deg: float) -> str:
     >>> colour_at(0), colour_at(90)
     ('rgb(28, 27, 80)', 'rgb(243, 174, 88)')
     """
-    # Of two colours at 90°, where the scale has its break, that of the obtuse side.
+    # At 90°, where the scale has its break, the colour of the obtuse side.
     stops = [(15.0 * i, colour) for i, colour in enumerate(ACUTE)] if angle_deg < 90 else _OBTUSE_STOPS
     high = next(i for i, (degree, _) in enumerate(stops) if degree >= angle_deg) or 1
     (from_deg, one), (to_deg, other) = stops[high - 1], stops[high]
@@ -54,14 +54,14 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def ink_on(angle_deg: float) -> str:
-    """Black or white, whichever is read better on the colour of this angle."""
+    """Black or white, whichever has more contrast with the colour of this angle."""
     return "white" if angle_deg < 42 or angle_deg > 132 else "black"
 
 
 def angle_axis(largest_deg: float, what: str, plot_width: float, plot_height: float) -> dict[str, Any]:
     """The colour axis for angles, its bar to the right of a plot area of this size in pixels.
 
-    It ends always past the break at 90°, and further only where the angles are.
+    It ends at 120°, past the break at 90°, or at 180° if some angle is larger.
     """
     top_deg = 180 if largest_deg > 120 else 120
     marked = {60: "<b>60° independent</b><br>(equal norms)", 90: "<b>90° orthogonal</b>"}
@@ -77,12 +77,12 @@ def share_axis(what: str, plot_width: float, plot_height: float) -> dict[str, An
     return {"cmin": 0, "cmax": 100, "colorscale": list(ACUTE), "colorbar": bar}
 
 
-# Orange below a null, blue above it, grey at none (white is a cell without an angle); as light as black text needs.
+# Orange below 0, blue above it, grey at 0 (white means no angle); light enough for black text.
 _EXCESS = ("#e08214", "#fdc98b", "#e9ebed", "#a6cbe3", "#4a90c4")
 
 
 def excess_axis(largest: float, what: str, plot_width: float, plot_height: float) -> dict[str, Any]:
-    """The colour axis for differences: grey at 0, as far below as above, to 1 at least."""
+    """The colour axis for differences, symmetric about 0 (grey), with ends of at least 1."""
     limit = max(largest, 1.0)
     bar = _bar_beside(what, plot_width, plot_height) | {"tickformat": "+"}
     return {"cmin": -limit, "cmax": limit, "colorscale": list(_EXCESS), "colorbar": bar}
@@ -96,7 +96,7 @@ def _bar_beside(what: str, plot_width: float, plot_height: float) -> dict[str, A
 
 
 def literal(text: str) -> str:
-    """``text`` so that plotly draws it as it stands: no tags, no ``%{…}`` template, no ``$…$`` formula.
+    """``text`` escaped so that plotly draws it verbatim: no tags, no ``%{…}`` template, no ``$…$`` formula.
 
     >>> literal("<script>%{x} $a$")
     '&lt;script&gt;&#37;{x} &#36;a&#36;'
@@ -105,12 +105,12 @@ def literal(text: str) -> str:
 
 
 def width_of(n_characters: int, size_px: float) -> float:
-    """About how wide so many characters are in a font of ``size_px`` pixels, in pixels."""
+    """The approximate width of a text in a font of ``size_px`` pixels, in pixels."""
     return n_characters * _CHARACTER * size_px
 
 
 def wrapped(text: str, width_px: float, size_px: float, *, at_hyphens: bool = False) -> list[str]:
-    """The lines of ``text`` in a font of ``size_px`` pixels that fit into ``width_px``, each made literal."""
+    """``text`` broken into lines that fit into ``width_px`` in a font of ``size_px`` pixels, each made literal."""
     characters = max(6, int(width_px / width_of(1, size_px)))
     return [literal(line) for line in textwrap.wrap(text, characters, break_on_hyphens=at_hyphens)] or [""]
 
@@ -121,10 +121,10 @@ def layer_ticks(layers: Iterable[int], theme: Theme, space: str = " ") -> list[s
 
 
 def values_that_fit(values: Iterable[float], cell_px: float, theme: Theme) -> list[str] | None:
-    """The values as texts of one form, with one decimal or none, that fit into cells of this width; None if none do."""
+    """The values with one decimal, or none, such that all fit into cells of this width; None if they do not."""
     found = list(values)
     for places in (1, 0):
-        # No plus, for which there is no room; the colours say it, too.
+        # Without a plus, for which there is no room; the colours show the sign.
         texts = [number(value, places) for value in found]
         if max(map(len, texts), default=0) * _DIGIT * theme.value <= cell_px - 1:
             return texts
@@ -137,7 +137,7 @@ def legend_name(text: str, width_px: float, theme: Theme) -> str:
 
 
 def short_names(names: Sequence[str]) -> tuple[list[str], str]:
-    """Names without the parts that end all of them, joined by hyphens; and these parts.
+    """Names without the hyphenated ending that all of them share; and this ending.
 
     >>> short_names(["none-seed0", "forward-scratch-seed0"]), short_names(["a-b"]), short_names(["a-b", "a-b-c"])
     ((['none', 'forward-scratch'], 'seed0'), (['a-b'], ''), (['a-b', 'a-b-c'], ''))
@@ -152,7 +152,7 @@ def short_names(names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def faded(colour: str) -> str:
-    """A colour as a ground for others: see-through.
+    """A translucent version of a colour, for bands.
 
     >>> faded("#0072b2")
     'rgba(0, 114, 178, 0.15)'
