@@ -20,7 +20,7 @@ _RESULT = "angles.nc"
 @options.with_settings
 def angles(
     students: Annotated[
-        list[Path] | None, typer.Argument(help="Student directories; they know their teacher and their data.")
+        list[Path] | None, typer.Argument(help="Student directories, which name their teacher and their data.")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Any teacher: a directory or a hub name. With --student.")] = None,
     student: Annotated[
@@ -106,7 +106,7 @@ def angles(
 
 
 def _settings(given: dict[str, Any], students: Sequence[Path]) -> "MeasurementSettings":
-    """The checked settings; turns what the options hold, in place, into what Python takes."""
+    """The checked settings. Converts the values of options to those of keyword arguments, in place."""
     from layerangles.geometry.nulls import NULLS
     from layerangles.settings import MeasurementSettings
 
@@ -119,7 +119,7 @@ def _settings(given: dict[str, Any], students: Sequence[Path]) -> "MeasurementSe
 
 
 def _usual_place(students: Sequence[Path], wanted: "MeasurementSettings") -> Path:
-    """The study's ``angles/``, for a plain measurement of students of one study; else the working directory."""
+    """The study's ``angles/`` for a plain measurement of one study's students, else the working directory."""
     from kd_train.study.folder_names import ANGLES
     from kd_train.study.study_file import study_folder_of
     from layerangles.settings import DEFAULTS
@@ -238,5 +238,5 @@ def _draw(result: "AngleResult", paths: Sequence[Path], null: str | None, *, ove
 
 
 def _plain(result: "AngleResult") -> dict[str, object]:
-    """The result's attributes, with numpy's numbers as Python's."""
+    """The result's attributes with Python's numbers instead of numpy's."""
     return {key: value.item() if hasattr(value, "item") else value for key, value in result.dataset.attrs.items()}

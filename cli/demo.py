@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
 from .output import print_json, print_table, print_written
 from .report import measure_students
 from .train import COSTS, score_rows
@@ -24,23 +25,25 @@ _IN_TABLE = (
     "student_common_mode_ratio",
 )
 
-# What --full changes: a teacher near its best, and students that have had time to learn.
+# --full: a teacher near its best, and students that have had time to learn.
 _FULL = ["teacher.finetune.max_steps=500", "training.max_steps=500", "training.evaluate_every=100"]
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where everything goes.")] = Path("layerangles-demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to write to.")] = Path(
+        "layerangles-demo"
+    ),
     full: Annotated[bool, typer.Option("--full", help="Train longer: about 25 minutes on two cores.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other students.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the students; another one gives other students.")] = 0,
     texts: Annotated[int, typer.Option(min=2, help="How many texts the angles are measured on.")] = 200,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change the study: key=value, such as student.layers=2.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a demo that was interrupted.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a demo that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Fine-tune a teacher, distil six students, measure their angles, and show it all on one page.
+    """Fine-tune a teacher, distil six students, measure their angles, and show everything on one page.
 
     The fine-tuned teacher is kept, so that a second demo starts with the students.
 

@@ -1,4 +1,4 @@
-"""``layerangles env``: what is installed here, for a bug report or a paper's appendix."""
+"""``layerangles env``: installed versions and devices, for a bug report or a paper's appendix."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print versions, device, threads, the cache, and whether static images can be written.
+    """Print versions, device, threads, the cache, and the Chrome that writes static images.
 
     Example: layerangles env --json
     """

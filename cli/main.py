@@ -1,4 +1,4 @@
-"""The ``layerangles`` command: its subcommands, and what an error turns into."""
+"""The ``layerangles`` command: its subcommands, and the exit codes of errors."""
 
 import sys
 from typing import Annotated
@@ -16,7 +16,7 @@ app = typer.Typer(
     epilog="Start with: layerangles demo",
     no_args_is_help=True,
     add_completion=False,
-    # A traceback is for failures of ours; with the values of local variables it would be unreadable.
+    # Tracebacks show only our own failures, and values of local variables would make them unreadable.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,7 +50,7 @@ def _root(
 
 
 def run() -> None:
-    """Run the command line. Exit code 2 for what the user got wrong, 1 for a failure, 130 for Ctrl-C."""
+    """Run the command line. Exit code 2 for a user's error, 1 for a failure, 130 for Ctrl-C."""
     try:
         app()
     except ModuleNotFoundError as error:
@@ -65,5 +65,5 @@ def run() -> None:
     except RunError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:  # outside of a command, while typer is not looking
+    except KeyboardInterrupt:  # outside a command, where typer does not catch it
         sys.exit(130)

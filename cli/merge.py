@@ -1,19 +1,20 @@
-"""``layerangles merge``: the result of all the data from those of its shards."""
+"""``layerangles merge``: add up results of disjoint shards."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from . import options
 from .output import print_written
 
 
 def merge(
     results: Annotated[list[Path], typer.Argument(help="Results of shards, written by `layerangles angles --shard`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the result goes (netCDF).")] = Path("angles.nc"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The merged result (netCDF).")] = Path("angles.nc"),
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Add up results that were measured apart, on disjoint shards of the same data.
+    """Add up results that were measured on disjoint shards of the same data.
 
     Example: layerangles merge shard-0.nc shard-1.nc --output angles.nc
     """

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for machines, and where they wrote."""
+"""Output of commands: tables for people, JSON for machines, paths of written files, figures."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def print_table(rows: Rows, *, title: str | None = None) -> None:
-    """Rows with the same keys as a table; numbers to the right, no line cut or wrapped."""
+    """Print rows with the same keys as a table, numbers to the right, without cutting or wrapping lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -27,13 +27,13 @@ def print_table(rows: Rows, *, title: str | None = None) -> None:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    # Without a terminal there is no width to fit into, and a file shall get whole lines.
+    # Without a terminal there is no width to fit, and a file should get whole lines.
     width = None if sys.stdout.isatty() else 1000
     Console(highlight=False, width=width).print(table)
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on standard output; NaN as null, and what is infinite as the text "Infinity"."""
+    """Print one JSON document: NaN as null, infinite numbers as the text "Infinity" or "-Infinity"."""
     typer.echo(json.dumps(_finite(content), indent=2, default=str))
 
 
@@ -46,7 +46,7 @@ def write_figure(figure: "Figure", path: Path, *, overwrite: bool) -> Path:
 
 
 def print_written(*paths: Path) -> None:
-    """Where the command wrote."""
+    """Print the paths of written files."""
     for path in paths:
         typer.echo(f"wrote {path}")
 
@@ -65,14 +65,14 @@ def _finite(content: Any) -> Any:
             return [_finite(value) for value in content]
         case float() if math.isnan(content):
             return None
-        case float() if math.isinf(content):  # which JSON has no number for
+        case float() if math.isinf(content):  # JSON has no such number
             return "Infinity" if content > 0 else "-Infinity"
         case _:
             return content
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one to write and to print, under accelerate launch or torchrun."""
+    """Whether this process writes and prints; under accelerate launch or torchrun only one does."""
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)

@@ -1,4 +1,4 @@
-"""What must hold of the built pages, and mkdocs does not look at: made pages, notebooks, docstrings, the theme."""
+"""Checks of the built site beyond mkdocs' own: links, requests to other hosts, roles in docstrings."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
-# Attributes by which a browser fetches something without being asked to.
+# Attributes through which a browser fetches a file when it opens a page.
 _FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src")}
 
 
 class _Page(HTMLParser):
-    """The anchors of a page, where its links lead, what it fetches, and its text outside of code."""
+    """The anchors of a page, its link targets, the addresses it fetches, and its text outside code."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Page(HTMLParser):
 
 
 def problems(site: Path) -> Iterator[str]:
-    """One line for every link into nothing, every file from another host, and every role that is no link."""
+    """One line per broken link, per file from another host, and per role that did not become a link."""
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         where = path.relative_to(site).as_posix()
@@ -56,11 +56,11 @@ def problems(site: Path) -> Iterator[str]:
             if urlsplit(address).netloc:
                 yield f"{where}: {address} would be fetched from another host"
         for role in sorted(set(re.findall(r":(?:attr|class|data|exc|func|meth|mod):", " ".join(page.text)))):
-            yield f"{where}: {role} is shown as it stands in the docstring"
+            yield f"{where}: {role} is shown as written in the docstring"
 
 
 def _broken(link: str, path: Path, pages: dict[Path, _Page]) -> str | None:
-    """What a link within the site misses, if it misses something."""
+    """The kind of target that a link within the site lacks (file or anchor); None if it is whole."""
     address, anchor = urldefrag(link)
     if urlsplit(link).scheme or urlsplit(link).netloc:
         return None

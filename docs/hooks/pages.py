@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond ``mkdocs.yml``: pages made at build, notebooks of examples/, links that leave docs/."""
+"""Hooks of mkdocs: generated pages, the notebooks of examples/, links that leave docs/, checks of the built site."""
 
 import logging
 import re
@@ -24,10 +24,10 @@ _log = logging.getLogger("mkdocs.plugins.layerangles")
 # Before mkdocs-jupyter's own, which takes what is a notebook by then.
 @event_priority(100)
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the notebooks of examples/, where they lie, and the pages that are made of the code."""
+    """Add the notebooks from examples/, and the pages generated from the code."""
     root = Path(config.config_file_path).parent
     for notebook in sorted((root / "examples" / "notebooks").glob("*.ipynb")):
-        # As if examples/ were a second docs/: mkdocs-jupyter asks for the directory, and forgets a path given as such.
+        # As if examples/ were a second docs/: mkdocs-jupyter needs the directory and ignores an explicit path.
         file = File(f"{TUTORIALS}/{notebook.name}", str(root / "examples"), config.site_dir, config.use_directory_urls)
         files.append(file)
     files.append(File.generated(config, "commands.md", content=reference.commands_page()))
@@ -38,9 +38,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Tables that are made of the code, and links to files of the repository.
+    """Insert the tables generated from the code, and turn links to files of the repository into links of the site.
 
-    Such a link leads to the page that shows the file, or else nowhere, with the file's path.
+    Where no page shows a file, its path replaces the link.
     """
     if page.file.src_uri == "formats.md":
         markdown = markdown.replace("<!-- variables -->", reference.variables_tables())
@@ -48,11 +48,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def inside_links(markdown: str, up: str = "") -> str:
-    """The page with its links out of docs/ turned into links of the site.
+    """Turn a page's links out of docs/ into links within the site.
 
     Args:
         markdown: the page.
-        up: the way from the page's folder to that of the site.
+        up: the relative path from the page's folder to the site's, such as ``"../"``.
     """
 
     def replaced(link: re.Match[str]) -> str:
@@ -67,7 +67,7 @@ def inside_links(markdown: str, up: str = "") -> str:
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """A notebook in the style of the site, with the site's own plotly.js where a comparison is drawn by it."""
+    """Give a notebook the style of the site, and the site's plotly.js if it holds a comparison."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
     plotly = f'<script src="../{PLOTLY}"></script>' if 'class="layerangles-compare"' in html else ""
@@ -75,11 +75,11 @@ def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files
 
 
 def plain_notebook(html: str) -> str:
-    """What mkdocs-jupyter made of a notebook, without what it brings along for JupyterLab's looks.
+    """The HTML of mkdocs-jupyter without JupyterLab's styles and scripts.
 
-    That is 600 kB of styles a page, which know nothing of the dark palette, and scripts from other hosts, which the
-    notebooks do not need: figures are stored as SVG, and formulas as text. Code takes the site's colours; drawings are
-    left out of the search; links to other notebooks lead to their pages.
+    These are 600 kB of styles per page that ignore the dark palette, and scripts from other hosts that the notebooks do
+    not need, since figures are stored as SVG and formulas as text. Code takes the site's colours, drawings are left out
+    of the search, and links to other notebooks lead to their pages.
     """
     html = html[html.index('<div class="jupyter-wrapper">') :]
     html = html.replace("highlight-ipynb", "highlight")

@@ -1,4 +1,4 @@
-"""The pages that are made of the code: the commands, the keys of a study file, the example studies."""
+"""Pages generated from the code: the commands, the keys of a study file, the example studies."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ from typer.main import get_command
 
 
 def commands_page() -> str:
-    """Every command with its arguments, options and examples, from the application itself."""
+    """Every command with its arguments, options and examples, from the command line itself."""
     group: Any = get_command(importlib.import_module("layerangles_cli.main").app)
     with group.context_class(group, info_name="layerangles") as context:
         parts = [
@@ -55,7 +55,7 @@ def _command(name: str, command: Any, context: Any) -> Iterator[str]:
 
 
 def _parameter(flags: str, meaning: str) -> tuple[str, str, str]:
-    """One line of a table, of one of ``--help``."""
+    """One row of a table, from one entry of ``--help``."""
     notes = re.search(r"\s*\[([^\[\]]*(?:\[[^\]]*\])?[^\[\]]*)\]$", meaning)
     default, limits = "", ""
     if notes is not None and re.search(r"default: |required|[<>]=?", notes[1]):
@@ -71,7 +71,7 @@ def _parameter(flags: str, meaning: str) -> tuple[str, str, str]:
 
 
 def _range(note: str) -> str:
-    """The bounds of a number, which ``--help`` writes as ``x>=2`` or ``0<=x<=65535``."""
+    """The bounds of a number in words; ``--help`` writes ``x>=2`` or ``0<=x<=65535``."""
     if both := re.fullmatch(r"(.+)<=x<=(.+)", note):
         return f"{both[1]} to {both[2]}"
     return re.sub(r"^x>=", "At least ", re.sub(r"^x>(?!=)", "Above ", note))
@@ -85,7 +85,7 @@ def _first_line(text: str) -> str:
 
 
 def study_page() -> str:
-    """Every key of a study file, from the models that check it."""
+    """Every key of a study file, from the pydantic models that check it."""
     from kd_train.study.study_file import Study
 
     sections = list(_sections(Study))
@@ -93,9 +93,9 @@ def study_page() -> str:
         [
             "# Study file",
             "A study is one YAML file. `layerangles plan FILE` checks it and prints what would be trained; all "
-            "mistakes are reported at once, each with its place. Any value can be changed on the command line: "
-            "`--set training.max_steps=100`. `study.resolved.yaml` in the study's directory has every key, with what "
-            "it was or its default. A minimal study:",
+            "errors are reported at once, each with its place. Any value can be changed on the command line: "
+            "`--set training.max_steps=100`. `study.resolved.yaml` in the study's directory has every key, with its "
+            "value or default. A minimal study:",
             _MINIMAL,
             "[Example studies](studies.md) has larger ones; "
             "[the paper's page](paper.md#3-strategies-losses-maps-controls) defines strategies, losses and maps.",
@@ -112,7 +112,7 @@ student: {layers: 3}
 strategies: [none, forward]
 ```"""
 
-# Where a model stands in the file.
+# The place of each model in the file.
 _PLACES = {
     "Study": "The whole file",
     "TeacherSpec": "teacher",
@@ -138,7 +138,7 @@ def _sections(root: type[BaseModel]) -> Iterator[str]:
 
 
 def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:
-    """The model of a file and those of its parts, each once, as they come."""
+    """The model of a file and those of its parts, each once, in order of appearance."""
     found = [root]
     for model in found:
         for field in model.model_fields.values():
@@ -188,7 +188,7 @@ _WORDS = {str: "text", int: "whole number", float: "number", bool: "`true`, `fal
 
 
 def _takes(annotation: Any, limits: Any = ()) -> str:
-    """What a value may be, in the words of a file and not of Python."""
+    """The allowed values, in the terms of YAML and not of Python."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = [part for limit in arguments[1:] for part in getattr(limit, "metadata", [limit])]
@@ -261,7 +261,7 @@ def variables_tables() -> str:
 
 
 def studies_page(folder: Path) -> str:
-    """The studies of examples/, as they stand."""
+    """The studies of examples/, verbatim."""
     parts = [
         "# Example studies",
         "The files of `examples/studies/`. Each says what it needs and how it is launched; `layerangles plan` prints "

@@ -1,4 +1,4 @@
-"""Docstrings as mkdocstrings wants them: roles such as ``:func:`layerangles.measure_angles``` become links."""
+"""Docstrings in the form that mkdocstrings needs: roles such as ``:func:`layerangles.measure_angles``` become links."""
 
 import re
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import griffe
 
 _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`(?P<target>[\w.]+)`")
-# griffe runs through doctests under the plural alone.
+# griffe recognizes doctests under the plural only.
 _EXAMPLE = re.compile(r"^(\s*)Example:(\s*)$", re.MULTILINE)
 
 
 class Roles(griffe.Extension):
-    """Rewrites every docstring of a package once it is loaded."""
+    """Rewrites every docstring of a package once the package is loaded."""
 
     def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by griffe when all of a package is known."""
+        """Rewrite a package's docstrings; griffe calls this when the whole package is loaded."""
         _rewrite(pkg)
 
 
@@ -22,12 +22,12 @@ def _rewrite(obj: griffe.Object) -> None:
     if obj.docstring is not None:
         obj.docstring.value = as_markdown(obj.docstring.value, obj)
     for member in obj.members.values():
-        if isinstance(member, griffe.Object):  # an alias is rewritten where it comes from
+        if isinstance(member, griffe.Object):  # an alias is rewritten at its source
             _rewrite(member)
 
 
 def as_markdown(text: str, scope: griffe.Object) -> str:
-    """A docstring with its roles as links. A link to what has no page stays code; it is looked up at the end."""
+    """A docstring with its roles as links; a link without a target becomes code at the end of the build."""
 
     def link(role: re.Match[str]) -> str:
         target = role["target"]
@@ -37,7 +37,7 @@ def as_markdown(text: str, scope: griffe.Object) -> str:
 
 
 def full_name(target: str, scope: griffe.Object) -> str:
-    """Where a name leads that is written in the docstring of an object."""
+    """The full name of an object that a docstring of ``scope`` names."""
     first, dot, rest = target.partition(".")
     try:
         name = scope.resolve(first) + dot + rest

@@ -134,7 +134,7 @@ def test_what_is_wrong_with_a_built_site_is_found(tmp_path):
         "a.html: the link b.html#nowhere leads to no anchor",
         "a.html: the link none.html leads to no file",
         "a.html: https://elsewhere/x.png would be fetched from another host",
-        "a.html: :func: is shown as it stands in the docstring",
+        "a.html: :func: is shown as written in the docstring",
         "b.html: //elsewhere/x.css would be fetched from another host",
     ]
 
