@@ -12,6 +12,7 @@ from layerangles.app.catalogue import WAYS, Snapshot, StudentEntry, steps_of
 from layerangles.figures import LayerView
 from layerangles.figures.drawing.selection import reasons_for_absence
 from layerangles.geometry.nulls import meaning_of
+from layerangles.notation import count
 from layerangles.results.angle_result import AngleResult
 from layerangles.results.pair_values import AGGREGATIONS, QUANTITIES, pair_values
 
@@ -264,7 +265,7 @@ def _side(
 
 
 def _label(entry: StudentEntry, step: int | None) -> str:
-    return f"{entry.key}, final state" if step is None else f"{entry.key}, step {step:,}"
+    return f"{entry.key}, final state" if step is None else f"{entry.key}, step {count(step)}"
 
 
 def _sight(result: AngleResult, entry: StudentEntry, label: str, view: ViewRequest) -> LayerView:

@@ -13,7 +13,9 @@ def _with_attribute(result: AngleResult, key: str, value: object) -> AngleResult
     return AngleResult(result.dataset.assign_attrs({key: value}))
 
 
-def test_joined_results_hold_all_students(parts: list[AngleResult], result: AngleResult, tmp_path: Path) -> None:
+def test_joined_results_hold_all_students_as_measured_together(
+    parts: list[AngleResult], result: AngleResult, tmp_path: Path
+) -> None:
     joined = AngleResult.concat_students(parts)
     assert joined.students == ["identity", "deeper"]
     expected = result.dataset.sel(student=["identity", "deeper"])
@@ -35,7 +37,9 @@ def test_joining_one_result_gives_it_back(result: AngleResult) -> None:
     assert AngleResult.concat_students([result]) == result
 
 
-def test_joining_along_training(study_with_steps: list[Path], study: ToyStudy, tmp_path: Path) -> None:
+def test_results_along_training_are_joined_as_measured_together(
+    study_with_steps: list[Path], study: ToyStudy, tmp_path: Path
+) -> None:
     alone = [measure_angles(path, study.texts, steps=True, device="cpu") for path in study_with_steps]
     together = measure_angles(study_with_steps, study.texts, steps=True, device="cpu")
     joined = AngleResult.concat_students(alone)
@@ -50,7 +54,7 @@ def test_joining_along_training(study_with_steps: list[Path], study: ToyStudy, t
     assert AngleResult.concat_students(read) == joined
 
 
-def test_nothing_to_join() -> None:
+def test_joining_no_results_is_refused() -> None:
     with pytest.raises(InputError, match=r"got no results\. Give at least one"):
         AngleResult.concat_students([])
 
@@ -76,7 +80,7 @@ def test_results_measured_in_another_way_are_not_joined(parts: list[AngleResult]
         AngleResult.concat_students([first, _with_attribute(second, key, value)])
 
 
-def test_what_may_differ_between_joined_results(parts: list[AngleResult]) -> None:
+def test_results_from_different_devices_are_joined(parts: list[AngleResult]) -> None:
     first, second = parts
     assert AngleResult.concat_students([first, _with_attribute(second, "device", "cuda")]).students == [
         "identity",
@@ -84,11 +88,11 @@ def test_what_may_differ_between_joined_results(parts: list[AngleResult]) -> Non
     ]
 
 
-def test_a_student_in_two_results(parts: list[AngleResult]) -> None:
+def test_a_student_in_two_results_is_refused(parts: list[AngleResult]) -> None:
     with pytest.raises(InputError, match=r"the student 'identity' occurs in more than one result; rename it or leave"):
         AngleResult.concat_students([*parts, parts[0]])
 
 
-def test_results_with_and_without_steps(parts: list[AngleResult], stepped: AngleResult) -> None:
+def test_results_with_and_without_steps_are_not_joined(parts: list[AngleResult], stepped: AngleResult) -> None:
     with pytest.raises(InputError, match=r"some results have a step axis and some have none; .*\(at_step\)"):
         AngleResult.concat_students([parts[0], stepped])

@@ -19,7 +19,7 @@ BIN = 2 / N_BINS
 
 
 def a_layer(cosines: Array) -> xr.Dataset:
-    """One pair of teacher layers, 0 and 1, seen from two student layers; the second has no tokens."""
+    """Teacher layers 0 and 1, seen from two student layers, the second of which has no tokens."""
     n = len(cosines)
     angles = np.degrees(np.arccos(cosines))
     counts, _ = np.histogram(cosines, N_BINS, (-1, 1))
@@ -58,7 +58,7 @@ cosines_of_tokens = st.lists(st.floats(-0.999, 0.999), min_size=1, max_size=60).
 
 @settings(deadline=None, derandomize=True)
 @given(cosines_of_tokens)
-def test_against_the_angles_of_every_token(cosines: Array) -> None:
+def test_aggregates_follow_from_the_angles_of_all_tokens(cosines: Array) -> None:
     data = a_layer(cosines)
     assert of(data, "mean") == np.degrees(np.arccos(cosines)).mean()
     assert of(data, "cosine") == pytest.approx(np.degrees(np.arccos(cosines.mean())), abs=1e-9)
@@ -67,10 +67,10 @@ def test_against_the_angles_of_every_token(cosines: Array) -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(cosines_of_tokens)
-def test_the_median_is_right_to_a_bin(cosines: Array) -> None:
+def test_the_median_is_exact_to_a_bin(cosines: Array) -> None:
     median = np.cos(np.radians(of(a_layer(cosines), "median")))
     ordered = np.sort(cosines)
-    # Of an even number of tokens any cosine between the two in the middle parts them in halves.
+    # For an even number of tokens, any cosine between the two middle ones is a median.
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     assert low - BIN - 1e-9 <= median <= high + BIN + 1e-9
 
@@ -86,7 +86,7 @@ def test_the_median_is_linear_within_a_bin() -> None:
     assert of(data, "median") == pytest.approx(np.degrees(np.arccos(BIN * 2 / 8)), abs=1e-9)
 
 
-def test_where_the_aggregations_differ() -> None:
+def test_the_aggregates_of_skewed_angles_differ() -> None:
     data = a_layer(np.array([0.99, 0.99, -0.99]))
     values = [of(data, aggregation) for aggregation in AGGREGATIONS]
     expected = [np.degrees(np.arccos([0.99, 0.99, -0.99])).mean(), 8.1, np.degrees(np.arccos(0.33)), 200 / 3]
@@ -101,7 +101,7 @@ def test_large_counts_do_not_overflow() -> None:
     assert of(data.isel(student_layer=[0, 1]), "median") < 60
 
 
-def test_the_excess_is_that_over_the_null_that_is_named() -> None:
+def test_the_excess_is_over_the_given_null() -> None:
     cosines = np.array([0.2, 0.4])
     data = a_layer(cosines)
     mean = np.degrees(np.arccos(cosines)).mean()
@@ -110,12 +110,12 @@ def test_the_excess_is_that_over_the_null_that_is_named() -> None:
 
 
 @pytest.mark.parametrize("aggregation", ["median", "cosine", "acute"])
-def test_an_excess_is_known_of_the_mean_alone(aggregation: Aggregation) -> None:
+def test_only_the_mean_has_an_excess(aggregation: Aggregation) -> None:
     with pytest.raises(InputError, match=f"the excess over N1 is known of mean angles alone, not of '{aggregation}'"):
         pair_values(a_layer(np.array([0.5])), aggregation, "N1")
 
 
-def test_what_is_not_there_is_said() -> None:
+def test_unknown_and_unmeasured_values_are_refused() -> None:
     unchecked = getattr(pair_values, "__wrapped__", pair_values)  # the import hook would refuse it first
     with pytest.raises(InputError, match=r"the aggregation is 'mode'; allowed are 'mean', 'median', 'cosine', 'acute'"):
         unchecked(a_layer(np.array([0.5])), "mode")
@@ -128,7 +128,7 @@ def test_what_is_not_there_is_said() -> None:
         pair_values(without, "median")
 
 
-def test_every_aggregation_has_a_name_and_a_unit() -> None:
+def test_every_aggregate_has_a_title_and_a_unit() -> None:
     assert list(QUANTITIES) == list(AGGREGATIONS)
     assert [quantity.unit for quantity in QUANTITIES.values()] == ["°", "°", "°", " %"]
     assert len({quantity.title for quantity in QUANTITIES.values()}) == len(AGGREGATIONS)

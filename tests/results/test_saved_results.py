@@ -49,7 +49,7 @@ def test_an_existing_file_is_replaced_only_when_asked(
     assert AngleResult.load(path) == result
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
+def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_else(
     result: AngleResult, parts: list[AngleResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = parts[0].save(tmp_path / "angles.nc")
@@ -67,7 +67,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_bytes() == whole
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "no-such.nc", tmp_path):
         with pytest.raises(InputError, match=r"is not a file\. Give a result written by `layerangles angles`"):
             AngleResult.load(path)
@@ -75,7 +75,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf's destructor, when scribbled
 @pytest.mark.parametrize("damage", ["cut short", "no netCDF", "empty", "scribbled over", "scribbled at the end"])
-def test_a_damaged_file(result: AngleResult, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_refused(result: AngleResult, tmp_path: Path, damage: str) -> None:
     path = result.save(tmp_path / "angles.nc")
     whole = path.read_bytes()
     middle = len(whole) // 2
@@ -94,7 +94,7 @@ def test_a_damaged_file(result: AngleResult, tmp_path: Path, damage: str) -> Non
 
 
 @pytest.mark.parametrize("version", [99, None])
-def test_a_file_of_another_version(result: AngleResult, tmp_path: Path, version: int | None) -> None:
+def test_a_file_of_another_schema_version_is_refused(result: AngleResult, tmp_path: Path, version: int | None) -> None:
     dataset = result.dataset.copy()
     if version is None:
         del dataset.attrs["schema_version"]
@@ -105,7 +105,7 @@ def test_a_file_of_another_version(result: AngleResult, tmp_path: Path, version:
         AngleResult.load(path)
 
 
-def test_a_file_of_something_else(tmp_path: Path) -> None:
+def test_a_netcdf_file_of_something_else_is_refused(tmp_path: Path) -> None:
     xr.Dataset({"temperature": 1.0}, attrs={"schema_version": 1}).to_netcdf(tmp_path / "t.nc", engine="h5netcdf")
     with pytest.raises(InputError, match=r"t\.nc is not an angle result that this version reads"):
         AngleResult.load(tmp_path / "t.nc")

@@ -12,7 +12,7 @@ from layerangles import AngleResult, InputError, measure_angles
 N_LAYERS = 5
 
 
-def test_one_step_of_a_result(stepped: AngleResult, result: AngleResult) -> None:
+def test_a_step_of_a_result_is_its_slice(stepped: AngleResult, result: AngleResult) -> None:
     assert stepped.steps == [0, 10, 20, 30]
     for step in stepped.steps:
         one = stepped.at_step(step)
@@ -25,7 +25,7 @@ def test_one_step_of_a_result(stepped: AngleResult, result: AngleResult) -> None
         stepped.at_step(5)
 
 
-def test_summary_has_one_row_a_layer_that_was_measured(result: AngleResult, study: ToyStudy) -> None:
+def test_the_summary_has_one_row_per_measured_layer(result: AngleResult, study: ToyStudy) -> None:
     table = result.summary()
     assert table.index.names == ["student", "tower", "student_layer"]
     assert list(table.index) == [
@@ -57,7 +57,7 @@ def test_summary_has_one_row_a_layer_that_was_measured(result: AngleResult, stud
         assert row["n_degenerate"] == 0
 
 
-def test_summary_along_training(stepped: AngleResult) -> None:
+def test_the_summary_has_a_row_per_measured_step(stepped: AngleResult) -> None:
     table = stepped.summary()
     assert table.index.names == ["student", "step", "tower", "student_layer"]
     assert sorted({(name, step) for name, step, _, _ in table.index}) == [
@@ -70,9 +70,9 @@ def test_summary_along_training(stepped: AngleResult) -> None:
     assert len(table) == 5 * 3
 
 
-def test_summary_keeps_a_layer_whose_every_token_is_degenerate(study: ToyStudy, tmp_path: Path) -> None:
+def test_the_summary_keeps_a_layer_of_degenerate_tokens(study: ToyStudy, tmp_path: Path) -> None:
     two_layers = write_student(tmp_path / "twin", study.teacher, layers=2)
-    # Seen from itself, with two layers besides: pairs with the own layer are degenerate, the others are not.
+    # Seen from its own layers, all pairs with that layer are degenerate, and one pair of other layers is left.
     table = measure_angles(two_layers, study.texts, teacher=two_layers, device="cpu").summary()
     n_tokens = sum(len(text.split()) + 2 for text in study.texts)
     assert table["n_degenerate"].tolist() == [n_tokens] * 3
@@ -80,7 +80,7 @@ def test_summary_keeps_a_layer_whose_every_token_is_degenerate(study: ToyStudy, 
     assert (table["min_angle_deg"] == table["max_angle_deg"]).all()  # one pair is left
 
 
-def test_student_means(result: AngleResult, stepped: AngleResult) -> None:
+def test_student_means_weigh_layers_equally(result: AngleResult, stepped: AngleResult) -> None:
     table = result.student_means()
     assert list(table.index) == result.students
     assert table.index.name == "student"

@@ -11,7 +11,9 @@ from layerangles import AngleResult, measure_angles
 from layerangles.results.derivation import derived
 from layerangles.results.variables import DERIVED, DIMS, MEASURED, SUMS, VARIABLES
 
-STUDIES = Path(__file__).parents[2] / "examples" / "results" / "movie-reviews"
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "examples" / "results" / "movie-reviews"
+FORMATS = ROOT / "docs" / "formats.md"
 BEFORE = {"student", "step", "tower"}
 
 
@@ -50,7 +52,7 @@ def test_sums_have_a_moment_axis_exactly_where_they_have_an_interval(measured: d
 
 def test_everything_derived_follows_from_the_sums_of_a_stored_result() -> None:
     """The stored numbers were derived by an earlier version, on another machine."""
-    for file in sorted((STUDIES / "angles").glob("*.nc")):
+    for file in sorted((STUDY / "angles").glob("*.nc")):
         stored = AngleResult.load(file).dataset
         again = derived(stored.drop_vars(DERIVED, errors="ignore"), stored.attrs["confidence"])
         assert set(again.data_vars) == set(stored.data_vars)
@@ -74,6 +76,11 @@ def test_distances_to_layers_that_were_not_measured_are_missing(measured: dict[s
         assert dataset[name].isel(student_layer=-1).isnull().all()
         assert dataset[name].sel(student_layer=0)[0].notnull()
     assert dataset["distance_student_student"].isel(student_layer_b=-1).isnull().all()
+
+
+def test_every_attribute_of_a_result_is_documented(result: AngleResult) -> None:
+    page = FORMATS.read_text(encoding="utf-8")
+    assert [name for name in result.dataset.attrs if f"`{name}`" not in page] == []
 
 
 def test_names_are_unique() -> None:
