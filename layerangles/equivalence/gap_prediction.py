@@ -254,7 +254,7 @@ class _Line(NamedTuple):
         quantile = float(special.stdtrit(n - 2, 0.5 + _CONFIDENCE / 2))
 
         def leverage(values: Values) -> Values:
-            return 1 / n + ((values - x.mean()) / np.linalg.norm(x - x.mean())) ** 2
+            return np.asarray(1 / n + ((values - x.mean()) / np.linalg.norm(x - x.mean())) ** 2)
 
         # If all others have one value, no line goes through them, and the leverage of the one left out is 1.
         has_line = np.array([not _same(np.delete(x, left_out)) for left_out in range(n)])

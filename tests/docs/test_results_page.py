@@ -1,4 +1,4 @@
-"""docs/results.md says what the committed files of the real study say, to the digit."""
+"""docs/results.md has the numbers of the committed study, to the digit."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def component_rows(judged: list[Judged]) -> list[str]:
 
 
 def geometry_rows(result: AngleResult) -> list[str]:
-    """One row a student, at its last step: angle, N1, excess with its interval, ρ."""
+    """One row per student, at its last step: angle, N1, excess with its interval, ρ."""
     rows = []
     data = result.at_step().dataset.sel(tower="encoder", null="N1")
     for student in result.students:
@@ -77,7 +77,7 @@ def geometry_rows(result: AngleResult) -> list[str]:
     return rows
 
 
-def test_verdicts(judged: list[Judged]) -> None:
+def test_the_page_has_the_verdicts(judged: list[Judged]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for row in verdict_rows(judged):
         assert row in page
@@ -86,20 +86,20 @@ def test_verdicts(judged: list[Judged]) -> None:
         assert f"{100 * one.teacher:.1f} %" in page
 
 
-def test_scores_and_gains(judged: list[Judged]) -> None:
+def test_the_page_has_scores_and_gains(judged: list[Judged]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for one in judged:
         for row in strategy_rows(one):
             assert row in page
 
 
-def test_components(judged: list[Judged]) -> None:
+def test_the_page_has_the_components(judged: list[Judged]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for row in component_rows(judged):
         assert row in page
 
 
-def test_geometry(judged: list[Judged]) -> None:
+def test_the_page_has_the_geometry_and_its_prediction(judged: list[Judged]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     course = AngleResult.load(STUDY / "angles" / "course-seed0.nc")
     rows = geometry_rows(course)

@@ -1,4 +1,4 @@
-"""Tables of scores become cells, or a message that says what is wrong with which row."""
+"""Tables of scores become cells, or are refused with the row at fault."""
 
 import math
 from pathlib import Path
@@ -94,13 +94,13 @@ def test_scores_by_seed_are_averaged_over_draws(cells: list[Cell]) -> None:
     assert control[1] == 0.40
 
 
-def test_draws(cells: list[Cell]) -> None:
+def test_draws_are_those_with_students(cells: list[Cell]) -> None:
     small = cells[0]
     assert small.draws("random") == (0, 2)
     assert small.draws("reverse") == (0,)
 
 
-def test_what_may_be_left_out() -> None:
+def test_optional_columns_have_defaults() -> None:
     cell = cells_from_frame(_frame(strategy=["none", "b"]), default_metric="f1")[0]
     assert cell.roles == {"none": "none", "b": "matched"}
     assert (cell.metric, cell.higher_is_better) == ("f1", True)
@@ -125,7 +125,7 @@ def test_names_that_look_like_numbers_or_like_nothing_are_names(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("written", "meant"), [("TRUE", True), ("false", False), (" False ", False)])
-def test_directions(tmp_path: Path, written: str, meant: bool) -> None:
+def test_directions_are_read_in_any_case(tmp_path: Path, written: str, meant: bool) -> None:
     text = f"cell,strategy,seed,score,higher_is_better\nc,a,0,1,{written}\nc,b,0,2,{written}\n"
     assert read_scores(_written(tmp_path / "s.csv", text))[0].higher_is_better is meant
     assert cells_from_frame(_frame(higher_is_better=meant))[0].higher_is_better is meant
@@ -139,13 +139,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 # --- what is wrong with one -----------------------------------------------------------------------------------
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.csv does not exist\. Give a study's directory, or a CSV file"):
         read_scores(tmp_path / "nothing.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1\n4,5,6,7,8\n", b"\xff\xfe\x00\x80"])
-def test_no_csv(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_csv_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.csv").write_bytes(content)
     with pytest.raises(InputError, match=r"s\.csv is not a CSV file \("):
         read_scores(tmp_path / "s.csv")
@@ -157,7 +157,7 @@ def test_messages_name_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["cell", "strategy", "seed", "score"])
-def test_no_such_column(column: str) -> None:
+def test_a_missing_column_is_named(column: str) -> None:
     left = [name for name in ("cell", "strategy", "seed", "score") if name != column]
     message = (
         f"the table has no column {column}; its columns are {', '.join(left)}. Required are cell, strategy, seed and "
@@ -167,21 +167,21 @@ def test_no_such_column(column: str) -> None:
         cells_from_frame(_frame().drop(columns=column))
 
 
-def test_no_row() -> None:
+def test_a_table_without_rows_is_refused() -> None:
     with pytest.raises(InputError, match=r"the table has no row\. Give one row per student\."):
         cells_from_frame(_frame().iloc[:0])
 
 
 @pytest.mark.parametrize("column", ["seed", "draw"])
 @pytest.mark.parametrize("value", [-1, 0.5, "x", math.nan, math.inf])
-def test_no_whole_number(column: str, value: object) -> None:
+def test_seeds_and_draws_that_are_not_whole_numbers_are_refused(column: str, value: object) -> None:
     message = rf"the table, row 2: {column} is {value!r}; allowed are whole numbers from 0\."
     with pytest.raises(InputError, match=message):
         cells_from_frame(_frame(**{column: [0, value]}))
 
 
 @pytest.mark.parametrize("value", ["", "good", math.nan, math.inf, None])
-def test_no_score(value: object) -> None:
+def test_scores_that_are_not_finite_are_refused(value: object) -> None:
     message = (
         rf"the table, row 1: the score is {value!r}; allowed are finite numbers\. Leave out the rows of students that "
         r"have none\."
@@ -192,24 +192,24 @@ def test_no_score(value: object) -> None:
 
 @pytest.mark.parametrize("column", ["cell", "strategy", "role", "metric"])
 @pytest.mark.parametrize("value", ["", " ", None, math.nan])
-def test_no_name(column: str, value: object) -> None:
+def test_empty_names_are_refused(column: str, value: object) -> None:
     message = rf"the table, row 2: {column} is empty\. Give every student one\."
     with pytest.raises(InputError, match=message):
         cells_from_frame(_frame(**{column: pd.Series(["matched", value], dtype=object)}))
 
 
-def test_no_direction() -> None:
+def test_unknown_directions_are_refused() -> None:
     message = r"the table, row 2: higher_is_better is 'no'; allowed are true and false\."
     with pytest.raises(InputError, match=message):
         cells_from_frame(_frame(higher_is_better=["true", "no"]))
 
 
-def test_no_such_role() -> None:
+def test_unknown_roles_are_refused() -> None:
     with pytest.raises(InputError, match=r"has the role 'teacher'; allowed are none, matched, control\."):
         cells_from_frame(_frame(role=["matched", "teacher"]))
 
 
-def test_two_scores_of_one_student() -> None:
+def test_two_scores_of_one_student_are_refused() -> None:
     message = (
         r"the table has two scores of the strategy a, draw 2, seed 3 in the cell c\. Leave one of them out, or give "
         r"them cells of their own\."

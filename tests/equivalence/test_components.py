@@ -40,7 +40,7 @@ def _standard(values: np.ndarray, axis: int) -> np.ndarray:
     return values / values.std(axis=axis, ddof=1, keepdims=True)
 
 
-def test_two_ways_crossed() -> None:
+def test_crossed_components_agree_with_the_analysis_of_variance() -> None:
     rng = np.random.default_rng(0)
     seeds = rng.standard_normal(5)
     cell = _cell({(name, 0): 2 * n + seeds + 0.5 * rng.standard_normal(5) for n, name in enumerate("abcd")})
@@ -58,7 +58,7 @@ def test_two_ways_crossed() -> None:
     assert found["share"].sum() == pytest.approx(1)
 
 
-def test_draws_nested_in_strategies() -> None:
+def test_nested_components_agree_with_the_analysis_of_variance() -> None:
     rng = np.random.default_rng(1)
     seeds = rng.standard_normal(4)
     arms = {
@@ -132,7 +132,7 @@ def test_draws_are_pooled_by_their_degrees_of_freedom() -> None:
     assert 0 < found["draw"] != found["strategy"] > 0
 
 
-def test_estimates_below_zero_are_given_as_zero() -> None:
+def test_negative_estimates_are_set_to_zero() -> None:
     cell = _cell({("a", 0): np.array([0.0, 1.0]), ("b", 0): np.array([1.0, 0.0])})  # equal means, all of it interaction
     found = variance_components(cell)
     assert found["variance"].to_dict() == pytest.approx(
@@ -141,7 +141,7 @@ def test_estimates_below_zero_are_given_as_zero() -> None:
     assert found.loc["strategy × seed", "share"] == 1
 
 
-def test_nothing_varies() -> None:
+def test_scores_without_variance_have_components_of_zero() -> None:
     found = variance_components(_cell({("a", 0): np.ones(3), ("b", 0): np.ones(3)}))
     assert found["variance"].drop("draw").tolist() == [0, 0, 0]
     assert found["share"].isna().all()
@@ -157,7 +157,7 @@ def test_nothing_varies() -> None:
     ],
     ids=["one seed", "one strategy", "nothing paired", "draws and seeds confounded"],
 )
-def test_nothing_to_estimate_from(arms: dict[tuple[str, int], np.ndarray]) -> None:
+def test_a_single_seed_or_arm_has_unknown_components(arms: dict[tuple[str, int], np.ndarray]) -> None:
     found = variance_components(_cell(arms))
     assert found.isna().all(axis=None)
 
@@ -174,7 +174,7 @@ def test_seeds_and_draws_that_are_not_complete_are_left_out() -> None:
     pd.testing.assert_frame_equal(variance_components(_cell(holes)), expected)
 
 
-def test_none_and_controls_are_no_part_of_it() -> None:
+def test_none_and_controls_play_no_part_in_the_components() -> None:
     rng = np.random.default_rng(6)
     arms = {("a", 0): rng.standard_normal(4), ("b", 0): rng.standard_normal(4)}
     rows = [

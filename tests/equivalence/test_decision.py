@@ -1,4 +1,4 @@
-"""The tests behind a verdict, against statsmodels and scipy on the scores seed by seed, and what they promise."""
+"""The tests behind a verdict agree with statsmodels and scipy, and keep their error rates."""
 
 import math
 from itertools import combinations, pairwise
@@ -51,7 +51,7 @@ def _one_sided(values: np.ndarray) -> float:
 
 @pytest.mark.parametrize("none", [False, True])
 @pytest.mark.parametrize("size", [0.005, 0.03, 0.1])
-def test_the_tost_of_every_pair(size: float, none: bool) -> None:
+def test_equivalence_p_values_are_those_of_tost(size: float, none: bool) -> None:
     scores = _scores(none=none)
     found = compare_pairs(moments(scores), 4, Margin(size))
     for pair, (a, b) in enumerate(combinations(range(4), 2)):
@@ -62,7 +62,7 @@ def test_the_tost_of_every_pair(size: float, none: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [0.005, 0.03, 0.1])
-def test_beyond_the_margin_is_the_t_test_of_its_nearer_end_both_sides_counted(size: float) -> None:
+def test_difference_p_values_are_two_sided_t_tests_against_the_nearer_margin(size: float) -> None:
     scores = _scores()
     found = compare_pairs(moments(scores), 4, Margin(size)).p_different
     for pair, (a, b) in enumerate(combinations(range(4), 2)):
@@ -71,7 +71,7 @@ def test_beyond_the_margin_is_the_t_test_of_its_nearer_end_both_sides_counted(si
         assert found[pair] == pytest.approx(min(1, 2 * nearer), rel=1e-9)
 
 
-def test_a_margin_of_the_gain_is_the_t_test_of_the_contrast_seed_by_seed() -> None:
+def test_a_margin_of_the_gain_is_tested_by_the_contrast_seed_by_seed() -> None:
     scores, share = _scores(), 0.15
     found = compare_pairs(moments(scores), 4, Margin(share, of_gain=True))
     of_gain = share * (scores[:, :4].mean(axis=1) - scores[:, 4])
@@ -84,7 +84,7 @@ def test_a_margin_of_the_gain_is_the_t_test_of_the_contrast_seed_by_seed() -> No
     assert found.p_equivalent.min() < 0.05 < found.p_equivalent.max()  # the scene has both
 
 
-def test_the_paired_t_test_of_every_pair() -> None:
+def test_nonzero_p_values_are_those_of_the_paired_t_test() -> None:
     scores = _scores()
     found = p_nonzero(moments(scores), 4)
     expected = [stats.ttest_rel(scores[:, a], scores[:, b]).pvalue for a, b in combinations(range(4), 2)]
@@ -92,12 +92,12 @@ def test_the_paired_t_test_of_every_pair() -> None:
 
 
 @pytest.mark.parametrize("p", [[0.03], [0.01, 0.02, 0.03, 0.04], [0.04, 0.001, 0.0011, 0.9, 0.5, 0.02], [0.2] * 10])
-def test_holm(p: list[float]) -> None:
+def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
     assert holm(np.array(p)) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @pytest.mark.parametrize("n_seeds", [2, N_SEEDS])
-def test_moments_and_standard_errors(n_seeds: int) -> None:
+def test_moments_and_standard_errors_agree_with_numpy(n_seeds: int) -> None:
     scores = _scores()[:n_seeds]
     found = moments(scores)
     assert found.n_seeds == n_seeds
@@ -108,7 +108,7 @@ def test_moments_and_standard_errors(n_seeds: int) -> None:
     assert standard_errors(found, contrasts) == pytest.approx(expected, rel=1e-9)
 
 
-def test_leading_dimensions_are_studies() -> None:
+def test_studies_in_leading_dimensions_are_tested_one_by_one() -> None:
     studies = [_scores(rng_seed=n) for n in range(6)]
     each = [moments(scores) for scores in studies]
     stacked = Moments(
@@ -132,13 +132,13 @@ def test_leading_dimensions_are_studies() -> None:
 # --- what is decided ------------------------------------------------------------------------------------------
 
 
-def test_pairs_and_contrasts() -> None:
+def test_contrasts_are_first_minus_second_of_all_pairs() -> None:
     assert pairs_of(3) == [(0, 1), (0, 2), (1, 2)]
     assert differences(3, 4).tolist() == [[1, -1, 0, 0], [1, 0, -1, 0], [0, 1, -1, 0]]
     assert gain(4).tolist() == [0.25, 0.25, 0.25, 0.25, -1]
 
 
-def test_equivalent_wants_every_pair_and_different_one_after_holm() -> None:
+def test_equivalent_needs_every_pair_and_different_one_after_holm() -> None:
     def decided(p_equivalent: list[float], p_different: list[float], alpha: float = 0.05) -> tuple[bool, bool]:
         found = decide(PairTests(np.array(p_equivalent), np.array(p_different)), alpha)
         return bool(found.equivalent), bool(found.different)
@@ -152,7 +152,7 @@ def test_equivalent_wants_every_pair_and_different_one_after_holm() -> None:
     assert decided([nan, nan], [nan, nan]) == (False, False)
 
 
-def test_the_words_for_decisions() -> None:
+def test_decisions_become_outcomes() -> None:
     assert outcome_of(True, False) == "equivalent"
     assert outcome_of(False, True) == "different"
     assert outcome_of(False, False) == "undecided"
@@ -160,7 +160,7 @@ def test_the_words_for_decisions() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.001, 0.2), st.booleans(), st.sampled_from([0.01, 0.05, 0.2, 0.49]))
-def test_never_both(rng_seed: int, size: float, of_gain: bool, alpha: float) -> None:
+def test_no_study_is_both_equivalent_and_different(rng_seed: int, size: float, of_gain: bool, alpha: float) -> None:
     scores = _scores(3, rng_seed=rng_seed)
     found = decide(compare_pairs(moments(scores), 3, Margin(size, of_gain)), alpha)
     assert not (found.equivalent and found.different)
@@ -241,14 +241,14 @@ def test_without_a_gain_strategies_are_different_only_where_they_differ() -> Non
     assert found == pytest.approx([stats.ttest_rel(equal[:, 0], equal[:, 1]).pvalue], rel=1e-9)
 
 
-def test_margins() -> None:
+def test_margins_say_their_size_and_unit() -> None:
     assert str(Margin(0.5)) == "0.5"
     assert str(Margin(0.25, of_gain=True)) == "0.25 of the gain over none"
     assert not Margin(1).of_gain
 
 
 @pytest.mark.parametrize("size", [0.0, -1.0, math.inf, math.nan])
-def test_what_is_no_margin(size: float) -> None:
+def test_margins_that_are_not_positive_numbers_are_refused(size: float) -> None:
     with pytest.raises(InputError, match=f"the margin is {size}; allowed are finite numbers above 0"):
         Margin(size)
 

@@ -1,4 +1,4 @@
-"""Gaps against geometry: known lines and ranks, refits and permutations written out, and what too few cells say."""
+"""Gap predictions agree with known lines, refits and written-out permutations."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -27,7 +27,7 @@ def fit_of(gap: Sequence[float], excess: Sequence[float]) -> dict[str, float]:
 # --- across cells ---------------------------------------------------------------------------------------------
 
 
-def test_a_perfect_line() -> None:
+def test_a_perfect_line_is_found() -> None:
     prediction = predict_gaps(cells_of([7, 1, 3, 5], excess_deg=[40, 10, 20, 30]))
     fit = prediction.fits.loc["excess_deg"].to_dict()
     assert fit["n_cells"] == 4
@@ -44,7 +44,7 @@ def test_a_perfect_line() -> None:
         assert line[name].tolist() == pytest.approx((line["x"] / 5 - 1).tolist())
 
 
-def test_a_line_by_hand() -> None:
+def test_a_line_agrees_with_one_computed_by_hand() -> None:
     fit = fit_of([1, 2, 3, 5], [10, 20, 30, 40])
     # Residuals 0.2, −0.1, −0.4, 0.3; leverages 0.7, 0.3, 0.3, 0.7; s² = 0.3 / 2, and Sxx = 500.
     half = stats.t.ppf(0.975, 2) * (0.15 / 500) ** 0.5
@@ -185,7 +185,7 @@ def test_one_cell_that_differs_from_all_others_has_a_line_but_no_error() -> None
     assert "error for a cell left out not defined" in text_of(prediction)
 
 
-def test_what_is_not_known_is_left_out_and_counted() -> None:
+def test_unknown_values_are_left_out_and_counted() -> None:
     whole = random_cells(7)
     holes = whole.assign(common_mode_ratio=[1.0, 2, 3, np.nan, np.inf, np.nan, np.nan])
     holes.loc["b", "excess_deg"] = -np.inf
@@ -239,7 +239,7 @@ def test_tables_that_cannot_be_used_are_refused() -> None:
 # --- within cells ---------------------------------------------------------------------------------------------
 
 
-def test_ranks_within_cells() -> None:
+def test_ranks_within_cells_agree_with_scipy() -> None:
     strategies = strategies_of(
         {"a": [1, 2, 3, 4], "b": [5, 5, 7], "c": [1, 2]},
         excess_deg={"a": [10, 20, 30, 40], "b": [1, 2, 0], "c": [1, 2]},
@@ -282,7 +282,7 @@ def stepped(study_with_steps: list[Path], study: ToyStudy) -> AngleResult:
     )
 
 
-def test_geometry_of_students(stepped: AngleResult) -> None:
+def test_student_geometry_averages_the_results_variables(stepped: AngleResult) -> None:
     frame = student_geometry(stepped, null="N5", step=10)
     assert frame.index.tolist() == stepped.students
     assert frame.index.name == "student"
@@ -307,7 +307,7 @@ def test_the_last_step_is_taken_by_default(stepped: AngleResult) -> None:
     assert frame.loc["late"].notna().all()
 
 
-def test_what_was_not_measured_is_nan(result: AngleResult) -> None:
+def test_measures_that_are_missing_are_nan(result: AngleResult) -> None:
     frame = student_geometry(result)  # no alternatives
     assert frame["excess_deg"].notna().all()
     assert frame[["common_mode_ratio", "recoverability_gap"]].isna().all(axis=None)
@@ -322,7 +322,7 @@ def test_what_was_not_measured_is_nan(result: AngleResult) -> None:
         student_geometry(result, step=10)
 
 
-def test_no_such_step(stepped: AngleResult) -> None:
+def test_unknown_steps_are_refused(stepped: AngleResult) -> None:
     with pytest.raises(InputError, match=r"step 11 was not measured"):
         student_geometry(stepped, step=11)
 

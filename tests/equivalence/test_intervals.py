@@ -1,4 +1,4 @@
-"""Intervals against scipy, brute force, a naive loop, and theory."""
+"""Intervals agree with scipy, brute force, a naive loop, and theory."""
 
 import math
 from itertools import combinations
@@ -32,13 +32,13 @@ def _all_nan(found: Estimate) -> bool:
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 @pytest.mark.parametrize("n", [2, 5, 30])
-def test_student(n: int, confidence: float) -> None:
+def test_t_intervals_agree_with_scipy(n: int, confidence: float) -> None:
     values = np.random.default_rng(n).standard_normal(n) + 3
     expected = stats.t.interval(confidence, n - 1, loc=values.mean(), scale=stats.sem(values))
     assert t_interval(values, confidence) == pytest.approx((values.mean(), *expected), rel=1e-12)
 
 
-def test_student_of_few() -> None:
+def test_a_single_value_has_no_interval() -> None:
     assert _all_nan(t_interval(np.array([]), 0.9))
     found = t_interval(np.array([2.5]), 0.9)
     assert found.value == 2.5
@@ -151,7 +151,7 @@ def test_fieller_is_unbounded_where_the_denominator_may_be_zero() -> None:
     assert (found.low, found.high) == (-math.inf, math.inf)
 
 
-def test_fieller_of_little() -> None:
+def test_fieller_of_single_missing_and_constant_values() -> None:
     single = fieller(np.array([1.0]), np.array([4.0]), 0.95)
     assert single.value == 0.25
     assert math.isnan(single.low)
@@ -171,7 +171,7 @@ def _examples(n_strategies: int, n_seeds: int, n_examples: int, rng_seed: int = 
     return np.random.default_rng(rng_seed).random((n_strategies, n_seeds, n_examples))
 
 
-def test_the_multi_bootstrap_against_a_loop() -> None:
+def test_the_multi_bootstrap_agrees_with_a_loop() -> None:
     examples = _examples(3, 4, 7)
     found = multi_bootstrap(examples, n_resamples=50, rng_seed=9)
     assert found.shape == (50, 3)

@@ -58,7 +58,9 @@ def test_example_scores_are_averaged_over_draws() -> None:
     ("means", "sd", "outcome"),
     [(EQUAL, 0.003, "equivalent"), ((0.8, 0.8, 0.74, 0.8), 0.003, "different"), (EQUAL, 0.03, "undecided")],
 )
-def test_the_outcome_for_new_examples(margin: Margin, means: tuple[float, ...], sd: float, outcome: str) -> None:
+def test_few_noisy_examples_leave_new_examples_undecided(
+    margin: Margin, means: tuple[float, ...], sd: float, outcome: str
+) -> None:
     scores = planted_scores(means, sd=sd)
     many = judge(with_examples(scores, n=300, sd=0.02), margin)
     assert many.outcome == many.outcome_for_new_examples == outcome
@@ -67,7 +69,7 @@ def test_the_outcome_for_new_examples(margin: Margin, means: tuple[float, ...], 
     assert few.outcome_for_new_examples == "undecided"
 
 
-def test_new_examples_mirrored_and_without_none() -> None:
+def test_mirroring_and_missing_none_leave_the_outcome_for_new_examples() -> None:
     scores = planted_scores((0.8, 0.8, 0.74, 0.8))
     cell = with_examples(scores, n=300, sd=0.02)
     assert cell.examples is not None
@@ -79,7 +81,7 @@ def test_new_examples_mirrored_and_without_none() -> None:
     assert alone.outcome_for_new_examples == "different"
 
 
-def test_examples_that_are_not_all_there_say_nothing() -> None:
+def test_incomplete_example_scores_give_no_outcome_for_new_examples() -> None:
     cell = with_examples(planted_scores())
     assert cell.examples is not None
     holes = cell.examples.copy()

@@ -1,4 +1,4 @@
-"""From a pilot's scatter to the seeds of the study proper."""
+"""The seeds of a study follow from the scatter of a pilot."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_seeds_follow_from_the_sd() -> None:
     assert plan.seeds_at_most > plan.seeds
 
 
-def test_a_share_of_the_gain_is_taken_of_the_pilots() -> None:
+def test_a_margin_of_the_gain_is_a_share_of_the_pilots_gain() -> None:
     scores = _scores()
     gain = float((scores[:, 1:].mean(axis=1) - scores[:, 0]).mean())
     of_gain = plan_from_pilot(_cell(scores), Margin(0.4, of_gain=True), 3)
@@ -69,6 +69,6 @@ def test_a_share_of_the_gain_is_taken_of_the_pilots() -> None:
         (_cell(-_scores()), Margin(0.1, of_gain=True), r"shows no gain \(−0\.0"),
     ],
 )
-def test_pilots_that_teach_nothing(cell: Cell, margin: Margin, message: str) -> None:
+def test_pilots_without_scatter_or_gain_are_refused(cell: Cell, margin: Margin, message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_from_pilot(cell, margin, 3)

@@ -1,4 +1,4 @@
-"""Posterior probabilities against the exact t distribution, and what holds between them."""
+"""Posterior probabilities agree with the t distribution and with each other."""
 
 import math
 
@@ -26,7 +26,7 @@ def _posterior(values: np.ndarray) -> stats.distributions.rv_frozen:
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 6, 40])
-def test_a_pair_against_students_t(n_seeds: int) -> None:
+def test_a_pairs_probabilities_are_those_of_students_t(n_seeds: int) -> None:
     scores, size = _scores(n_seeds), 0.03
     found = rope(moments(scores), 3, Margin(size))
     for pair, (a, b) in enumerate([(0, 1), (0, 2), (1, 2)]):
@@ -36,7 +36,7 @@ def test_a_pair_against_students_t(n_seeds: int) -> None:
         assert found.inside[pair] == pytest.approx(exact.cdf(size) - exact.cdf(-size), abs=ERROR)
 
 
-def test_a_margin_of_the_gain_is_drawn_along() -> None:
+def test_a_margin_of_the_gain_varies_with_the_draws() -> None:
     """Beyond it: a − b − f · gain > 0, a contrast with a t distribution of its own (the gain is surely positive).
 
     None scatters, so that the margin does; with a fixed one, the probabilities would be others.
@@ -65,7 +65,7 @@ def test_without_a_gain_nothing_is_inside() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1000), st.integers(2, 8), st.floats(0.001, 0.5), st.booleans())
-def test_probabilities(rng_seed: int, n_seeds: int, size: float, of_gain: bool) -> None:
+def test_probabilities_add_up_to_one(rng_seed: int, n_seeds: int, size: float, of_gain: bool) -> None:
     found = rope(moments(_scores(n_seeds, rng_seed)), 3, Margin(size, of_gain))
     assert found.inside + found.below + found.above == pytest.approx(np.ones(3))
     assert found.all_inside <= found.inside.min()
@@ -81,7 +81,7 @@ def test_draws_are_joint() -> None:
     assert found.all_inside == pytest.approx(found.inside[0], abs=1e-3)
 
 
-def test_scores_without_variance() -> None:
+def test_scores_without_variance_have_probabilities_of_0_and_1() -> None:
     found = rope(moments(np.tile([0.5, 0.5, 0.7], (4, 1))), 3, Margin(0.1))
     assert found.inside.tolist() == [1, 0, 0]
     assert found.below.tolist() == [0, 1, 1]

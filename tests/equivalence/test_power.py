@@ -1,4 +1,4 @@
-"""Rates of decisions against simulated scores and closed forms; seeds and scatter that are just enough."""
+"""Rates of decisions agree with simulated scores and closed forms; numbers of seeds are just enough."""
 
 import math
 
@@ -66,14 +66,14 @@ def test_rates_are_those_of_scores_drawn_one_by_one(n_seeds: int, margin: Margin
     assert found.undecided == pytest.approx(1 - found.equivalent - found.different)
 
 
-def test_the_scenes_of_the_rates_are_decided_now_and_then() -> None:
+def test_the_simulated_scenes_have_rates_away_from_0_and_1() -> None:
     """So that the comparison with scores drawn one by one is not one of zeros."""
     assert decision_rates(MEAN[:3], COVARIANCE[:3, :3], 12, Margin(0.06)).equivalent > 0.2
     assert decision_rates(MEAN[:3], COVARIANCE[:3, :3], 12, Margin(0.01)).different > 0.1
 
 
 @pytest.mark.parametrize(("ratio", "n"), [(0.3, 3), (0.5, 5), (1.0, 10), (2.0, 36)])
-def test_two_equal_strategies_against_the_exact_power_of_tost(ratio: float, n: int) -> None:
+def test_rates_of_two_equal_strategies_agree_with_the_exact_power_of_tost(ratio: float, n: int) -> None:
     found = decision_rates(np.zeros(2), np.eye(2) * ratio**2 / 2, n, Margin(1), n_studies=20_000)
     assert found.equivalent == pytest.approx(_tost_power(ratio, n), abs=4 * math.sqrt(0.25 / 20_000))
 
@@ -90,7 +90,7 @@ def test_sample_covariances_have_the_mean_and_variance_of_wishart(degrees: int) 
     assert np.linalg.matrix_rank(drawn[0]) == min(size, degrees)
 
 
-def test_the_root_of_a_singular_covariance() -> None:
+def test_a_singular_covariance_has_a_root() -> None:
     scores = np.random.default_rng(1).standard_normal((3, 6))
     covariance = np.cov(scores, rowvar=False)
     root = power._root(covariance)
@@ -128,7 +128,7 @@ def test_the_seeds_to_plan_are_just_enough(sd: float, power_: float, alpha: floa
 
 
 @pytest.mark.parametrize("sd", [0.5, 1.0, 2.0, 4.0])
-def test_the_seeds_to_plan_against_the_exact_power_and_the_rule_of_thumb(sd: float) -> None:
+def test_the_seeds_to_plan_agree_with_the_exact_power_and_the_rule_of_thumb(sd: float) -> None:
     found = seeds_to_plan(sd, 1.0, 2)
     assert found is not None
     error = 3.5 * math.sqrt(0.8 * 0.2 / 2000)  # of the simulated rate
@@ -149,12 +149,12 @@ def test_more_scatter_more_strategies_and_a_smaller_margin_need_more_seeds() -> 
     assert (seeds_to_plan(1, 1, 2, alpha=0.01) or 0) > (seeds_to_plan(1, 1, 2) or 0)
 
 
-def test_too_many_seeds_and_strategies_without_scatter() -> None:
+def test_more_than_1000_seeds_are_none_and_no_scatter_needs_two() -> None:
     assert seeds_to_plan(20.0, 1.0, 2) is None
     assert seeds_to_plan(0.0, 1.0, 7) == 2
 
 
-def test_the_largest_sd_is_the_reverse_of_the_seeds_to_plan() -> None:
+def test_the_largest_sd_inverts_the_seeds_to_plan() -> None:
     for n_seeds, n_matched in ((3, 2), (5, 4), (10, 7), (40, 2)):
         found = largest_sd(n_seeds, 1.0, n_matched)
         assert _equivalent(found, n_seeds, n_matched) >= 0.8
@@ -192,7 +192,7 @@ def test_at_the_margin_no_number_of_seeds_decides() -> None:
     assert seeds_to_decide(np.array([0.8, 0.82]), 0.01**2 * np.eye(2), Margin(0.02)) is None
 
 
-def test_one_outcome_has_to_come_with_the_power_not_both_together() -> None:
+def test_one_outcome_must_reach_the_power_not_both_together() -> None:
     """At the margin 5 % are found equivalent and 2.5 % different, however many seeds there are."""
     at_the_margin = (np.array([0.8, 0.82]), 0.01**2 * np.eye(2), Margin(0.02))
     assert seeds_to_decide(*at_the_margin, power=0.065) is None
@@ -201,7 +201,7 @@ def test_one_outcome_has_to_come_with_the_power_not_both_together() -> None:
     assert found.outcome == "equivalent"
 
 
-def test_power_and_alpha_take_part_in_what_decides() -> None:
+def test_the_seeds_to_decide_depend_on_power_and_alpha() -> None:
     def seeds(**options: float) -> int:
         found = seeds_to_decide(np.zeros(2), np.eye(2), Margin(1), **options)
         assert found is not None
@@ -211,7 +211,7 @@ def test_power_and_alpha_take_part_in_what_decides() -> None:
     assert seeds(alpha=0.1) < seeds() < seeds(alpha=0.01)
 
 
-def test_none_takes_no_part_where_the_margin_is_absolute() -> None:
+def test_none_plays_no_part_with_an_absolute_margin() -> None:
     covariance = COVARIANCE.copy()
     found = seeds_to_decide(MEAN, covariance, Margin(0.05), n_matched=3)
     covariance[3, 3] += 5
@@ -226,18 +226,18 @@ def test_none_takes_no_part_where_the_margin_is_absolute() -> None:
 
 
 @pytest.mark.parametrize("power_", [0.0, 1.0, -1.0, 2.0, math.nan])
-def test_powers_that_are_none(power_: float) -> None:
+def test_powers_out_of_range_are_refused(power_: float) -> None:
     with pytest.raises(InputError, match=f"the power is {power_}; allowed are numbers between 0 and 1, such as 0.8"):
         seeds_to_decide(np.zeros(2), np.eye(2), Margin(1), power=power_)
 
 
 @pytest.mark.parametrize("sd", [-0.1, math.nan, math.inf])
-def test_scatter_that_is_none(sd: float) -> None:
+def test_scatter_that_is_negative_or_not_finite_is_refused(sd: float) -> None:
     with pytest.raises(InputError, match=f"sd of a paired difference is {sd}; allowed are finite numbers from 0"):
         seeds_to_plan(sd, 1, 2)
 
 
-def test_too_few_seeds_or_strategies() -> None:
+def test_too_few_seeds_or_strategies_are_refused() -> None:
     with pytest.raises(InputError, match="the number of seeds is 1; one alone decides nothing"):
         decision_rates(np.zeros(2), np.eye(2), 1, Margin(1))
     for planned in (lambda: seeds_to_plan(1, 1, 1), lambda: largest_sd(5, 1, 1)):

@@ -54,7 +54,7 @@ def test_a_strategy_that_is_worse_by_two_margins_is_named(margin: Margin, rng_se
 
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True)], ids=str)
 @pytest.mark.parametrize("rng_seed", range(3))
-def test_much_scatter_is_undecided_with_the_seeds_it_would_take(margin: Margin, rng_seed: int) -> None:
+def test_much_scatter_is_undecided_with_the_seeds_that_would_decide(margin: Margin, rng_seed: int) -> None:
     scores = planted_scores(sd=0.03, rng_seed=rng_seed)
     found = judge(planted_cell(scores), margin)
     assert found.outcome == "undecided"
@@ -85,7 +85,7 @@ def test_without_a_gain_a_share_of_it_is_never_enough() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1])
-def test_the_table_of_pairs(alpha: float) -> None:
+def test_the_table_of_pairs_agrees_with_scipy_and_statsmodels(alpha: float) -> None:
     scores = planted_scores((0.8, 0.81, 0.83, 0.795), sd=0.01)
     found = judge(planted_cell(scores), MARGIN, alpha=alpha).pairs
     assert found.index.names == ["first", "second"]
@@ -119,7 +119,7 @@ def test_the_table_of_pairs(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
-def test_the_table_of_strategies(higher_is_better: bool) -> None:
+def test_the_table_of_strategies_has_t_intervals_of_scores_and_gains(higher_is_better: bool) -> None:
     scores = planted_scores((0.8, 0.81, 0.83, 0.79), sd=0.01) | {
         "shuffled": np.array([0.5, 0.6, np.nan, 0.55, 0.5, 0.4])
     }
@@ -141,7 +141,7 @@ def test_the_table_of_strategies(higher_is_better: bool) -> None:
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
-def test_what_is_said_of_all_strategies_together(higher_is_better: bool) -> None:
+def test_spread_gain_and_components_are_those_of_the_matched_strategies(higher_is_better: bool) -> None:
     scores = planted_scores((0.8, 0.81, 0.83, 0.79), sd=0.01)
     cell, sign = planted_cell(scores, higher_is_better=higher_is_better), 1 if higher_is_better else -1
     found = judge(cell, MARGIN, alpha=0.1)
@@ -161,18 +161,18 @@ def test_what_is_said_of_all_strategies_together(higher_is_better: bool) -> None
 
 @pytest.mark.parametrize(("name", "top"), [("alpha", 0.5), ("power", 1)])
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.0, math.nan])
-def test_rates_that_are_none(name: str, top: float, value: float) -> None:
+def test_alpha_and_power_out_of_range_are_refused(name: str, top: float, value: float) -> None:
     with pytest.raises(InputError, match=rf"{name} is {value}; allowed are numbers between 0 and {top}\."):
         judge(planted_cell(planted_scores()), MARGIN, **{name: value})
 
 
-def test_an_alpha_of_a_half_leaves_no_interval() -> None:
+def test_an_alpha_of_a_half_is_refused() -> None:
     with pytest.raises(InputError, match=r"alpha is 0\.5"):
         judge(planted_cell(planted_scores()), MARGIN, alpha=0.5)
     assert judge(planted_cell(planted_scores()), MARGIN, power=0.5).power == 0.5
 
 
-def test_too_few_strategies() -> None:
+def test_fewer_than_two_matched_strategies_are_refused() -> None:
     scores = planted_scores()
     with pytest.raises(InputError, match=r"the cell toy has 1 matched strategies \(forward\), and strategies can be"):
         judge(planted_cell({name: scores[name] for name in ("forward", "none")}), MARGIN)
@@ -180,13 +180,13 @@ def test_too_few_strategies() -> None:
         judge(planted_cell({"none": scores["none"]}), MARGIN)
 
 
-def test_nothing_paired() -> None:
+def test_a_cell_without_a_paired_seed_is_refused() -> None:
     scores = {"a": np.array([0.5, np.nan]), "b": np.array([np.nan, 0.5])}
     with pytest.raises(InputError, match=r"the cell toy has no seed at which all of a, b have a score, so nothing is"):
         judge(planted_cell(scores), MARGIN)
 
 
-def test_a_share_of_no_gain() -> None:
+def test_a_margin_of_the_gain_needs_none() -> None:
     message = (
         r"the margin is 0\.1 of the gain over none, and the cell toy has no strategy none to gain over\. Give a margin "
         r"in the metric's own unit, or train none\."

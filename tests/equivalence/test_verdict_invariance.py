@@ -17,7 +17,7 @@ from layerangles.report.verdict_wording import reason_for
 
 @pytest.mark.parametrize("means", [EQUAL, (0.8, 0.8, 0.76, 0.8), (0.8, 0.81, 0.8, 0.82)])
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True)], ids=str)
-def test_lower_is_better_mirrored(means: tuple[float, ...], margin: Margin) -> None:
+def test_mirrored_scores_with_lower_is_better_give_the_same_verdict(means: tuple[float, ...], margin: Margin) -> None:
     scores = planted_scores(means, sd=0.01)
     ours = judge(planted_cell(scores), margin)
     others = judge(planted_cell({name: -values for name, values in scores.items()}, higher_is_better=False), margin)
@@ -96,7 +96,7 @@ def test_seeds_that_are_not_complete_are_left_out() -> None:
     assert others.cell.incomplete_seeds == (16,)
 
 
-def test_without_none() -> None:
+def test_without_none_only_the_gain_is_unknown() -> None:
     scores = planted_scores(none=None)
     found = judge(planted_cell(scores), MARGIN)
     with_none = judge(planted_cell(planted_scores()), MARGIN)
@@ -110,7 +110,7 @@ def test_without_none() -> None:
 
 @pytest.mark.parametrize("score", [0.0, 0.8, 1 / 3])
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True), None], ids=str)
-def test_scores_that_are_equal_to_the_last_digit(score: float, margin: Margin | None) -> None:
+def test_scores_equal_to_the_last_digit_are_equivalent(score: float, margin: Margin | None) -> None:
     """Two strategies that picked the same students, on a test set that has no ties to break."""
     same = np.full(5, score)
     found = judge(planted_cell({"a": same, "b": same, "c": same, "none": same - 0.1}), margin)
@@ -121,7 +121,7 @@ def test_scores_that_are_equal_to_the_last_digit(score: float, margin: Margin | 
     assert no_gain.outcome == ("equivalent" if margin == MARGIN else "undecided")
 
 
-def test_from_a_table_of_scores_to_a_verdict() -> None:
+def test_a_table_of_scores_gives_the_same_verdict() -> None:
     rows = [
         {"cell": "c", "strategy": name, "seed": seed, "score": score}
         for name, values in planted_scores().items()

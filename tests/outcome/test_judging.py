@@ -19,7 +19,7 @@ def _measured(folder: Path) -> dict[tuple[str, str], float]:
     return {(m.student, m.split): m.value for m in MetricsLog(folder).read() if m.metric == "accuracy"}
 
 
-def test_the_teacher_is_known(trained: Path) -> None:
+def test_a_studys_teacher_score_is_that_of_its_logs(trained: Path) -> None:
     assert open_study(trained).teacher_scores() == {"accuracy": _measured(trained)["teacher", "test"]}
     (judged,) = judge_all([open_scores(trained)])
     assert judged.teacher == open_study(trained).teacher_scores()["accuracy"]
@@ -51,7 +51,7 @@ def test_results_need_no_weights(trained: Path, moved: Path) -> None:
     assert judged.verdict.pairs.equals(expected.verdict.pairs)
 
 
-def test_a_file_of_scores(tmp_path: Path) -> None:
+def test_a_table_of_scores_is_judged_and_has_neither_metrics_nor_splits(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     rows = [f"here,{s},{k},{0.5 + 0.1 * k + 0.001 * i},0.9" for i, s in enumerate("abc") for k in range(4)]
     path.write_text("# a comment\ncell,strategy,seed,score,teacher\n" + "\n".join(rows))
@@ -83,7 +83,7 @@ def test_a_cell_of_one_strategy_keeps_no_other_from_its_verdict(tmp_path: Path) 
         judge_all([open_scores(alone)], margin=Margin(1))
 
 
-def test_the_papers_table() -> None:
+def test_the_papers_ratios_of_spread_and_gain() -> None:
     """Its ratios of spread and gain, as they were calculated from it apart; and that one run decides nothing."""
     judged = judge_all([open_scores(PAPER)], margin=Margin(1))
     ratio = {one.verdict.cell.name: one.verdict.spread_of_gain.value for one in judged}

@@ -1,4 +1,4 @@
-"""A study's directory, opened: the one that is committed, and ones that are broken or half-written."""
+"""Opened studies: the committed one, young ones, and directories that are refused."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def test_intervals_are_students_t_over_examples() -> None:
     assert scores.loc["last-seed1", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high], rel=1e-9)
 
 
-def test_what_was_not_kept_example_by_example_has_no_interval() -> None:
+def test_scores_without_example_scores_have_no_interval() -> None:
     scores = kd_train.open_study(RESULTS).scores(split="dev")
     assert set(scores["split"]) == {"dev"}
     assert scores[["ci_low", "ci_high"]].isna().all(axis=None)
@@ -96,7 +96,7 @@ def test_cells_are_made_of_the_same_rows() -> None:
             assert float(cell.scores.sel(strategy=row.strategy, draw=row.draw, seed=row.seed)) == row.score
 
 
-def test_verdicts_and_angles_of_the_committed_study() -> None:
+def test_the_committed_study_has_angles_and_is_undecided() -> None:
     folder = kd_train.open_study(RESULTS)
     assert folder.name == "movie-reviews-verdict"
     assert folder.directories() == []  # the weights are not kept
@@ -105,7 +105,7 @@ def test_verdicts_and_angles_of_the_committed_study() -> None:
     assert [len(result.students) for result in folder.angles()] == [18, 18, 18]
 
 
-def test_texts_are_the_dev_splits() -> None:
+def test_texts_are_those_of_the_dev_split() -> None:
     folder = kd_train.open_study(RESULTS)
     assert folder.texts(3) == folder.study.task.load().texts("dev")[:3]
     assert len(folder.texts(3)) == 3
@@ -124,7 +124,7 @@ def test_in_a_notebook_the_best_strategy_comes_first_and_the_verdict_is_said() -
     assert text.startswith("<p>Study movie-reviews-verdict; classification, ")
 
 
-def test_a_study_that_has_just_begun(young: Path) -> None:
+def test_a_study_that_has_just_begun_has_no_scores(young: Path) -> None:
     folder = kd_train.open_study(young)
     assert (folder.directories(), folder.students(), folder.angles()) == ([], [], [])
     with pytest.raises(InputError, match="has no score on the split dev"):
@@ -132,7 +132,7 @@ def test_a_study_that_has_just_begun(young: Path) -> None:
     assert "has no score on the split dev" in folder._repr_html_()
 
 
-def test_a_study_that_is_being_written(growing: Path) -> None:
+def test_a_study_that_is_being_written_has_the_scores_of_finished_students(growing: Path) -> None:
     folder = kd_train.open_study(growing)
     assert [path.name for path in folder.directories()] == ["forward-seed0", "none-seed0"]
     scores = folder.scores()
@@ -151,7 +151,7 @@ def test_a_cell_that_is_missing_a_seed_is_judged_on_the_others(young: Path) -> N
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])
-def test_what_is_no_study(tmp_path: Path, what: str) -> None:
+def test_other_paths_are_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / what
     if what == "empty":
         path.mkdir()

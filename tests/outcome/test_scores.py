@@ -59,7 +59,7 @@ def test_without_a_test_split_dev_decides_and_is_told_once(tmp_path: Path) -> No
     assert len(told) == len(set(told))
 
 
-def test_another_split_may_be_asked_for(trained: Path) -> None:
+def test_scores_on_dev_are_those_of_the_last_step(trained: Path) -> None:
     (cell,) = open_study(trained).cells(split="dev")
     measured = [m for m in MetricsLog(trained).read() if (m.student, m.split) == ("forward-seed1", "dev")]
     assert float(cell.scores.sel(strategy="forward", draw=0, seed=1)) == max(measured, key=lambda m: m.step).value
@@ -73,6 +73,6 @@ def test_another_split_may_be_asked_for(trained: Path) -> None:
         ({"split": "tset"}, "has no score on the split tset; there are scores on dev, test"),
     ],
 )
-def test_what_was_not_scored(trained: Path, asked: dict[str, str], message: str) -> None:
+def test_unknown_metrics_and_splits_are_refused(trained: Path, asked: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_study(trained).cells(**asked)

@@ -116,7 +116,7 @@ def test_where_less_is_better_the_verdict_and_the_ranks_turn(tmp_path: Path, mon
     assert found.strategies["score_rank"].to_dict() == {("toy", "forward"): 1, ("toy", "reverse"): 2}
 
 
-def test_without_angles_nothing_is_predicted(folder: Path) -> None:
+def test_without_angles_no_gap_is_predicted(folder: Path) -> None:
     assert predict_from(judge_all([open_study(folder)])) is None
 
 
@@ -145,7 +145,7 @@ def test_the_report_does_without_weights(folder: Path, cli: Cli) -> None:
     assert "Does the choice of layers matter?" in Path("page.html").read_text(encoding="utf-8")
 
 
-def test_the_report_refuses_what_is_no_study(cli: Cli, tmp_path: Path) -> None:
+def test_the_report_refuses_other_directories(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = cli("report", "empty")
     assert done.code == 2

@@ -35,7 +35,7 @@ def test_the_command_and_the_function_agree(trained: Path, cli: Cli, tmp_path: P
     assert "table.tex" in again.err
 
 
-def test_the_command_prints_a_row_a_cell(trained: Path, cli: Cli) -> None:
+def test_the_command_prints_the_reason_and_every_pair(trained: Path, cli: Cli) -> None:
     done = cli("verdict", trained, "--pairs")
     assert done.code == 0, done.err
     (judged,) = judge_all([open_scores(trained)])
@@ -71,7 +71,7 @@ def test_the_latex_rows_hold_each_mean_with_its_own_interval(tmp_path: Path, cli
         (["--split", "nope"], "has no score on the split nope"),
     ],
 )
-def test_mistakes_are_told(trained: Path, cli: Cli, arguments: list[str], message: str) -> None:
+def test_wrong_options_are_refused_with_a_message(trained: Path, cli: Cli, arguments: list[str], message: str) -> None:
     done = cli("verdict", trained, *arguments)
     assert done.code == 2
     assert message in done.err

@@ -15,7 +15,7 @@ from layerangles.notation import number
 from layerangles.report.verdict_wording import reason_for, verdict_table
 
 
-def test_the_sentence_of_an_equivalent_cell() -> None:
+def test_an_equivalent_cell_names_its_widest_interval() -> None:
     found = judge(planted_cell(planted_scores()), MARGIN)
     reach = found.pairs[["low", "high"]].abs().max(axis=1)
     (first, second), row = reach.idxmax(), found.pairs.loc[reach.idxmax()]
@@ -24,7 +24,7 @@ def test_the_sentence_of_an_equivalent_cell() -> None:
     assert numbers_in(reason_for(found))[-3:] == rounded(row["difference"], row["low"], row["high"])
 
 
-def test_the_sentence_of_two_equivalent_strategies() -> None:
+def test_two_equivalent_strategies_are_both_named() -> None:
     found = judge(planted_cell(planted_scores(EQUAL[:2])), MARGIN, alpha=0.025)
     row = found.pairs.iloc[0]
     start = "forward and reverse differ by less than 0.02: the 95 % interval of forward − reverse is "
@@ -33,7 +33,7 @@ def test_the_sentence_of_two_equivalent_strategies() -> None:
 
 
 @pytest.mark.parametrize("worst", [0, 3])
-def test_the_sentence_of_a_different_cell(worst: int) -> None:
+def test_a_different_cell_names_its_clearest_pair(worst: int) -> None:
     means = [0.8] * 4
     means[worst] = 0.74
     found = judge(planted_cell(planted_scores(tuple(means))), MARGIN)
@@ -55,7 +55,7 @@ def test_a_sentence_counts_the_pairs_that_are_beyond() -> None:
     assert reason_for(found).endswith("; 2 of 3 pairs are beyond the margin.")
 
 
-def test_the_sentences_of_an_undecided_cell() -> None:
+def test_an_undecided_cell_says_how_many_seeds_would_decide() -> None:
     found = judge(planted_cell(planted_scores((0.8, 0.81, 0.82, 0.81), sd=0.006)), MARGIN)
     within = (found.pairs["outcome"] == "equivalent").sum()
     assert within not in (0, 3, 6)  # those that are and those that are not can be told apart
@@ -65,7 +65,7 @@ def test_the_sentences_of_an_undecided_cell() -> None:
 
 
 @pytest.mark.parametrize("of_gain", [False, True])
-def test_the_sentence_where_no_number_of_seeds_would_decide(of_gain: bool) -> None:
+def test_reasons_are_given_if_no_number_of_seeds_would_decide(of_gain: bool) -> None:
     scatter = np.array([0.03, -0.03, 0.02, -0.02, 0.05, -0.05])
     found = judge(
         planted_cell({"a": 0.8 + scatter, "b": 0.8 - scatter, "none": np.full(6, 0.7)}), Margin(1e-3, of_gain)
@@ -90,7 +90,7 @@ def test_without_a_margin_nothing_is_decided() -> None:
 
 
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True)], ids=str)
-def test_one_seed(margin: Margin) -> None:
+def test_one_seed_decides_nothing(margin: Margin) -> None:
     found = judge(planted_cell(planted_scores(n_seeds=1)), margin, alpha=0.1, power=0.9)
     assert found.outcome == "undecided"
     assert found.seeds_needed is None
@@ -117,13 +117,13 @@ def test_one_seed_without_a_gain_has_no_sd_to_ask_for() -> None:
     assert reason_for(found) == "One seed has no interval, so nothing follows from its spread and its gain."
 
 
-def test_numbers_in_words() -> None:
+def test_numbers_have_true_minus_signs() -> None:
     assert number(-0.0123456) == "−0.0123"
     assert number(12.345, digits=2) == "12"
     assert number(-math.inf) == "−∞"
 
 
-def test_a_table_of_verdicts() -> None:
+def test_the_table_of_verdicts_has_the_numbers_of_each() -> None:
     scores = planted_scores((0.8, 0.81, 0.83, 0.79), sd=0.01)
     lower = {name: 1 - values for name, values in scores.items()}
     first = judge(with_examples(scores), MARGIN)
