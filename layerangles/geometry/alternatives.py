@@ -99,8 +99,8 @@ def recoverability_gap(
 ) -> Float[Tensor, "student_layer teacher_layer"]:
     """The share of a teacher layer's increment that cannot be recovered from a student layer by a linear map.
 
-    ``1 − R²`` of the ridge regression, with an intercept, from ``S_s`` to ``T_i − T_{i−1}``: ``Σ ‖y − ŷ‖² / Σ ‖y −
-    ȳ‖²`` over all tokens, so that dimensions count in proportion to their variance, with predictions ŷ from fits to
+    ``1 − R²`` of the ridge regression, with an intercept, from ``S_s`` to ``T_i − T_{i−1}``:
+    ``Σ ‖y − ŷ‖² / Σ ‖y − ȳ‖²`` over all tokens, where dimensions count by their variance and ŷ is predicted by fits to
     other examples (scikit-learn's ``GroupKFold``, 5 folds). The penalty of each fold, student layer and teacher
     layer is chosen within the training folds: the least error on the two folds next to the one left out, each
     predicted from the three others. The 25 candidates are 1e-8 to 1e4 times the sum of squares of S in an average

@@ -63,13 +63,13 @@ def _biased_cka(x: Tensor, y: Tensor) -> float:
 
 
 @pytest.mark.parametrize("n_tokens", [4, 5, 30, 300])
-def test_cka_against_the_definition(n_tokens: int) -> None:
+def test_cka_follows_its_definition(n_tokens: int) -> None:
     x = _random(n_tokens, 6) + 2
     y = x[:, :4] + _random(n_tokens, 4, seed=1)
     assert _cka(x, y) == pytest.approx(_reference_cka(x, y), abs=1e-10)
 
 
-def test_cka_of_every_two_states_against_the_definition() -> None:
+def test_cka_of_every_two_states_follows_the_definition() -> None:
     teacher = _random(4, 300, 6).cumsum(dim=0)
     student = teacher[:2, :, :5] + _random(2, 300, 5, seed=1)
     states = [*teacher, *student]
@@ -93,7 +93,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_cka_does_not_change(change: str) -> None:
+def test_cka_is_invariant(change: str) -> None:
     x = _random(40, 8).double()
     y = x[:, :5] ** 2 + x[:, 3:]
     changed = CHANGES[change](x)
@@ -158,7 +158,7 @@ def _cells(n_examples: int, *, noise: float, seed: int = 0) -> Sample:
 
 
 @pytest.mark.parametrize(("n_examples", "noise"), [(5, 0.5), (13, 3.0), (40, 10.0)])
-def test_gap_against_a_loop_of_scikit_learn(n_examples: int, noise: float) -> None:
+def test_gap_equals_a_loop_of_scikit_learn(n_examples: int, noise: float) -> None:
     sample = _cells(n_examples, noise=noise)
     gap = recoverability_gap(*sample)
     teacher, student = sample.teacher.double(), sample.student.double().numpy()
@@ -170,7 +170,7 @@ def test_gap_against_a_loop_of_scikit_learn(n_examples: int, noise: float) -> No
         assert gap[s, i].item() == pytest.approx(expected, rel=1e-8)
 
 
-def test_gap_with_more_dimensions_than_tokens() -> None:
+def test_gap_equals_the_reference_with_more_dimensions_than_tokens() -> None:
     example = torch.arange(6).repeat_interleave(7)
     student, teacher = _random(1, 42, 60), _random(2, 42, 3, seed=1)
     teacher[1] = teacher[0] + 5 * student[0, :, :3] + _random(42, 3, seed=2)
@@ -191,7 +191,7 @@ def test_gap_is_1_where_the_student_has_nothing() -> None:
     assert gap[1, 1:].tolist() == pytest.approx([1, 1], abs=0.02)
 
 
-def test_gap_at_a_known_ratio_of_noise() -> None:
+def test_gap_is_the_known_share_of_noise() -> None:
     example = torch.arange(280).repeat_interleave(7)
     student, noise = _random(1, len(example), 8), _random(len(example), 8, seed=1)
     increment = student[0] @ _rotation(8).float() + 0.5 * noise
@@ -209,7 +209,7 @@ def test_gap_is_measured_on_examples_that_were_not_fitted() -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_gap_does_not_change(change: str) -> None:
+def test_gap_is_invariant(change: str) -> None:
     sample = _cells(20, noise=2.0)
     changed = Sample(CHANGES[change](sample.teacher.double()), CHANGES[change](sample.student.double()), sample.example)
     expected = Sample(sample.teacher, sample.student, sample.example)

@@ -53,7 +53,7 @@ def test_pairs_are_all_unordered_pairs_once() -> None:
     assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == [(i, j) for i in range(13) for j in range(i + 1, 13)]
 
 
-def test_345_triangle_from_each_of_its_corners() -> None:
+def test_345_triangle_has_its_angles_at_each_corner() -> None:
     right, top, origin = [3.0, 0.0], [3.0, 4.0], [0.0, 0.0]
     for vertex, others, cosine in (
         (origin, (right, top), 3 / 5),
@@ -69,14 +69,14 @@ def test_equilateral_triangle_is_60_degrees() -> None:
     assert vertex_angles_deg(corners[:2], corners[2:])[0, 0, 1].item() == pytest.approx(60, abs=1e-12)
 
 
-def test_right_angle_and_straight_line() -> None:
+def test_right_angle_is_90_and_straight_line_180_degrees() -> None:
     angles = vertex_angles_deg(point_states([1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]), point_states([0.0, 0.0]))[0, :, :, 0]
     assert angles.numpy() == pytest.approx(np.array([[0, 90, 180], [90, 0, 90], [180, 90, 0]]), abs=2e-6)
 
 
 @pytest.mark.parametrize("true_deg", [1e-3, 1e-2, 0.1, 1.0, 179.0, 179.9, 179.99, 179.999])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_tiny_and_nearly_straight_angles(true_deg: float, offset: float) -> None:
+def test_tiny_and_nearly_straight_angles_are_accurate(true_deg: float, offset: float) -> None:
     radians = math.radians(true_deg)
     teacher = torch.tensor([[1.0, 0.0], [math.cos(radians), math.sin(radians)]], dtype=torch.float64)[:, None] + offset
     vertex = torch.full((1, 1, 2), offset, dtype=torch.float64)
@@ -84,7 +84,7 @@ def test_tiny_and_nearly_straight_angles(true_deg: float, offset: float) -> None
 
 
 @pytest.mark.parametrize(("student_norm", "expected_deg"), [(1.0, 60.0), (2.0, 36.869898), (0.0, 90.0)])
-def test_null_of_an_independent_student(student_norm: float, expected_deg: float) -> None:
+def test_an_independent_student_sees_the_closed_form(student_norm: float, expected_deg: float) -> None:
     # cos = s² / sqrt((s² + t_i²)(s² + t_j²)) for independent layers of norm t and a student of norm s.
     rng = np.random.default_rng(0)
     angles = vertex_angles_deg(random_states(rng, 4, 50, 4096), student_norm * random_states(rng, 2, 50, 4096))
@@ -93,7 +93,7 @@ def test_null_of_an_independent_student(student_norm: float, expected_deg: float
 
 
 @pytest.mark.parametrize("n_layers", [2, 3, 5, 13])
-def test_mean_cosine_at_the_centroid_of_equal_spokes(n_layers: int) -> None:
+def test_mean_cosine_at_the_centroid_of_equal_spokes_is_minus_one_over_their_number_less_one(n_layers: int) -> None:
     rng = np.random.default_rng(n_layers)
     a, b = layer_pairs(n_layers)
     # A simplex, where every cosine is −1/(L−1), somewhere in space; a second one with opposite spokes, where only
@@ -176,7 +176,7 @@ def test_angles_of_float32_states_are_exact_to_a_ten_thousandth_degree(scene: st
     assert np.abs(vertex_cosines(teacher, vertex).numpy() - np.cos(np.radians(reference))).max() < 1e-7
 
 
-def test_the_scenes_are_what_their_names_say() -> None:
+def test_the_scenes_have_the_properties_of_their_names() -> None:
     def off_diagonal(scene: str) -> Array:
         a, b = layer_pairs(5)
         return _reference_angles_deg(*_scene(scene))[:, a, b]
@@ -220,7 +220,7 @@ def test_cosines_never_leave_their_range() -> None:
     assert cosines.abs().min() > 1 - 1e-12
 
 
-def test_angle_of_a_cosine() -> None:
+def test_angle_of_a_cosine_is_in_degrees_and_nan_stays_nan() -> None:
     angles = angle_deg(torch.tensor([1.0, 0.5, 0.0, -1.0, math.nan], dtype=torch.float64))
     assert angles.tolist() == pytest.approx([0, 60, 90, 180, math.nan], abs=1e-12, nan_ok=True)
 

@@ -290,7 +290,7 @@ def _detached(inputs: dict[str, Tensor]) -> list[Tensor]:
         ({"more": [MatchingBatch({}, torch.zeros(5, 2, 4), torch.ones(1, 2).bool())]}, "got 3 and then 5"),
     ],
 )
-def test_mistakes_are_explained(changed: dict[str, object], message: str) -> None:
+def test_arguments_that_do_not_fit_are_refused(changed: dict[str, object], message: str) -> None:
     point = nn.Parameter(torch.ones(1, 2, 4))
     right = {
         "student_states": lambda inputs: [point],

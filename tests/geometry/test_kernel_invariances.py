@@ -156,7 +156,7 @@ def _of_pieces(values: list[Tensor], scenes: list[Scene], measure: str) -> Tenso
     dim=st.integers(3, 6),
 )
 @settings(max_examples=25, deadline=None, derandomize=True)
-def test_invariances(
+def test_every_change_does_what_the_table_says(
     measure: str, row: tuple, seed: int, n_teacher: int, n_student: int, n_tokens: int, dim: int
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -50,7 +50,7 @@ def test_maps_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert loaded["decoder", 10].bias is None
 
 
-def test_maps_cut_short(student: Path) -> None:
+def test_truncated_maps_are_refused(student: Path) -> None:
     file = student / MAPS_FILE
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"matching_maps\.safetensors is damaged or cut short"):
@@ -58,7 +58,7 @@ def test_maps_cut_short(student: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "encoder.weight", "encoder.one.weight", "encoder.1.gain", "a.1.weight.b"])
-def test_maps_of_another_form(tmp_path: Path, name: str) -> None:
+def test_maps_with_other_names_are_refused(tmp_path: Path, name: str) -> None:
     save_file({name: torch.ones(2, 2)}, tmp_path / MAPS_FILE)
     with pytest.raises(InputError, match=rf'holds a tensor named "{re.escape(name)}"; names have the form .*"encoder'):
         MatchingMaps.load(tmp_path / MAPS_FILE)

@@ -76,7 +76,7 @@ def _measured(view: SharedSpace, tokens: Tokens, nulls: Sequence[str] = tuple(NU
 
 
 @pytest.mark.parametrize(("student_norm", "degrees"), [(1.0, 60.0), (2.0, 36.8699), (0.0, 90.0)])
-def test_closed_form_of_independent_states(student_norm: float, degrees: float) -> None:
+def test_closed_form_of_independent_states_is_60_37_and_90_degrees(student_norm: float, degrees: float) -> None:
     one = torch.ones(2, 1, dtype=torch.float64)
     cosines = independent_cosines(one, student_norm**2 * one[:1], torch.tensor([0]), torch.tensor([1]))
     assert cosines.arccos().rad2deg().item() == pytest.approx(degrees, abs=1e-4)
@@ -98,7 +98,7 @@ def test_independent_states_in_high_dimension_are_what_the_closed_form_says(
     assert sums.excess.mean().numpy() == pytest.approx(0, abs=0.3)
 
 
-def test_the_mean_cosine_at_the_centroid_of_equal_spokes() -> None:
+def test_the_mean_cosine_at_the_centroid_of_a_simplex_is_negative() -> None:
     corners = torch.eye(N_TEACHER)[:, None]  # a regular simplex
     cosines = vertex_cosines(corners, corners.mean(dim=0, keepdim=True))[0, ..., 0]
     a, b = layer_pairs(N_TEACHER)
@@ -159,7 +159,7 @@ def test_tokens_without_an_angle_are_left_out_of_the_excess_on_both_sides() -> N
     assert sums.excess.mean()[1, 0, touched.bool()].numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_several_views_are_each_alone() -> None:
+def test_several_spaces_give_what_each_gives_alone() -> None:
     view, tokens = _scene()
     parts = [
         SharedSpace(slice(s, s + 1), view.teacher * (s + 1), view.vertex[s : s + 1], view.untrained[s : s + 1])  # type: ignore[index]

@@ -19,7 +19,7 @@ def test_distances_of_the_345_triangle_averaged_over_tokens() -> None:
     assert mean_pairwise_distances(teacher, vertex).numpy() == pytest.approx(expected, abs=1e-14)
 
 
-def test_distances_against_numpy_over_several_chunks() -> None:
+def test_distances_equal_numpys_over_several_chunks() -> None:
     rng = np.random.default_rng(1)
     teacher, vertex = random_states(rng, 4, 150, 9), random_states(rng, 3, 150, 9)
     states = np.concatenate([teacher, vertex]).astype(np.float64)
@@ -34,7 +34,7 @@ def test_distance_of_equal_states_is_exactly_zero() -> None:
     assert distances[1, 3] == distances[3, 1] == 0.0
 
 
-def test_common_mode_ratio() -> None:
+def test_common_mode_ratio_is_a_squared_distance_over_the_spread() -> None:
     teacher = point_states([1.0, 0.0], [-1.0, 0.0])
     vertices = point_states([0.0, 0.0], [0.0, 2.0], [3.0, 0.0])
     assert common_mode_ratio(teacher, vertices).squeeze(1).tolist() == [0.0, 4.0, 9.0]
@@ -51,7 +51,7 @@ def test_common_mode_ratio_against_numpy() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_layers", [2, 3, 7])
-def test_common_mode_ratio_of_a_teacher_without_spread(n_layers: int, dtype: torch.dtype) -> None:
+def test_common_mode_ratio_of_a_teacher_without_spread_is_not_finite(n_layers: int, dtype: torch.dtype) -> None:
     rng = np.random.default_rng(n_layers)
     layer = random_states(rng, 1, 20, 9, dtype=dtype)
     ratio = common_mode_ratio(layer.expand(n_layers, -1, -1), torch.cat([layer, layer + 1]))

@@ -79,7 +79,7 @@ def _of(result: AngleResult, variable: str, student: str) -> Array:
 
 
 @pytest.mark.parametrize("name", ["identity", "deeper", "learned", "wide-learned"])
-def test_mean_cosines_and_angles_against_an_independent_pass(study: ToyStudy, result: AngleResult, name: str) -> None:
+def test_mean_cosines_and_angles_equal_an_independent_pass(study: ToyStudy, result: AngleResult, name: str) -> None:
     cosines, example = _reference_cosines(study.root / "students" / name, study.teacher, study.texts)
     n_layers = len(cosines)
     measured = result.dataset.sel(student=name, tower="encoder").isel(student_layer=slice(0, n_layers))
@@ -209,7 +209,7 @@ def test_the_device_is_chosen_by_itself(study: ToyStudy) -> None:
 # --- what the result holds ------------------------------------------------------------------------------------
 
 
-def test_shape_of_the_result(study: ToyStudy, result: AngleResult) -> None:
+def test_result_has_the_dimensions_of_its_students(study: ToyStudy, result: AngleResult) -> None:
     data = result.dataset
     square = ("student", "tower", "student_layer", "layer_a", "layer_b")
     assert result.students == ["identity", "deeper", "learned", "wide-learned"]
@@ -252,7 +252,7 @@ def test_layers_that_are_not_there_or_have_no_map_are_nan(result: AngleResult) -
     assert np.array_equal(counted, measured.values[:, :, None, None] & off_diagonal)
 
 
-def test_matched_layers(result: AngleResult) -> None:
+def test_matched_layers_are_recorded(result: AngleResult) -> None:
     matched = result.dataset["matched"].sel(tower="encoder")
     pairs = {name: np.argwhere(matched.sel(student=name).values == 1).tolist() for name in result.students}
     assert pairs == {
@@ -305,7 +305,7 @@ def test_texts_that_were_cut_are_counted(study: ToyStudy) -> None:
     assert cut.dataset["n_tokens"].max() == sum(min(n, 4) + 2 for n in n_words)
 
 
-def test_pairs_of_texts(study: ToyStudy) -> None:
+def test_pairs_of_texts_are_measured_as_pairs(study: ToyStudy) -> None:
     texts = toy_texts(20, seed=3)
     pairs = list(zip(texts[:10], texts[10:], strict=True))
     measured = measure_angles(study.identity, pairs, device="cpu")
@@ -337,7 +337,9 @@ def test_a_student_that_is_its_teacher_is_degenerate_at_its_own_layers(study: To
     assert np.isfinite(data["angle_deg"].values[0, 0][~own & off_diagonal]).all()
 
 
-def test_a_student_that_was_never_matched(study: ToyStudy, tmp_path: Path, result: AngleResult) -> None:
+def test_a_student_that_was_never_matched_is_measured_by_identity_maps(
+    study: ToyStudy, tmp_path: Path, result: AngleResult
+) -> None:
     bare = write_model(tmp_path / "bare", AutoModel.from_pretrained(study.identity))
     measured = measure_angles([bare, study.identity], study.texts, teacher=study.teacher, device="cpu")
     assert measured.students == ["bare", "identity"]
@@ -349,7 +351,7 @@ def test_a_student_that_was_never_matched(study: ToyStudy, tmp_path: Path, resul
     np.testing.assert_allclose(second["angle_deg"], known, atol=1e-6)
 
 
-def test_final_norm_of_a_pre_norm_model(tmp_path: Path) -> None:
+def test_final_norm_changes_only_the_last_layer_of_a_pre_norm_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer().backend_tokenizer)
     paths = []

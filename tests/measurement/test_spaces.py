@@ -50,7 +50,7 @@ def _angles(arm_a: Tensor, arm_b: Tensor, vertex: Tensor) -> Tensor:
 # --- spaces ---------------------------------------------------------------------------------------------------
 
 
-def test_pull_space_against_its_definition(study: ToyStudy) -> None:
+def test_pull_space_follows_its_definition(study: ToyStudy) -> None:
     data = _measure(study.learned, study.texts, space="pull", nulls=("N1", "N5")).sel(
         student="learned", tower="encoder"
     )
@@ -76,7 +76,7 @@ def test_pull_and_teacher_space_are_one_where_no_map_is(study: ToyStudy) -> None
     assert pull["angle_deg"].equals(teacher["angle_deg"])
 
 
-def test_gradient_space_against_backward(study: ToyStudy) -> None:
+def test_gradient_space_equals_plain_backward_passes(study: ToyStudy) -> None:
     result = measure_angles(
         study.learned, study.texts, device="cpu", space="gradient", gradient_batches=2, batch_size=8
     )
@@ -148,7 +148,7 @@ def test_nulls_do_not_depend_on_the_order_of_the_texts(study: ToyStudy) -> None:
 
 
 @pytest.mark.parametrize("kind", ["centred", "z", "unit", "drop-2"])
-def test_preprocessing_against_its_definition(study: ToyStudy, kind: str) -> None:
+def test_preprocessing_follows_its_definition(study: ToyStudy, kind: str) -> None:
     result = _measure(study.identity, study.texts, preprocessing=kind, nulls=("N6",))
     teacher, student, _, _ = _all_states(study, study.identity)
     pooled = teacher.flatten(0, 1)
@@ -174,7 +174,7 @@ def test_preprocessing_against_its_definition(study: ToyStudy, kind: str) -> Non
 # --- alternatives ---------------------------------------------------------------------------------------------------
 
 
-def test_rivals_come_as_one_labelled_dataset(study: ToyStudy) -> None:
+def test_alternatives_come_as_one_labelled_dataset(study: ToyStudy) -> None:
     data = _measure(study.students, study.texts, alternatives="all")
     teacher, student, _, _ = _all_states(study, study.identity)
     of_student = data.sel(student="identity", tower="encoder")
@@ -202,7 +202,7 @@ def test_rivals_come_as_one_labelled_dataset(study: ToyStudy) -> None:
 # --- the paper's convention -----------------------------------------------------------------------------------
 
 
-def test_the_papers_convention_from_its_code_in_words(study: ToyStudy) -> None:
+def test_the_papers_convention_follows_its_definition(study: ToyStudy) -> None:
     data = _measure(study.identity, study.texts, convention="paper", max_length=16, batch_size=8)
     teacher, student = ModelCheckpoint(study.teacher), open_student(study.identity)
     tokenizer = teacher.load_tokenizer()
@@ -232,7 +232,7 @@ def test_the_papers_convention_from_its_code_in_words(study: ToyStudy) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ridge", "orthogonal"])
-def test_fitted_maps_for_a_student_of_another_width(tmp_path: Path, study: ToyStudy, kind: str) -> None:
+def test_fitted_maps_serve_a_student_of_another_width(tmp_path: Path, study: ToyStudy, kind: str) -> None:
     stranger = write_model(tmp_path / "stranger", toy_bert(layers=2, width=24, seed=9))
     data = _measure(str(stranger), study.texts, teacher=study.teacher, fit=kind).sel(
         student="stranger", tower="encoder"
@@ -370,7 +370,7 @@ def test_a_pass_ends_when_its_intervals_are_narrow_enough(study: ToyStudy) -> No
         ({"shard": (0, 20)}, r"24 text\(s\) in 20 part\(s\) are too few"),
     ],
 )
-def test_settings_that_are_refused(study: ToyStudy, settings: dict[str, Any], message: str) -> None:
+def test_settings_that_exclude_each_other_are_refused(study: ToyStudy, settings: dict[str, Any], message: str) -> None:
     # The import hook would refuse a value outside a Literal before the function itself can.
     unchecked = getattr(measure_angles, "__wrapped__", measure_angles)
     with pytest.raises(InputError, match=message):

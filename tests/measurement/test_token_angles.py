@@ -85,7 +85,7 @@ def by_text(angles: TokenAngles) -> dict[tuple[int, ...], list[list[float]]]:
     ("name", "layer"), [("identity", 1), ("identity", 2), ("deeper", 3), ("learned", 0), ("learned", 1)]
 )
 @pytest.mark.parametrize("space", ["teacher", "pull"])
-def test_every_token_against_a_plain_loop(
+def test_every_token_has_the_angle_of_a_plain_loop(
     study: ToyStudy, reader: TokenReader, name: str, layer: int, space: Any
 ) -> None:
     path = study.root / "students" / name
@@ -149,7 +149,7 @@ def test_where_the_student_is_the_teacher_there_is_no_angle(
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_the_extremes_are_the_extremes(study: ToyStudy, reader: TokenReader, largest: bool) -> None:
+def test_extremes_are_the_smallest_and_largest_angles(study: ToyStudy, reader: TokenReader, largest: bool) -> None:
     angles = reader.angles(open_student(study.learned), "encoder", 1, PAIR)
     found = angles.extremes(5, largest=largest)
     assert len({example for example, _ in found}) == 5
@@ -312,19 +312,19 @@ def test_the_texts_of_a_decoder_are_what_it_reads(tmp_path: Path) -> None:
 # What is refused
 
 
-def test_gradient_space_and_layers_without_a_map(study: ToyStudy, reader: TokenReader) -> None:
+def test_gradient_space_and_layers_without_a_map_are_refused(study: ToyStudy, reader: TokenReader) -> None:
     with pytest.raises(InputError, match=r"no angles of single tokens\. Choose teacher or pull"):
         reader.angles(open_student(study.identity), "encoder", 1, PAIR, "gradient")
     with pytest.raises(InputError, match=r"layer 2 of learned has no map, so that no angle is seen from it"):
         reader.angles(open_student(study.learned), "encoder", 2, PAIR)
 
 
-def test_no_texts(study: ToyStudy) -> None:
+def test_no_texts_are_refused(study: ToyStudy) -> None:
     with pytest.raises(InputError, match="there are no texts"):
         TokenReader(ModelCheckpoint(study.teacher), [], device="cpu")
 
 
-def test_many_texts_in_several_batches(study: ToyStudy) -> None:
+def test_many_texts_in_several_batches_have_the_angles_of_a_plain_loop(study: ToyStudy) -> None:
     texts = toy_texts(70, seed=5)
     many = TokenReader(ModelCheckpoint(study.teacher), texts, device="cpu")
     angles = many.angles(open_student(study.identity), "encoder", 1, PAIR)

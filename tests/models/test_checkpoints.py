@@ -123,7 +123,7 @@ def test_a_checkpoint_of_the_final_step_is_not_counted_twice(tmp_path: Path, stu
     assert [c.step for c in open_student(path).checkpoints()] == [9, 10, 20]
 
 
-def test_hash_of_several_weight_files(tmp_path: Path) -> None:
+def test_hash_of_several_weight_files_is_that_of_their_list(tmp_path: Path) -> None:
     one, two = torch.ones(2), torch.zeros(2)
     save_file({"a": one}, tmp_path / "model-1.safetensors")
     alone = weights_sha256(tmp_path)
@@ -181,12 +181,12 @@ def test_a_student_without_a_matching_does_not_know_its_teacher(study: ToyStudy)
 # --- what is wrong with a directory ---------------------------------------------------------------------------
 
 
-def test_no_directory(tmp_path: Path) -> None:
+def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no-such is not a directory\. Give a student directory, such as STUDY/stud"):
         open_student(tmp_path / "no-such")
 
 
-def test_no_matching_file(study: ToyStudy) -> None:
+def test_a_directory_without_a_matching_file_is_refused(study: ToyStudy) -> None:
     with pytest.raises(InputError, match=r"teacher holds no matching\.json, so it is not a student .*--teacher and"):
         open_student(study.teacher)
 
@@ -216,13 +216,13 @@ def test_all_that_is_wrong_in_a_matching_file_is_listed(student: Path) -> None:
         assert part in str(raised.value)
 
 
-def test_a_matching_file_that_is_no_json(student: Path) -> None:
+def test_a_matching_file_that_is_no_json_is_refused(student: Path) -> None:
     (student / MATCHING_FILE).write_text("{")
     with pytest.raises(InputError, match=r"matching\.json is not valid: file: Invalid JSON"):
         open_student(student)
 
 
-def test_weights_cut_short(student: Path) -> None:
+def test_truncated_weights_are_refused(student: Path) -> None:
     file = student / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"model\.safetensors is damaged or cut short \(.*\)\. Copy it again"):
@@ -230,7 +230,7 @@ def test_weights_cut_short(student: Path) -> None:
 
 
 @pytest.mark.parametrize("pickled", [True, False])
-def test_no_weights_that_are_read(student: Path, pickled: bool) -> None:
+def test_missing_and_pickled_weights_are_refused(student: Path, pickled: bool) -> None:
     (student / "model.safetensors").unlink()
     hint = ""
     if pickled:
@@ -240,13 +240,13 @@ def test_no_weights_that_are_read(student: Path, pickled: bool) -> None:
         check_weights(student)
 
 
-def test_weights_that_lack_a_block(student: Path) -> None:
+def test_weights_that_lack_a_block_are_refused(student: Path) -> None:
     _edit_json(student / "config.json", lambda config: config.update(num_hidden_layers=3))
     with pytest.raises(InputError, match=r"16 weights of BertModel are missing, encoder\.layer\.2.* save the model"):
         open_student(student).load_model()
 
 
-def test_a_head_or_a_pooler_that_is_missing_is_no_matter(student: Path) -> None:
+def test_weights_without_head_or_pooler_are_accepted(student: Path) -> None:
     file = student / "model.safetensors"
     weights = load_file(file)
     kept = {name: w for name, w in weights.items() if "pooler" not in name and "classifier" not in name}
@@ -255,12 +255,12 @@ def test_a_head_or_a_pooler_that_is_missing_is_no_matter(student: Path) -> None:
     assert open_student(student).load_model().config.num_hidden_layers == 2
 
 
-def test_no_configuration(tmp_path: Path) -> None:
+def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no model configuration at .* Give the directory or the hub name"):
         load_config(str(tmp_path))
 
 
-def test_no_tokenizer(tmp_path: Path, study: ToyStudy) -> None:
+def test_a_missing_tokenizer_is_refused(tmp_path: Path, study: ToyStudy) -> None:
     model = Path(shutil.copytree(study.teacher, tmp_path / "model"))
     for file in model.glob("*token*"):
         file.unlink()
@@ -269,7 +269,7 @@ def test_no_tokenizer(tmp_path: Path, study: ToyStudy) -> None:
         load_tokenizer(model)
 
 
-def test_another_tokenizer() -> None:
+def test_another_tokenizer_is_refused() -> None:
     ours = toy_tokenizer()
     check_same_tokenizer(ours, toy_tokenizer(padding_side="left"), "mine")
     with pytest.raises(
@@ -281,6 +281,6 @@ def test_another_tokenizer() -> None:
         check_same_tokenizer(ours, toy_tokenizer(words="abcdefghijklmno"), "mine")
 
 
-def test_hash_of_a_tokenizer() -> None:
+def test_hash_of_a_tokenizer_depends_on_its_vocabulary() -> None:
     assert tokenizer_sha256(toy_tokenizer()) == tokenizer_sha256(toy_tokenizer(padding_side="left"))
     assert tokenizer_sha256(toy_tokenizer()) != tokenizer_sha256(toy_tokenizer(words="bacdefghijklmnop"))

@@ -102,7 +102,7 @@ def test_hash_of_the_data_tells_texts_apart() -> None:
         ([("a", "b"), "cd"], r"text 1 does not fit the first: got 'cd' after \('a', 'b'\)"),
     ],
 )
-def test_texts_that_are_refused(texts: list, message: str) -> None:
+def test_texts_that_do_not_fit_together_are_refused(texts: list, message: str) -> None:
     with pytest.raises(InputError, match=message):
         EncodedTexts.from_texts(texts, toy_tokenizer(), max_length=64)
 

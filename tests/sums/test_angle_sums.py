@@ -49,7 +49,7 @@ def update(sums: AngleSums, teacher: Tensor, vertex: Tensor, example: Tensor) ->
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 @pytest.mark.parametrize("n_examples", [2, 3, 40])
-def test_interval_against_its_definition(n_examples: int, confidence: float) -> None:
+def test_interval_follows_its_definition(n_examples: int, confidence: float) -> None:
     values, total, count = _clusters(np.random.default_rng(n_examples), n_examples, n_cells=3)
     mean = ClusteredMean.zeros(3)
     mean.add(total, count)
@@ -59,7 +59,7 @@ def test_interval_against_its_definition(n_examples: int, confidence: float) -> 
         assert (mean.mean()[cell].item(), low[cell].item(), high[cell].item()) == pytest.approx(expected, rel=1e-9)
 
 
-def test_interval_by_hand() -> None:
+def test_interval_equals_one_computed_by_hand() -> None:
     # Examples (1, 1) and (4): mean 2, residuals −2 and 2, variance 2/1 · 8 / 9, one degree of freedom.
     mean = ClusteredMean.zeros()
     mean.add(torch.tensor([2.0, 4.0]).double(), torch.tensor([2.0, 1.0]).double())
@@ -179,7 +179,7 @@ def _clustered(tokens: list[tuple[int, float]]) -> list[Array]:
     return [np.array(a) for a in angles.values()]
 
 
-def test_sums_against_a_naive_loop() -> None:
+def test_sums_equal_a_naive_loop() -> None:
     scene = _scene()
     sums = _summed(*scene)
     naive = _naive(*scene)
@@ -197,7 +197,7 @@ def test_sums_against_a_naive_loop() -> None:
     assert sums.n_degenerate.sum() == 9  # three tokens, each with three pairs that hold the layer
 
 
-def test_mean_over_all_pairs_of_a_student_layer_against_a_naive_loop() -> None:
+def test_mean_over_all_pairs_of_a_student_layer_equals_a_naive_loop() -> None:
     scene = _scene()
     sums = _summed(*scene)
     naive = _naive(*scene)
@@ -248,7 +248,7 @@ def test_a_layer_whose_every_token_is_degenerate_has_no_mean() -> None:
     assert sums.layer_angle.mean()[0].isfinite()
 
 
-def test_ends_of_the_histogram() -> None:
+def test_histogram_bins_include_their_lower_end_and_the_last_its_upper() -> None:
     # From the origin: two layers in one direction, one in the opposite, one at a right angle.
     teacher = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])[:, None]
     sums = _summed(teacher, torch.zeros(1, 1, 2), torch.tensor([0]))
