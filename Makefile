@@ -1,14 +1,14 @@
-# make demo       the whole of it on a small real model
-# make test       every test but the long ones
+# make demo       train, measure and report, on a small real model
+# make test       all tests but the long ones
 # make test-long  the long ones: real studies, a real Slurm; half an hour
-# make test-fast  every test but those that take minutes
-# make notebooks  execute the notebooks of examples/ anew, and store what they put out
+# make test-fast  all tests but those that take minutes
+# make notebooks  execute the notebooks of examples/, and store their outputs
 # make package    sdist and wheel, into build/dist
 # make test-base  the wheel without extras, in an environment of its own, outside the checkout
-# make docs       the documentation site, into build/site; nothing is executed or trained for it
+# make docs       the documentation site, into build/site; executes and trains nothing
 # make lint       ruff and mypy
-# make setup      only what the others do first: install into .venv
-# make clean      remove what tools leave behind; to start over, remove .venv and .venv-base as well
+# make setup      install into .venv; the other targets do that first
+# make clean      remove the caches and builds of tools; to start over, remove .venv and .venv-base as well
 #
 # PYTHON=python3.12 chooses the interpreter of .venv; ARGS="..." goes to the demo, to pytest, or names notebooks.
 
@@ -33,7 +33,7 @@ demo: $(INSTALLED)
 
 test test-fast test-long: export HF_HUB_OFFLINE = 1
 
-# Several processes, each with one thread (tests/conftest.py); a file's tests stay together, for what they share.
+# Several processes, each with one thread (tests/conftest.py); the tests of a file stay together, since they share fixtures.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: $(INSTALLED)
@@ -65,12 +65,12 @@ $(WHEEL): $(SOURCES) | $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python examples/notebooks/execute.py $(ARGS)
 
-# The theme's notice of its successor would be all that is printed.
+# Silences the theme's notice of its successor.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict $(ARGS)
 
-# All three are run, so that one failure does not hide the others.
+# Runs all three, so that one failure does not hide the others.
 lint: $(INSTALLED)
 	@failed=0; \
 	for check in "ruff check ." "ruff format --check ." "mypy"; do \

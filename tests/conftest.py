@@ -1,4 +1,4 @@
-"""Tensor shapes are enforced, the hub is out of reach, one thread computes; and what the tests share."""
+"""Enforced tensor shapes, no hub, one thread; and the fixtures that many tests share."""
 
 import os
 import sys
