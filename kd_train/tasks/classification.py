@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kd_train.tasks.base import Feature, KnownDataset, MicroBatch, Task, TaskSpec, some
-from kd_train.tasks.labelled import (
-    GLUE,
-    LabelledSplit,
-    glue_dataset,
-    glue_name,
-    is_secret,
-    labelled_features,
-    labelled_micro_batch,
-    labelled_tables,
-    read_logits,
-)
-from kd_train.tasks.scoring.metrics import LABEL_METRICS, Metric, Predictions
+from kd_train.tasks.base import some
+from kd_train.tasks.labelled import GLUE, LabelledSplit, LabelledTask, LabelledTaskSpec, is_secret
+from kd_train.tasks.scoring.metrics import LABEL_METRICS, Metric
 from layerangles.errors import InputError
-from layerangles.layers import Tower
 from layerangles.lazy import lazy_module
 
 if TYPE_CHECKING:
-    import accelerate
     import torch
     import transformers
-
-    from kd_train.data.tables import Text
 else:
-    accelerate, torch, transformers = map(lazy_module, ("accelerate", "torch", "transformers"))
+    torch, transformers = map(lazy_module, ("torch", "transformers"))
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(LabelledTask):
     """A loaded classification task, with the names of its labels by number."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = LABEL_METRICS
@@ -81,53 +67,25 @@ class Classification(Task):
         }
         return replace(self, label_names=names, examples=examples)
 
-    def texts(self, split: str) -> list[Text]:
-        """The texts, or pairs of texts, to classify."""
-        return self.examples[split].texts
-
-    def encode(
-        self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
-    ) -> list[Feature]:
-        """Token ids, and the label's number as ``label``."""
-        return labelled_features(self.examples[split], tokenizer, config, self.max_length)
-
-    def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
-        """Pad examples; ``labels`` has one label per example."""
-        return labelled_micro_batch(features, tokenizer)
-
-    def predict(
-        self,
-        model: transformers.PreTrainedModel,
-        split: str,
-        features: Sequence[Feature],
-        tokenizer: transformers.PreTrainedTokenizerBase,
-        accelerator: accelerate.Accelerator,
-    ) -> dict[str, Predictions]:
-        """Correct labels and most likely labels, the same for every metric."""
-
-        def likeliest(logits: torch.Tensor) -> list[int]:
-            labels: list[int] = logits.argmax(dim=-1).tolist()
-            return labels
-
-        answers = read_logits(likeliest, self, model, features, tokenizer, accelerator)
-        return dict.fromkeys(self.metrics, Predictions(self.examples[split].labels, answers))
+    def read(self, logits: torch.Tensor) -> list[int]:
+        """The most likely labels."""
+        labels: list[int] = logits.argmax(dim=-1).tolist()
+        return labels
 
 
-class ClassificationTask(TaskSpec):
+class ClassificationTask(LabelledTaskSpec):
     """The study's ``task``: texts, or pairs of texts, each with one label."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = LABEL_METRICS
 
     kind: Literal["classification"] = "classification"
-    text: str | tuple[str, str] | None = Field(default=None, description="the column, or two columns, of the text")
-    label: str = Field(default="label", description="the column of the label")
     label_names: tuple[str, ...] | None = Field(
         default=None, min_length=2, description="labels by number; sorted by default"
     )
 
     @model_validator(mode="after")
     def _known_glue(self) -> ClassificationTask:
-        glue, given = glue_name(self.dataset), self.label_names or ()
+        glue, given = self.glue, self.label_names or ()
         classified = [name for name, known in GLUE.items() if known.n_labels > 1]
         if glue in GLUE and glue not in classified:
             raise ValueError(f"glue/{glue} is a regression task: set task.kind to regression")
@@ -143,21 +101,7 @@ class ClassificationTask(TaskSpec):
 
     def _n_labels(self) -> int | None:
         """The number of labels as far as it is known without data."""
-        glue = glue_name(self.dataset)
-        return len(self.label_names or ()) or (GLUE[glue].n_labels if glue else None)
-
-    @property
-    def known(self) -> KnownDataset | None:
-        """GLUE's entry, for its tasks."""
-        return glue_dataset(self.dataset)
-
-    def auto_model(self) -> Any:
-        """A sequence classifier."""
-        return transformers.AutoModelForSequenceClassification
-
-    def towers(self) -> tuple[tuple[Tower, ...], ...]:
-        """Encoders."""
-        return (("encoder",),)
+        return len(self.label_names or ()) or (GLUE[self.glue].n_labels if self.glue else None)
 
     def fit_head(self, config: transformers.PretrainedConfig) -> None:
         """Set the number of labels, where it is known without loading the data."""
@@ -166,7 +110,8 @@ class ClassificationTask(TaskSpec):
 
     def load(self) -> Classification:
         """Load all splits of the task."""
-        tables, columns, metrics = labelled_tables(self, self.text, ("accuracy",))
+        tables = self.tables()
+        columns, metrics = self.described(("accuracy",))
         raw = {split: (table.texts(columns), table.labels(self.label)) for split, table in tables.items()}
         names = self.label_names or tables["train"].label_names(self.label)
         if names is None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxtyping import Float
+from pydantic import Field
 
-from kd_train.data.tables import Table, Text
+from kd_train.data.tables import Text
 from kd_train.tasks.base import Feature, KnownDataset, MicroBatch, Task, TaskSpec, encode_texts
+from kd_train.tasks.scoring.metrics import Predictions
+from layerangles.layers import Tower
 from layerangles.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
     import transformers
 else:
     accelerate, torch, transformers = map(lazy_module, ("accelerate", "torch", "transformers"))
-
-Label = TypeVar("Label", int, float)
 
 
 class _Glue(NamedTuple):
@@ -58,69 +60,90 @@ class LabelledSplit:
     labels: Sequence[float]
 
 
-def glue_name(dataset: str | None) -> str | None:
-    """The task's name in ``glue/<task>``, in the hub's spelling; None for other data sets."""
-    name = (dataset or "").lower()
-    if not name.startswith("glue/"):
-        return None
-    return _GLUE_ALIASES.get(name[5:], name[5:])
-
-
-def glue_dataset(dataset: str | None) -> KnownDataset | None:
-    """GLUE on the hub, for ``glue/<task>``; None for other data sets."""
-    name = glue_name(dataset)
-    if name is None:
-        return None
-    return KnownDataset(hub_name="nyu-mll/glue", subset=name, splits={"train": "train", **GLUE[name].dev})
-
-
-def labelled_tables(
-    spec: TaskSpec, text: str | tuple[str, str] | None, metrics: tuple[str, ...]
-) -> tuple[dict[str, Table], str | tuple[str, str], tuple[str, ...]]:
-    """Tables by split, the columns of the texts, and the metrics; GLUE's where the study names none."""
-    glue = glue_name(spec.dataset)
-    known = _Glue("text", metrics) if glue is None else GLUE[glue]
-    return spec.tables(), text or known.text, spec.metrics or known.metrics
-
-
 def is_secret(split: str, labels: Sequence[object]) -> bool:
     """Whether these are the labels of a test split without public labels; the hub sets all of them to −1."""
     return split == "test" and all(label == -1 for label in labels)
 
 
-def labelled_features(
-    split: LabelledSplit,
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    config: transformers.PretrainedConfig,
-    max_length: int,
-) -> list[Feature]:
-    """Token ids of every example, with its ``label``."""
-    features = encode_texts(split.texts, tokenizer, config, max_length)
-    return [feature | {"label": label} for feature, label in zip(features, split.labels, strict=True)]
+class LabelledTask(Task):
+    """A loaded task of texts with labels or numbers, which are read from the logits of a sequence classifier."""
+
+    examples: Mapping[str, LabelledSplit]
+    max_length: int
+
+    @abstractmethod
+    def read(self, logits: Float[torch.Tensor, "example label"]) -> list[int] | list[float]:
+        """One answer per example."""
+
+    def texts(self, split: str) -> list[Text]:
+        """The texts, or pairs of texts, of a split."""
+        return self.examples[split].texts
+
+    def encode(
+        self, split: str, tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
+    ) -> list[Feature]:
+        """Token ids, and the number of the label (or the number itself) as ``label``."""
+        features = encode_texts(self.texts(split), tokenizer, config, self.max_length)
+        labels = self.examples[split].labels
+        return [feature | {"label": label} for feature, label in zip(features, labels, strict=True)]
+
+    def collate(self, features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
+        """Pad examples; ``labels`` has one label or number per example."""
+        from layerangles.models.texts import pad
+
+        inputs = pad(tokenizer, [{k: v for k, v in feature.items() if k != "label"} for feature in features])
+        labels = torch.tensor([feature["label"] for feature in features])
+        return MicroBatch(inputs, labels, {"encoder": inputs["attention_mask"].bool()})
+
+    def predict(
+        self,
+        model: transformers.PreTrainedModel,
+        split: str,
+        features: Sequence[Feature],
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        accelerator: accelerate.Accelerator,
+    ) -> dict[str, Predictions]:
+        """Correct and predicted labels or numbers, the same for every metric."""
+        from kd_train.tasks.scoring.evaluation import over_batches
+
+        def answer(rows: list[int]) -> list[int] | list[float]:
+            inputs = self.collate([features[i] for i in rows], tokenizer).inputs
+            return self.read(model(**{name: value.to(accelerator.device) for name, value in inputs.items()}).logits)
+
+        lengths = [len(feature["input_ids"]) for feature in features]
+        answers = over_batches(lengths, answer, model, accelerator)
+        return dict.fromkeys(self.metrics, Predictions(self.examples[split].labels, answers))
 
 
-def labelled_micro_batch(features: Sequence[Feature], tokenizer: transformers.PreTrainedTokenizerBase) -> MicroBatch:
-    """Padded token ids, with the ``label`` of every example beside them."""
-    from layerangles.models.texts import pad
+class LabelledTaskSpec(TaskSpec):
+    """The study's ``task``: texts, or pairs of texts, each with one label or number."""
 
-    inputs = pad(tokenizer, [{k: v for k, v in feature.items() if k != "label"} for feature in features])
-    labels = torch.tensor([feature["label"] for feature in features])
-    return MicroBatch(inputs, labels, {"encoder": inputs["attention_mask"].bool()})
+    text: str | tuple[str, str] | None = Field(default=None, description="the column, or two columns, of the text")
+    label: str = Field(default="label", description="the column of the label or number")
 
+    @property
+    def glue(self) -> str | None:
+        """The task's name in ``glue/<task>``, in the hub's spelling; None for other data sets."""
+        name = (self.dataset or "").lower()
+        return _GLUE_ALIASES.get(name[5:], name[5:]) if name.startswith("glue/") else None
 
-def read_logits(
-    read: Callable[[Float[torch.Tensor, "example label"]], list[Label]],
-    task: Task,
-    model: transformers.PreTrainedModel,
-    features: Sequence[Feature],
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    accelerator: accelerate.Accelerator,
-) -> list[Label]:
-    """One answer per example, in the order of ``features``, read from a model's logits."""
-    from kd_train.tasks.scoring.evaluation import over_batches
+    @property
+    def known(self) -> KnownDataset | None:
+        """The hub's entry of a task of GLUE; None for other data sets."""
+        if self.glue is None:
+            return None
+        splits = {"train": "train", **GLUE[self.glue].dev}
+        return KnownDataset(hub_name="nyu-mll/glue", subset=self.glue, splits=splits)
 
-    def answer(rows: list[int]) -> list[Label]:
-        inputs = task.collate([features[i] for i in rows], tokenizer).inputs
-        return read(model(**{name: value.to(accelerator.device) for name, value in inputs.items()}).logits)
+    def described(self, metrics: tuple[str, ...]) -> tuple[str | tuple[str, str], tuple[str, ...]]:
+        """Columns of the texts, and metrics: the study's, or GLUE's, or ``text`` and these metrics."""
+        known = GLUE[self.glue] if self.glue else _Glue("text", metrics)
+        return self.text or known.text, self.metrics or known.metrics
 
-    return over_batches([len(feature["input_ids"]) for feature in features], answer, model, accelerator)
+    def auto_model(self) -> Any:
+        """A sequence classifier."""
+        return transformers.AutoModelForSequenceClassification
+
+    def towers(self) -> tuple[tuple[Tower, ...], ...]:
+        """Encoders."""
+        return (("encoder",),)
