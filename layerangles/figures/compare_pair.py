@@ -49,7 +49,7 @@ def compare_pair(
     Args:
         first: one student.
         second: the other student.
-        aggregation: of the tokens' angles, see :func:`layerangles.results.variables.pair_values`.
+        aggregation: of the tokens' angles, see :func:`layerangles.results.pair_values.pair_values`.
         null: show the excess over this null instead of the angle.
         title: the figure's title.
         notes: texts for the subtitle.
@@ -59,7 +59,7 @@ def compare_pair(
         A figure of fixed size. A click on a cell gives the pair of teacher layers as ``x`` and ``y``.
 
     Raises:
-        InputError: see :func:`layerangles.results.variables.pair_values`.
+        InputError: see :func:`layerangles.results.pair_values.pair_values`.
     """
     values = [_values(view, aggregation, null) for view in (first, second)]
     layers = max((_layers(view) for view in (first, second)), key=len) or [
