@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
+
 if TYPE_CHECKING:
     from layerangles.app.sources import Source
     from layerangles.models.texts import Text
@@ -25,10 +27,8 @@ def compare(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for one that is free.")] = 8050,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens after which a text is cut.")] = 128,
-    device: Annotated[str, typer.Option(help="auto (the best present), cpu, cuda, cuda:N, mps.")] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Only if you trust it.")
-    ] = False,
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Compare checkpoints in a browser: heat maps, their difference, histograms, tokens, scores.
 

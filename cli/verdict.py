@@ -29,8 +29,8 @@ def verdict(
     pairs: Annotated[bool, typer.Option("--pairs", help="Also print every pair of strategies.")] = False,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table (booktabs, siunitx) to this file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table of cells to this file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Judge whether the matched strategies of each cell give equally good students.
 

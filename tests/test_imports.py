@@ -73,7 +73,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not _loaded_after("import layerangles; layerangles.__version__; dir(layerangles)") & set(HEAVY)
 
 
-def test_the_exception_is_there_without_anything_heavy() -> None:
+def test_the_exception_is_importable_without_anything_heavy() -> None:
     assert not _loaded_after("from layerangles import InputError") & set(HEAVY)
 
 
@@ -91,11 +91,11 @@ def test_measuring_never_imports_plotting_or_training() -> None:
     assert not loaded & {"plotly", "kd_train", "layerangles_cli", "datasets"}
 
 
-def test_the_analysis_knows_nothing_of_training_or_of_the_command_line() -> None:
+def test_the_analysis_imports_neither_training_nor_the_command_line() -> None:
     assert _importers("layerangles", "kd_train", "layerangles_cli", "cli") == []
 
 
-def test_the_training_knows_nothing_of_the_command_line() -> None:
+def test_training_does_not_import_the_command_line() -> None:
     assert _importers("kd_train", "layerangles_cli", "cli") == []
 
 
@@ -162,7 +162,7 @@ def test_a_plan_imports_nothing_that_only_training_needs(tmp_path: Path) -> None
     assert not loaded & {"peft", "datasets", "submitit", "sacrebleu", "sklearn", "plotly", "xarray"}
 
 
-def test_what_the_package_names_is_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     import layerangles
 
     for name in layerangles.__all__:

@@ -13,7 +13,7 @@ from toys.studies import ToyStudy
 from layerangles import AngleResult
 
 
-def test_angles_needs_nothing_but_the_directories(cli: Cli, trained: Path, tmp_path: Path) -> None:
+def test_student_directories_suffice(cli: Cli, trained: Path, tmp_path: Path) -> None:
     students = sorted((trained / "students").iterdir())
     outcome = cli("angles", *students, "--html", "maps.html", "--device", "cpu", "--no-steps")
     assert outcome.code == 0
@@ -35,7 +35,7 @@ def test_angles_over_training_as_json(cli: Cli, trained: Path) -> None:
     assert at_start[0]["n_degenerate"] > 0  # the copied embedding output is the teacher's
 
 
-def test_angles_of_any_two_models_on_a_file(cli: Cli, study: ToyStudy, tmp_path: Path) -> None:
+def test_any_two_models_are_measured_on_a_file_of_texts(cli: Cli, study: ToyStudy, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(study.texts), encoding="utf-8")
     other = write_model(tmp_path / "other", toy_bert(layers=2, seed=9))
     outcome = cli("angles", "--teacher", study.teacher, "--student", other, "--data", "texts.txt", "-o", "any.nc")
@@ -43,7 +43,7 @@ def test_angles_of_any_two_models_on_a_file(cli: Cli, study: ToyStudy, tmp_path:
     assert AngleResult.load("any.nc").dataset.attrs["n_examples"] == len(study.texts)
 
 
-def test_max_examples_spreads_over_the_file(cli: Cli, study: ToyStudy, tmp_path: Path) -> None:
+def test_max_examples_are_drawn_evenly_from_the_file(cli: Cli, study: ToyStudy, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(study.texts), encoding="utf-8")
     arguments = ("angles", study.identity, "--data", "texts.txt", "--max-examples", 5, "--json")
     assert json.loads(cli(*arguments).out)["n_examples"] == 5

@@ -8,7 +8,7 @@ from toys.models import toy_bert, toy_tokenizer, write_model
 from toys.studies import ToyStudy
 
 
-def test_angles_refuses_what_is_no_student(cli: Cli, trained: Path, tmp_path: Path) -> None:
+def test_angles_refuses_anything_but_students(cli: Cli, trained: Path, tmp_path: Path) -> None:
     refused(cli("angles", "nowhere"), "nowhere is not a directory")
     refused(
         cli("angles", trained / "teacher", "--data", trained / "metrics.jsonl", "--text", "student"), "matching.json"
@@ -43,11 +43,11 @@ def test_angles_refuses_another_tokenizer(cli: Cli, trained: Path, tmp_path: Pat
     refused(cli("angles", student), "the tokenizer of none-seed0 differs", "'extra'")
 
 
-def test_angles_without_texts(cli: Cli, study: ToyStudy) -> None:
+def test_angles_without_texts_are_refused(cli: Cli, study: ToyStudy) -> None:
     refused(cli("angles", study.identity), "--data")
 
 
-def test_angles_refuses_bad_input_of_wider_measurements(cli: Cli, trained: Path, tmp_path: Path) -> None:
+def test_angles_refuses_wrong_values_of_options(cli: Cli, trained: Path, tmp_path: Path) -> None:
     student = trained / "students" / "none-seed0"
     refused(cli("angles", student, "--null", "N9"), "no null 'N9'", "N0, N1")
     refused(cli("angles", student, "--preprocessing", "whitened"), "'whitened'", "drop-K")

@@ -25,14 +25,14 @@ def test_help_of_every_command_shows_an_example(cli: Cli, command: str) -> None:
     assert "Example: layerangles " + command in cli(command, "--help").out
 
 
-def test_the_folder_cli_reaches_nobody(tmp_path: Path) -> None:
+def test_an_installation_adds_no_package_named_cli(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import cli"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-c", "import cli"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert "No module named 'cli'" in done.stderr
 
 
-def test_an_unknown_option_is_a_mistake_too(cli: Cli) -> None:
+def test_an_unknown_option_ends_with_exit_code_2(cli: Cli) -> None:
     assert cli("angles", "--no-such-option").code == 2
 
 

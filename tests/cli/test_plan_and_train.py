@@ -28,7 +28,7 @@ def test_plan_shows_every_map_and_the_sizes(cli: Cli, study_file: Path) -> None:
     assert not (study_file.parent / "run").exists()
 
 
-def test_plan_as_json(cli: Cli, study_file: Path) -> None:
+def test_plan_prints_json(cli: Cli, study_file: Path) -> None:
     content = json.loads(cli("plan", study_file, "--json").out)
     assert content["towers"] == {"encoder": {"none": [], "forward": [[0, 0], [1, 2], [2, 4]]}}
     assert content["students"] == ["none-seed0", "forward-seed0"]
@@ -36,12 +36,12 @@ def test_plan_as_json(cli: Cli, study_file: Path) -> None:
     assert content["strategies"]["forward"]["estimate"]["memory_bytes"] > 0
 
 
-def test_all_mistakes_of_a_study_in_one_message(cli: Cli, study_file: Path) -> None:
+def test_all_errors_of_a_study_are_in_one_message(cli: Cli, study_file: Path) -> None:
     outcome = cli("plan", study_file, "--set", "loss.hiden=mse", "--set", "strategies=[foward]", "--set", "seeds=[]")
     refused(outcome, "3 mistakes", "did you mean hidden?", "did you mean forward?", "seeds")
 
 
-def test_a_missing_study_file(cli: Cli) -> None:
+def test_a_missing_study_file_is_refused(cli: Cli) -> None:
     refused(cli("plan", "nowhere.yaml"), "nowhere.yaml does not exist", "examples/studies")
 
 

@@ -1,4 +1,4 @@
-"""The documentation site: its pages, what its hooks make, the docstrings that it shows. CI builds the site itself."""
+"""The documentation site: its pages, its hooks, and the docstrings that it shows. CI builds the site itself."""
 
 import importlib
 import re
@@ -36,13 +36,13 @@ def leaves(nav: Any) -> list[str]:
 
 
 def shown() -> list[str]:
-    """What the Python pages show, by name."""
+    """The names of the objects that the Python pages show."""
     return [n for page in (DOCS / "api").glob("*.md") for n in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.M)]
 
 
 @pytest.fixture(scope="module")
 def packages() -> Any:
-    """Both packages as griffe reads them, without importing them; docstrings as they stand in the code."""
+    """Both packages as griffe reads them, without importing them, with unchanged docstrings."""
     loader = griffe.GriffeLoader(search_paths=[ROOT], docstring_parser="google")
     for name in ("layerangles", "kd_train"):
         loader.load(name)
@@ -73,7 +73,7 @@ def test_the_navigation_has_every_page_once():
     assert sorted(listed) == sorted(notebooks | written | MADE)
 
 
-def test_notebooks_and_made_pages_come_from_where_they_are():
+def test_notebooks_and_generated_pages_are_added_to_the_site():
     from mkdocs.config import load_config
     from mkdocs.structure.files import Files
 
@@ -98,7 +98,7 @@ def test_links_out_of_docs_lead_to_pages_or_nowhere():
     assert pages.inside_links("![a](../images/x.png)") == "![a](../images/x.png)"
 
 
-def test_a_notebook_keeps_its_content_and_loses_the_rest():
+def test_a_notebook_keeps_its_content_without_styles_of_jupyterlab():
     head = '<script src="https://elsewhere/mathjax.js"></script><style>everything</style>'
     body = (
         '<div class="jupyter-wrapper"><div class="highlight-ipynb hl-python">code</div>'
@@ -123,7 +123,7 @@ def test_a_comparison_is_drawn_by_the_plotly_of_the_site():
     assert pages.on_page_content(plain.format(""), page=page, config=None, files=None) == plain.format("")
 
 
-def test_what_is_wrong_with_a_built_site_is_found(tmp_path):
+def test_problems_of_a_built_site_are_found(tmp_path):
     (tmp_path / "a.html").write_text(
         '<h2 id="here">A</h2><a href="#here">1</a><a href="b.html#there">2</a><a href="https://elsewhere/">3</a>'
         '<a href="b.html#nowhere">4</a><a href="none.html">5</a><img src="https://elsewhere/x.png">'
@@ -139,7 +139,7 @@ def test_what_is_wrong_with_a_built_site_is_found(tmp_path):
     ]
 
 
-# ---- pages made of the code ----------------------------------------------------------------------------------------
+# ---- pages generated from the code ----------------------------------------------------------------------------
 
 
 def test_the_commands_page_has_every_command_and_option():
@@ -207,7 +207,7 @@ def test_every_role_names_something_that_exists(packages):
     assert [(where, target) for where, target in named if found(packages, target) is None] == []
 
 
-def test_all_that_is_public_is_shown(packages):
+def test_every_public_object_is_documented(packages):
     names = shown()
     assert sorted(set(names)) == sorted(names)
     assert [name for name in names if found(packages, name) is None] == []
@@ -224,7 +224,7 @@ def test_all_that_is_public_is_shown(packages):
                 assert packages[f"{package.__name__}.{name}"].canonical_path in covered, name
 
 
-def test_sections_of_docstrings_are_whole(packages):
+def test_docstrings_describe_every_parameter(packages):
     """Args, Returns and Raises are read as such, and Args have every parameter."""
     documented = [
         below

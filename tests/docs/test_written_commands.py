@@ -114,7 +114,7 @@ def test_commands_are_found_in_every_kind_of_place() -> None:
 
 
 @pytest.mark.parametrize("written", WRITTEN, ids=lambda written: f"{written.place}: {written.command}"[:100])
-def test_it_is_what_the_command_line_takes(written: Written) -> None:
+def test_the_command_line_accepts_it(written: Written) -> None:
     name, *arguments = written.arguments
     with GROUP.context_class(GROUP, info_name="layerangles") as context:
         command = GROUP.get_command(context, name)
@@ -124,7 +124,7 @@ def test_it_is_what_the_command_line_takes(written: Written) -> None:
         assert (ROOT / study).exists(), study
 
 
-def test_every_option_in_prose_is_an_option() -> None:
+def test_every_option_named_in_prose_exists() -> None:
     known = {flag for command in GROUP.commands.values() for parameter in command.params for flag in parameter.opts}
     known |= {flag for command in GROUP.commands.values() for p in command.params for flag in p.secondary_opts}
     known |= OF_OTHERS | {"--help", "--version"}
