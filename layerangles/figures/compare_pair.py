@@ -1,6 +1,6 @@
 """Heat maps of two states of students, each seen from one student layer, and of their difference."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,6 +14,7 @@ from layerangles.figures.drawing.panel import (
     PAPER_BELOW,
     PAPER_LEFT,
     Grid,
+    Map,
     domain_of,
     draw_map,
     layer_axes,
@@ -62,9 +63,8 @@ def compare_pair(
         InputError: see :func:`layerangles.results.pair_values.pair_values`.
     """
     values = [_values(view, aggregation, null) for view in (first, second)]
-    layers = max((_layers(view) for view in (first, second)), key=len) or [
-        0
-    ]  # where neither has any, one blank cell says why
+    # Where neither side has layers, one blank cell says why.
+    layers = max(_layers(first), _layers(second), key=len) or [0]
     blank = np.full((len(layers), len(layers)), np.nan)
     same = all(value is None or value.shape == blank.shape for value in values)
     drawn = [blank if value is None else value for value in values]
@@ -73,18 +73,23 @@ def compare_pair(
     unit = QUANTITIES[aggregation].unit
     what = f"excess over {null}" if null else QUANTITIES[aggregation].title
     maps = [
-        _Map(view.label, _layers(view) or layers, of, _hover(view, of, what, unit), view.absence, _matched(view))
+        Map(_layers(view) or layers, of, _hover(view, of, what, unit), _matched(view))
         for view, of in zip((first, second), drawn, strict=True)
     ]
-    absence = absence or ("" if same else _NO_COMMON_LAYERS)
-    hover = _hover_of_difference(drawn, difference, unit)
-    maps.append(_Map("difference: second − first", layers, difference, hover, absence, []))
+    maps.append(Map(layers, difference, _hover_of_difference(drawn, difference, unit), []))
+    labels = [first.label, second.label, "difference: second − first"]
+    absences = [first.absence, second.absence, absence or ("" if same else _NO_COMMON_LAYERS)]
 
-    grid, margins = _laid_out([one.label for one in maps], theme)
+    grid, margins = _laid_out(labels, theme)
     figure = go.Figure(layout=_colour_axes(drawn, difference, what, unit, grid, is_excess=null is not None))
     is_share = aggregation == "acute"
-    for index, one in enumerate(maps):
-        _draw(figure, one, index, grid, theme, signed=index == 2 or null is not None, is_share=is_share and index < 2)
+    for index, (one, label, absent) in enumerate(zip(maps, labels, absences, strict=True)):
+        look: dict[str, Any] = {"coloraxis": "coloraxis2", "signed": True}
+        if index < 2:
+            look = {"signed": null is not None, "is_share": is_share}
+        draw_map(figure, index, grid, one, theme, **look)
+        _lay_out(figure, index, grid, one.layers, theme)
+        _write_on(figure, index, label, absent, grid.size, theme)
     notes = (*notes, *([MATCHED_MARK] if maps[0].matched or maps[1].matched else []))
     bars = {"coloraxis": f"{what} {'°' if null else unit}"}
     if np.isfinite(difference).any():
@@ -97,32 +102,22 @@ def compare_pair(
     return frame(figure, title, notes, (grid.width, grid.height), margins, theme, bars=bars)
 
 
-class _Map(NamedTuple):
-    """One of the three maps: values and hover texts ``[layer_a][layer_b]``, and the reason if it is blank."""
-
-    label: str
-    layers: list[int]
-    values: Values
-    hover: list[list[str]]
-    absence: str
-    matched: list[int]
-
-
-def _draw(figure: go.Figure, one: _Map, index: int, grid: Grid, theme: Theme, *, signed: bool, is_share: bool) -> None:
-    """Draw a map into its place in the grid."""
-    coloraxis = "coloraxis2" if index == 2 else "coloraxis"
-    of_map = {"matched": one.matched, "coloraxis": coloraxis, "signed": signed, "is_share": is_share}
-    draw_map(figure, index, grid, one.layers, one.values, one.hover, theme, **of_map)
-    x, y = layer_axes(one.layers, grid.size, theme)
+def _lay_out(figure: go.Figure, index: int, grid: Grid, layers: list[int], theme: Theme) -> None:
+    """Put the axes of a map at its place in the grid."""
+    x, y = layer_axes(layers, grid.size, theme)
     # On a screen, the colour bar beside the second map takes the place of the difference's numbers.
     if theme.pick(index == 2, grid.place(index)[1] > 0):
         y |= {"showticklabels": False, "title": None}
     figure.update_layout(grid.axes(index, x, y))
-    label = "<br>".join(style.wrapped(one.label, grid.size, theme.panel, at_hyphens=True))
+
+
+def _write_on(figure: go.Figure, index: int, label: str, absence: str, size: float, theme: Theme) -> None:
+    """Write a label above a map, and the reason into its middle if it is blank."""
     above = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": theme.pick(4, 1), "align": "left"}
-    figure.add_annotation(text=label, **domain_of(index), **above, font={"size": theme.panel})
-    if one.absence:
-        lines = "<br>".join(style.wrapped(one.absence, grid.size - 24, theme.panel))
+    lines = "<br>".join(style.wrapped(label, size, theme.panel, at_hyphens=True))
+    figure.add_annotation(text=lines, **domain_of(index), **above, font={"size": theme.panel})
+    if absence:
+        lines = "<br>".join(style.wrapped(absence, size - 24, theme.panel))
         middle = {"x": 0.5, "y": 0.5, "font": {"size": theme.panel, "color": FAINT}}
         figure.add_annotation(text=lines, **domain_of(index), **middle)
 

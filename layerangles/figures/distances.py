@@ -48,9 +48,7 @@ def distances(
     """
     if "distance_teacher_teacher" not in result.dataset:
         raise InputError('distances were not measured. Measure again with alternatives="sums" (--alternatives sums).')
-    student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
-    result = selection.at_step(result, step)
-    data = result.dataset.sel(student=student, tower=tower)
+    result, student, tower, data = selection.of_student(result, student, tower, step)
     grid, margins = _laid_out(theme)
     figure = go.Figure()
     reasons, known = selection.reasons_for_absence(result, data), len(selection.known_layers(result, data))

@@ -64,10 +64,7 @@ def heatmap(
     Raises:
         InputError: no such student, step or tower, or more than one to choose from; or that null was not measured.
     """
-    student = selection.one_student(result, student)
-    tower = selection.one_tower(result, tower)
-    result = selection.at_step(result, step)
-    data = result.dataset.sel(student=student, tower=tower)
+    result, student, tower, data = selection.of_student(result, student, tower, step)
     shown = selection.known_layers(result, data)
     panels = panels_of(result, data, shown, null)
 

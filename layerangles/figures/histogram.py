@@ -51,10 +51,7 @@ def histogram(
     Raises:
         InputError: no such student, layer, step or tower, or ``layer_b`` is ``layer_a``.
     """
-    student = selection.one_student(result, student)
-    tower = selection.one_tower(result, tower)
-    result = selection.at_step(result, step)
-    data = result.dataset.sel(student=student, tower=tower)
+    result, student, tower, data = selection.of_student(result, student, tower, step)
     layers = [int(layer) for layer in data["layer_a"].values]
     student_layers = [int(layer) for layer in data["student_layer"].values]
     selection.one_layer("student_layer", student_layer, student_layers)

@@ -155,12 +155,12 @@ def test_the_maps_stand_beside_each_other(pair: tuple[LayerView, LayerView]) -> 
     ends = [end for domain in x for end in domain]
     assert ends == sorted(ends)  # in this order, and none over another
     assert figure.layout.width > figure.layout.height
-    # What stands left of the difference would lie on the labels of the colour bar beside the second map.
+    # Numbers left of the difference would overlap the labels of the colour bar beside the second map.
     assert [figure.layout[f"yaxis{n}"].showticklabels for n in ("", 2, 3)] == [None, None, False]
     assert [figure.layout[f"yaxis{n}"].title.text for n in ("", 2, 3)] == ["teacher layer", "teacher layer", None]
 
 
-# What is not there
+# Missing angles
 
 
 def test_a_side_without_an_angle_says_why_and_so_does_the_difference(pair: tuple[LayerView, LayerView]) -> None:

@@ -122,7 +122,7 @@ def _fit_to_paper(
         if shape.yref == "paper":
             shape.y0, shape.y1 = moved(shape.y0, 1), moved(shape.y1, 1)
     figure.update_layout(width=full[0], height=full[1], margin=dict.fromkeys("lrtb", 0) | {"autoexpand": False})
-    for row, (name, what) in enumerate(reversed(bars.items())):
+    for row, (name, what) in enumerate(reversed(list(bars.items()))):
         _lay_bar(figure, layout[name], what, theme, row, marks.sign_of(figure, name))
     return _draw_key(figure, key) if key.names else figure
 

@@ -45,9 +45,7 @@ class LayerView(NamedTuple):
         Raises:
             InputError: no such student, layer, step or tower.
         """
-        student, tower = selection.one_student(result, student), selection.one_tower(result, tower)
-        result = selection.at_step(result, step)
-        data = result.dataset.sel(student=student, tower=tower)
+        result, student, tower, data = selection.of_student(result, student, tower, step)
         selection.one_layer("student_layer", student_layer, [int(at) for at in data["student_layer"].values])
         absence = selection.reasons_for_absence(result, data).get(student_layer, "")
         label = f"{student}, layer {student_layer}{selection.when_and_where(result, data, tower)}".replace(" · ", ", ")

@@ -64,46 +64,32 @@ def on_cells(
             :func:`layerangles.figures.drawing.style.excess_axis`.
         of_share: whether the values are shares in percent; 100 % has the colour of 90°.
     """
-    rows, columns = (at.tolist() for at in np.nonzero(np.isfinite(shown)))
-    written = shown[rows, columns].tolist()
-    texts: list[str] | None
+
+    def at(mask: Any, **look: Any) -> go.Scatter:
+        rows, columns = (places.tolist() for places in np.nonzero(mask))
+        place = {"x": [layers[column] for column in columns], "y": [layers[row] for row in rows]}
+        return go.Scatter(**place, **look, hoverinfo="skip", showlegend=False)
+
+    def inks(values: list[float]) -> list[str]:
+        return ["black" if signed else style.ink_on(0.9 * value if of_share else value) for value in values]
+
+    known = np.isfinite(shown)
+    written = shown[known].tolist()
     if theme.on_paper:
         texts = style.values_that_fit(written, cell, theme)
     else:
         fits = len(layers) <= MAX_LAYERS_WITH_VALUES and cell >= _LEAST_WRITTEN
         texts = [number(value, 1, signed=signed) for value in written] if fits else None
-    quiet = {"hoverinfo": "skip", "showlegend": False}
     if texts is not None and (texts or not theme.on_paper):
-        as_angle = [value * 90 / 100 if of_share else value for value in written]
-        colours = ["black" if signed else style.ink_on(angle) for angle in as_angle]
-        return [
-            go.Scatter(
-                x=[layers[column] for column in columns],
-                y=[layers[row] for row in rows],
-                text=texts,
-                textfont={"size": theme.value, "color": colours},
-                mode="text",
-                **quiet,
-            )
-        ]
-    rows, columns = (at.tolist() for at in np.nonzero(doubtful(shown, signed)))
-    if not theme.on_paper or of_share or not len(rows):
-        return []
-    if cell < _LEAST_MARKED:
+        font = {"size": theme.value, "color": inks(written)}
+        return [at(known, mode="text", text=texts, textfont=font)]
+    ambiguous = doubtful(shown, signed)
+    if not theme.on_paper or of_share or cell < _LEAST_MARKED or not ambiguous.any():
         return []
     size = max(1.5, min(5.0, (0.6 if signed else 0.35) * cell))
-    inks = ["black" if signed else style.ink_on(shown[row, column]) for row, column in zip(rows, columns, strict=True)]
-    marker = {"symbol": "line-ew-open" if signed else "circle", "size": size, "color": inks}
-    return [
-        go.Scatter(
-            x=[layers[column] for column in columns],
-            y=[layers[row] for row in rows],
-            mode="markers",
-            name=_DOUBTFUL,
-            marker=marker | ({"line": {"width": 0.75}} if signed else {}),
-            **quiet,
-        )
-    ]
+    symbol: dict[str, Any] = {"symbol": "line-ew-open", "line": {"width": 0.75}} if signed else {"symbol": "circle"}
+    marker = symbol | {"size": size, "color": inks(shown[ambiguous].tolist())}
+    return [at(ambiguous, mode="markers", marker=marker, name=_DOUBTFUL)]
 
 
 def sign_of(figure: go.Figure, coloraxis: str) -> str:

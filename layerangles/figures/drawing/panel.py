@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -100,6 +100,22 @@ class Panel:
             f"{pair}<br>mean angle <b>{degrees(angle)}</b>, {interval}<br>acute in {percent(acute, 1)} of the tokens"
             f"<br>{count(int(n_tokens))} tokens, {count(int(n_degenerate))} degenerate left out"
         )
+
+
+class Map(NamedTuple):
+    """Values of pairs of teacher layers, to be drawn.
+
+    Attributes:
+        layers: the teacher layers.
+        values: ``[layer_a, layer_b]``; NaN for none.
+        hover: the hover texts, ``[layer_a][layer_b]``.
+        matched: the teacher layers to mark on the diagonal.
+    """
+
+    layers: list[int]
+    values: Any
+    hover: list[list[str]]
+    matched: list[int]
 
 
 @dataclass(frozen=True)
@@ -220,10 +236,8 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme
         row, column = grid.place(index)
         matched = f"<br>matched to teacher layer {_listed(panel.matched)} in training" if panel.matched else ""
         whose = f"{style.literal(panel.student)}, layer {layer_name(panel.student_layer)}{matched}<br>"
-        draw_map(
-            *(figure, index, grid, panel.layers, panel.shown, panel.hover(), theme),
-            **{"matched": panel.matched, "signed": bool(panel.null), "whose": whose},
-        )
+        of_panel = Map(panel.layers, panel.shown, panel.hover(), panel.matched)
+        draw_map(figure, index, grid, of_panel, theme, signed=bool(panel.null), whose=whose)
         if panel.absence and (text := _absence(panel, grid.size, theme)):
             figure.add_annotation(text=text, **domain_of(index), x=0.5, y=0.5, font={"color": FAINT})
         x, y = layer_axes(panel.layers, grid.size, theme)
@@ -304,29 +318,26 @@ def draw_map(
     figure: go.Figure,
     index: int,
     grid: Grid,
-    layers: list[int],
-    values: Any,
-    hover: list[list[str]],
+    shown: Map,
     theme: Theme,
     *,
-    matched: Sequence[int] = (),
     coloraxis: str = "coloraxis",
     signed: bool = False,
     is_share: bool = False,
     whose: str = "",
 ) -> None:
-    """Draw values with hover texts, ``[layer_a][layer_b]`` each, on the axes of a panel, and marks on its cells.
+    """Draw a map on the axes of the panel with this index, and marks on its cells.
 
     ``whose`` stands above all hover texts; the other arguments are those of
     :func:`layerangles.figures.drawing.marks.on_cells`.
     """
-    cell = grid.size / max(1, len(layers))
+    cell = grid.size / max(1, len(shown.layers))
     gaps = {} if cell > 5 else {"xgap": 0, "ygap": 0}
-    texts = {"hovertext": hover, "hovertemplate": f"{whose}%{{hovertext}}<extra></extra>"}
-    cells = go.Heatmap(x=layers, y=layers, z=values, coloraxis=coloraxis, **texts, **gaps)
-    of_cells = on_cells(values, layers, cell, theme, signed=signed, of_share=is_share)
+    texts = {"hovertext": shown.hover, "hovertemplate": f"{whose}%{{hovertext}}<extra></extra>"}
+    cells = go.Heatmap(x=shown.layers, y=shown.layers, z=shown.values, coloraxis=coloraxis, **texts, **gaps)
+    of_cells = on_cells(shown.values, shown.layers, cell, theme, signed=signed, of_share=is_share)
     number = axis_number(index)
-    for trace in (cells, *of_cells, *matched_marks(matched, cell, theme)):
+    for trace in (cells, *of_cells, *matched_marks(shown.matched, cell, theme)):
         figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
 
 

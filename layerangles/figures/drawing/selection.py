@@ -1,7 +1,7 @@
 """Selection of the part of a result that a figure shows, and reasons for missing angles."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -37,13 +37,31 @@ def one_tower(result: "AngleResult", tower: str | None) -> str:
     return one_of("tower", tower, [str(name) for name in result.dataset["tower"].values])
 
 
-def one_student(result: "AngleResult", student: str | None) -> str:
-    """The name of the student to show; by default the only one.
+class StudentPart(NamedTuple):
+    """The part of a result that belongs to one student in one tower, at one step.
+
+    Attributes:
+        result: at that step.
+        student: its name.
+        tower: its name.
+        data: the student's part of the result's dataset.
+    """
+
+    result: "AngleResult"
+    student: str
+    tower: str
+    data: xr.Dataset
+
+
+def of_student(result: "AngleResult", student: str | None, tower: str | None, step: int | None) -> StudentPart:
+    """Select one student, tower and step; by default the only student, the only tower and the last step.
 
     Raises:
-        InputError: no such student, or more than one to choose from.
+        InputError: no such student, tower or step, or more than one to choose from.
     """
-    return one_of("student", student, result.students)
+    student, tower = one_of("student", student, result.students), one_tower(result, tower)
+    result = at_step(result, step)
+    return StudentPart(result, student, tower, result.dataset.sel(student=student, tower=tower))
 
 
 def one_of(what: str, name: str | None, allowed: Sequence[str]) -> str:
