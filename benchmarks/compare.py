@@ -1,8 +1,8 @@
-"""How long `layerangles compare` takes to answer, on a study of 40 students with 5 steps each: time in the server.
+"""Response times of `layerangles compare` for a study of 40 students with 5 steps each, in the server.
 
-The study is made of the angles that examples/results holds: real numbers, with students and steps repeated until there
-are enough. Every action is sent as a browser sends it, all that it sets off is answered, and the answers' times are
-added up. The alternative is to read the result's file for every answer.
+The study repeats the students and steps of examples/results, so the numbers are real. Every action is sent as a browser
+sends it, with all requests that follow from it, and their times are added. The alternative reads the result file for
+every answer.
 
 Run: python benchmarks/compare.py [--students 40] [--steps 5] [--rounds 9]
 """
@@ -26,7 +26,7 @@ PROMISE_SECONDS = 0.5
 
 
 def enlarged(n_students: int, n_steps: int) -> xr.Dataset:
-    """The committed result with so many students and steps."""
+    """The committed result, with its students and steps repeated."""
     from layerangles import AngleResult
 
     dataset = AngleResult.load(RESULTS / "angles" / "course-seed0.nc").dataset
@@ -41,15 +41,15 @@ def enlarged(n_students: int, n_steps: int) -> xr.Dataset:
 
 
 class Page:
-    """What a browser does with the page, without drawing it.
+    """A browser that sends the page's requests and draws nothing.
 
     Args:
-        client: of the server.
+        client: a test client of the server.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.seconds = 0.0  # in the server, since the last action
+        self.seconds = 0.0  # in the server, for the last action
         self.values: dict[str, Any] = {"location.search": "", "width.data": 1160, "look.n_intervals": 0}
         dependencies = self._get("/_dash-dependencies")
         self._callbacks = [one for one in dependencies if one["clientside_function"] is None]
@@ -59,7 +59,7 @@ class Page:
         return json.loads(self._client.get(path).data)
 
     def act(self, prop: str, value: Any) -> float:
-        """Change one property, and ask for all that follows from it; seconds in the server."""
+        """Change one property and send all requests that follow; returns the seconds in the server."""
         self.values[prop] = value
         self.seconds, changed, asked = 0.0, {prop}, set()
         while changed:
@@ -71,7 +71,7 @@ class Page:
             ]
             moved, changed = changed, set()
             for one in due:
-                asked.add(one["output"])  # what sets itself off again ends there, as in a browser
+                asked.add(one["output"])  # each callback runs once per action, as in a browser
                 changed |= self._ask(one, moved)
         return self.seconds
 
@@ -79,7 +79,7 @@ class Page:
         return [each for one in some for each in (one if isinstance(one, list) else [one])]
 
     def _ask(self, callback: dict[str, Any], moved: set[str]) -> set[str]:
-        """Ask one callback; what it has changed."""
+        """Send one callback's request; returns the properties that changed."""
 
         def given(some: list[Any]) -> list[Any]:
             return [
@@ -115,7 +115,7 @@ class Page:
 
 
 def main() -> None:
-    """Time every kind of action."""
+    """Time each kind of action."""
     chosen = arguments(__doc__.partition("\n")[0], students=40, steps=5)
     from kd_train.outcome.opened_study import open_study
     from layerangles import AngleResult

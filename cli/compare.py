@@ -32,7 +32,7 @@ def compare(
 ) -> None:
     """Compare checkpoints in a browser: heat maps, their difference, histograms, tokens, scores.
 
-    What is not measured yet is measured on demand, and kept beside the student. Ends with Ctrl-C.
+    Students without angles are measured on demand, and the result is kept in their directory. Ends with Ctrl-C.
 
     Example: layerangles compare runs/movie-reviews
 
@@ -62,7 +62,11 @@ def compare(
 
 
 def _free(host: str, port: int) -> int:
-    """The port, or a free one for 0; raise unless it can be bound to."""
+    """The port, or a free port for 0.
+
+    Raises:
+        InputError: it cannot be bound.
+    """
     from layerangles.errors import InputError
 
     try:
@@ -76,7 +80,7 @@ def _free(host: str, port: int) -> int:
 
 
 def _sources(paths: Sequence[Path], data: Path | None) -> "list[Source]":
-    """A source for each study and each file, and one for all student directories together."""
+    """A source per study, per file, and per group of student directories with the same texts."""
     from kd_train.outcome.opened_study import open_study
     from kd_train.study.study_file import RESOLVED_FILE, study_folder_of
     from layerangles.app.sources import ResultFile, StudentDirectories

@@ -1,1 +1,1 @@
-"""The interactive comparison: sources → catalogue → view → page; only the server knows of Dash."""
+"""The interactive comparison: sources → catalogue → resolved view → page, and comparisons in notebooks."""

@@ -1,4 +1,4 @@
-"""What the browser sends becomes a view, and the page of that view is what it gets."""
+"""Dash callbacks: requests of the browser become views, and resolved views fill the page."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ _PLAY = """function(n) {
     const plays = Boolean(n % 2);
     return [!plays, plays ? "❚❚ Pause" : "▶ Play"];
 }"""
-# As wide as the page: in steps, so that a window that is being drawn larger asks rarely.
+# The width of the page, in steps of 20 pixels so that resizing a window sends few requests.
 _WIDTH = """function(_, before) {
     const now = 20 * Math.floor((Math.min(document.documentElement.clientWidth, 1180) - 24) / 20);
     return now === before ? window.dash_clientside.no_update : now;
@@ -40,7 +40,7 @@ _WIDTH = """function(_, before) {
 
 @dataclass(frozen=True)
 class Session:
-    """What the callbacks share: the catalogue, who measures, and who reads single tokens."""
+    """State shared by the callbacks: the catalogue, the measurer, and the readers of single tokens."""
 
     catalogue: Catalogue
     measurer: Measurer
@@ -52,7 +52,7 @@ class Session:
 
 
 def connect(app: Dash, session: Session) -> None:
-    """Make the page's elements act."""
+    """Register all callbacks."""
     _show(app, session)
     _watch(app, session)
     _measure(app, session)
@@ -68,7 +68,7 @@ def _show(app: Dash, session: Session) -> None:
     names = [*_CHOICES, "step", "layer", *_SWITCHES]
 
     def show(moved: list[Any], events: dict[str, Any], query: str | None) -> dict[str, Any]:
-        if events["width"] is None:  # the page is still being laid out, and says its width next
+        if events["width"] is None:  # the page reports its width after layout
             raise PreventUpdate
         given = dict(zip(names, moved, strict=True))
         trigger = str(ctx.triggered_id)
@@ -111,7 +111,7 @@ def _show(app: Dash, session: Session) -> None:
 
 
 def _chosen(view: ViewRequest, given: dict[str, Any], trigger: str, session: Session) -> ViewRequest:
-    """The view after a control was moved."""
+    """The view after a control was changed."""
     page, snapshot = session.page(view), session.catalogue.read()
     value = given[trigger]
     side, _, what = trigger.partition("-")
@@ -122,7 +122,7 @@ def _chosen(view: ViewRequest, given: dict[str, Any], trigger: str, session: Ses
     if what == "step":
         fixed: dict[str, Any] = {f"{side}_step": None if value == layout.FOLLOWS else value}
         return replace(view, **fixed)
-    # Sliders count through what there is; an excess is known of the mean angle alone.
+    # Sliders count positions; an excess exists for the mean angle alone.
     changes: dict[str, Any] = {trigger: value}
     if trigger in ("step", "layer"):
         there = page.steps if trigger == "step" else page.layers
@@ -225,9 +225,11 @@ def _tokens(app: Dash, session: Session) -> None:
         parts: list[Any] = []
         for side in page.sides:
             try:
-                parts.append(layout.sentences(side.sight, *session.readers.extremes(side, page)))
+                parts.append(layout.sentences(side.layer_view, *session.readers.extremes(side, page)))
             except InputError as error:
-                parts.append(html.Div([html.H3(side.sight.label), html.P(f"No tokens: {error}")], className="texts"))
+                parts.append(
+                    html.Div([html.H3(side.layer_view.label), html.P(f"No tokens: {error}")], className="texts")
+                )
         return parts
 
     app.callback(Output("tokens", "children"), Input("query", "data"), Input("version", "data"))(tokens)

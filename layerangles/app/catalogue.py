@@ -1,4 +1,4 @@
-"""All that can be chosen: the students of all sources, their states, their scores."""
+"""The catalogue: the students of all sources, their training steps, and their scores."""
 
 import threading
 from collections.abc import Collection, Hashable, Sequence
@@ -15,13 +15,13 @@ from layerangles.errors import InputError
 from layerangles.results.angle_result import AngleResult
 from layerangles.settings import MeasurementSettings
 
-# What can be measured on demand; results that were measured otherwise are ways of their own.
+# The ways of measuring offered on demand; results measured with other settings are ways of their own.
 WAYS = ("teacher", "pull", "gradient")
 _USUAL = {key: MeasurementSettings().attributes()[key] for key in ("preprocessing", "convention", "maps", "final_norm")}
 
 
 def way_of(result: AngleResult) -> str:
-    """How a result was measured, in words: its space, and what is not as usual."""
+    """The space of a result and its unusual settings, in words."""
     attributes = result.dataset.attrs
     parts = [str(attributes[key]) for key, usual in _USUAL.items() if attributes.get(key, usual) != usual]
     return " · ".join([str(attributes["space"]), *parts])
@@ -29,7 +29,7 @@ def way_of(result: AngleResult) -> str:
 
 @dataclass(frozen=True)
 class StudentEntry:
-    """A student under the key by which the browser knows it. The key is never a path."""
+    """A student and the key that identifies it in the browser. Keys are never paths."""
 
     key: str
     source: Source
@@ -41,12 +41,12 @@ class StudentEntry:
         return strategy_of(self.key)
 
     def results(self, way: str) -> list[AngleResult]:
-        """What was measured of it in one way."""
+        """The results measured in one way."""
         return [result for result in self.student.results if way_of(result) == way]
 
     @cached_property
     def steps(self) -> list[int]:
-        """The training steps of which there is a checkpoint or a measurement; empty where only one state is known."""
+        """The training steps with a checkpoint or a measurement; empty if only one state is known."""
         measured = {step for result in self.student.stored for step in steps_of(result, self.student.name)}
         directory = self.student.directory
         measured |= steps_in(directory) if directory is not None else set()
@@ -54,7 +54,7 @@ class StudentEntry:
 
 
 def steps_of(result: AngleResult, student: str) -> list[int]:
-    """The steps at which this student was measured: a result has the steps of all its students."""
+    """The steps at which one student was measured; a result has the steps of all its students."""
     if not result.steps:
         return []
     hashes = result.dataset["weights_sha256"].sel(student=student).values.astype(str)
@@ -63,34 +63,34 @@ def steps_of(result: AngleResult, student: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The catalogue as it was at one time."""
+    """The contents of a catalogue at one time."""
 
     entries: dict[str, StudentEntry]
     scores: pd.DataFrame
 
     @property
     def ways(self) -> list[str]:
-        """How students were or can be measured."""
+        """The ways in which students were or can be measured."""
         found = {way_of(result) for entry in self.entries.values() for result in entry.student.stored}
         return [*WAYS, *sorted(found - set(WAYS))]
 
     @property
     def strategies(self) -> list[str]:
-        """In the order in which they were found."""
+        """The strategies, in order of discovery."""
         return list(dict.fromkeys(entry.strategy for entry in self.entries.values()))
 
     def seeds(self, strategy: str) -> list[int]:
-        """Those of which there is a student."""
+        """The seeds of a strategy's students."""
         seeds = (e.student.seed for e in self.entries.values() if e.strategy == strategy)
         return sorted(seed for seed in seeds if seed is not None)
 
     def key(self, strategy: str | None, seed: int | None) -> str | None:
-        """The student of a strategy: with this seed, or else with the first."""
+        """The key of a strategy's student with this seed, or of its first student."""
         mine = [entry for entry in self.entries.values() if entry.strategy == strategy]
         return next((e.key for e in [*(e for e in mine if e.student.seed == seed), *mine]), None)
 
     def standings(self) -> pd.DataFrame:
-        """One row a strategy and metric, the best first: mean over seeds, with the interval, and how many seeds.
+        """One row per strategy and metric, best first: the mean over seeds with its interval.
 
         Columns: ``strategy``, ``metric``, ``split``, ``n_seeds``, ``score``, ``ci_low``, ``ci_high`` (95 %, Student's t
         over seeds; NaN with a single seed).
@@ -106,10 +106,10 @@ class Snapshot:
 
 
 class Catalogue:
-    """Reads the sources, and reads them again where something changed. May be asked by several threads.
+    """The contents of all sources, read again after a change; safe for several threads.
 
     Raises:
-        InputError: there is no student in any of the sources.
+        InputError: no source has a student.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -125,11 +125,11 @@ class Catalogue:
             )
 
     def version(self) -> Hashable:
-        """Differs whenever anything that can be read may."""
+        """A value that differs whenever a source may have changed."""
         return tuple(source.version() for source in self.sources)
 
     def read(self) -> Snapshot:
-        """What there is now."""
+        """The current contents."""
         with self._lock:
             version = self.version()
             if version != self._version:
@@ -142,7 +142,7 @@ def _read(sources: Sequence[Source]) -> tuple[dict[str, StudentEntry], pd.DataFr
     found = [(source, student) for source in sources for student in source.students()]
     tables = [(source, _scores(source)) for source in sources]
     here = {(id(source), student.name) for source, student in found}
-    # Scores may be known of students of whom nothing else is here.
+    # Scores may belong to students without weights or results here.
     scored = [
         (source, str(name))
         for source, table in tables
@@ -155,7 +155,7 @@ def _read(sources: Sequence[Source]) -> tuple[dict[str, StudentEntry], pd.DataFr
     key_of = {(id(source), name): key for key, (source, name) in zip(keys, named, strict=True)}
     frames = []
     for source, table in tables:
-        # Students without matching belong to every cell of a study, and are students once.
+        # Students without matching appear in every cell of a study; count them once.
         frame = table.drop_duplicates(["student", "metric", "split"])
         frame = frame.assign(student=[key_of[id(source), str(name)] for name in frame["student"]])
         frames.append(frame.assign(strategy=frame["student"].map(strategy_of)))
@@ -171,12 +171,12 @@ def _scores(source: Source) -> pd.DataFrame:
 
 
 def _unique(names: Sequence[tuple[Source, str]]) -> list[str]:
-    """A key for every source and student: the student's name, with its source's where another has its strategy too.
+    """A key for every student: its name, preceded by its source's name if another source has the strategy, too.
 
     Of a strategy, not of a student: the seeds of one strategy in one source stay together.
     """
     homes: dict[str, set[int]] = {}
-    labels: dict[int, str] = {}  # of sources: those of one name are numbered
+    labels: dict[int, str] = {}  # of sources; equal names are numbered
     for source, student in names:
         homes.setdefault(strategy_of(student), set()).add(id(source))
         if id(source) not in labels:
@@ -192,5 +192,5 @@ def _unique(names: Sequence[tuple[Source, str]]) -> list[str]:
 
 
 def _numbered(name: str, taken: Collection[str]) -> str:
-    """The name, with the first number from 2 on that makes it another than these where it is one of them."""
+    """The name, followed by the first number from 2 on that distinguishes it from those taken."""
     return next(new for new in chain([name], (f"{name} ({n})" for n in count(2))) if new not in taken)

@@ -1,4 +1,4 @@
-"""The page's elements, and what is put into them. Nothing is decided here."""
+"""The page's elements and their contents. Nothing is decided here."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ _WAITING = LayerView("", None, "…")  # until the first answer
 
 
 def layout(title: str) -> html.Div:
-    """The whole page, before anything is chosen."""
+    """The whole page before its first callback."""
     return html.Div(
         [
             dcc.Location(id="location", refresh=False),
@@ -157,29 +157,29 @@ def _pair() -> html.Section:
 
 
 def options(values: Sequence[Any]) -> list[dict[str, Any]]:
-    """The choices of a dropdown or of radio buttons."""
+    """Choices for a dropdown or radio buttons."""
     return [{"label": str(value), "value": value} for value in values]
 
 
 def nulls(names: Sequence[str]) -> list[dict[str, Any]]:
-    """The choices of what is shown: the angle itself, or its excess over one of these nulls."""
+    """Choices of the quantity shown: the angle, or its excess over one of these nulls."""
     excesses = [{"label": name, "value": name, "title": f"{name}: {meaning_of(name)}"} for name in names]
     return [{"label": "angle", "value": RAW, "title": "the angle itself"}, *excesses]
 
 
 def aggregations() -> list[dict[str, Any]]:
-    """The choices of how tokens are aggregated."""
+    """Choices of the aggregation over tokens."""
     return [{"label": one.choice or one.title, "value": name} for name, one in QUANTITIES.items()]
 
 
 def marks(values: Sequence[int]) -> dict[str, str]:
-    """The marks of a slider that counts through these values; with many only some have a number."""
+    """Marks of a slider over these values; at most about eight carry a number."""
     every = max(1, -(-len(values) // 8))
     return {str(i): count(v) if i % every == 0 or i == len(values) - 1 else "" for i, v in enumerate(values)}
 
 
 def under_way(progress: Sequence[Progress]) -> list[html.P]:
-    """How far measurements are, and which have failed."""
+    """Progress bars of running measurements, and the messages of failed ones."""
     parts = []
     for one in progress:
         if one.failed:
@@ -191,7 +191,7 @@ def under_way(progress: Sequence[Progress]) -> list[html.P]:
 
 
 def offer(page: ResolvedView, progress: Sequence[Progress]) -> str:
-    """What the button to measure says; empty where nothing can be measured, or something is."""
+    """The label of the button to measure; empty if nothing can be measured, or a measurement is running."""
     names = dict.fromkeys(side.entry.key for side in page.sides if side.can_be_measured and side.entry)
     if not names or any(not one.failed for one in progress):
         return ""
@@ -199,7 +199,7 @@ def offer(page: ResolvedView, progress: Sequence[Progress]) -> str:
 
 
 def standings(snapshot: Snapshot, page: ResolvedView) -> list[Any]:
-    """The score table: the best strategy first, with intervals over seeds; the two chosen ones are marked."""
+    """The score tables: best strategy first, with intervals over seeds; the two strategies shown are marked."""
     table = snapshot.standings()
     if not len(table):
         return [html.H2("Scores"), html.P("No scores are known here: they are in a study's directory.")]
@@ -232,7 +232,7 @@ def standings(snapshot: Snapshot, page: ResolvedView) -> list[Any]:
 
 
 def sentences(view: LayerView, smallest: "Sequence[Sentence]", largest: "Sequence[Sentence]") -> html.Div:
-    """The texts of the extreme tokens of one checkpoint, every token on the colour of its angle."""
+    """Texts with the extreme tokens of one checkpoint; every token has the colour of its angle."""
 
     def listed(title: str, some: "Sequence[Sentence]") -> list[Any]:
         return [html.H4(title), html.Ol([html.Li(_sentence(one)) for one in some])]

@@ -1,6 +1,6 @@
-"""What the app computes on demand: angles of whole students, in a thread of its own, and angles of single tokens.
+"""Angles measured on demand: of whole students, in a thread of their own, and of single tokens.
 
-Results that are stored are compared without torch: it is imported with the first thing that is measured.
+Comparing stored results needs no torch; it is imported with the first measurement.
 """
 
 import threading
@@ -31,10 +31,10 @@ class MeasuringPlan:
     """How students are measured.
 
     Attributes:
-        n_texts: at most so many texts, drawn evenly.
-        max_length: tokens after which a text is cut.
+        n_texts: the largest number of texts; drawn evenly.
+        max_length: the number of tokens after which a text is cut.
         device: as for :func:`layerangles.measure_angles`.
-        trust_remote_code: whether code that comes with a model may run.
+        trust_remote_code: whether code that comes with a model may be run.
     """
 
     n_texts: int = 200
@@ -55,7 +55,7 @@ class MeasuringPlan:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a measurement is: its words, and the share that is done; ``failed`` where it has ended in an error."""
+    """Progress of a measurement: a message and the share done; ``failed`` if it ended in an error."""
 
     words: str
     share: float = 0.0
@@ -63,14 +63,14 @@ class Progress:
 
 
 class _EndedError(Exception):
-    """The app has ended while a student was measured."""
+    """The app ended while a student was being measured."""
 
 
 class Measurer:
-    """Measures what is asked for. What it has measured is kept in the student's directory, if that can be written.
+    """Measures students one after another, and keeps each result in the student's directory if that is writable.
 
     Attributes:
-        n_done: how many measurements have come to their end.
+        n_done: the number of finished measurements.
     """
 
     def __init__(self, plan: MeasuringPlan) -> None:
@@ -83,17 +83,17 @@ class Measurer:
         self.n_done = 0
 
     def progress(self, key: str, way: str) -> Progress | None:
-        """Of a student that is measured, or could not be; None where nothing is under way."""
+        """Progress of a student's measurement; None if it was not requested, or has succeeded."""
         with self._lock:
             return self._progress.get((key, way))
 
     def unkept(self, key: str, way: str) -> AngleResult | None:
-        """A result that could not be written to the student's directory."""
+        """The result that is not kept in the student's directory, if any."""
         with self._lock:
             return self._unkept.get((key, way))
 
     def ask(self, entries: Sequence[StudentEntry], way: str) -> None:
-        """Have students measured, unless they are already waiting for it."""
+        """Queue students for measurement, unless they are queued already."""
         for entry in entries:
             with self._lock:
                 known = self._progress.get((entry.key, way))
@@ -103,13 +103,13 @@ class Measurer:
             self._pool.submit(self._measure, entry, entry.student.directory, way)
 
     def close(self) -> None:
-        """Begin nothing more, and end what is under way after its next batch."""
+        """Start no further measurement, and stop the running one after its next batch."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _measure(self, entry: StudentEntry, directory: Path, way: str) -> None:
         def tell(words: str, share: float) -> None:
-            # An interpreter that ends waits for its threads once the main one is over.
+            # At exit the interpreter waits for this thread.
             if self._closed or not threading.main_thread().is_alive():
                 raise _EndedError("the app has ended")
             with self._lock:
@@ -132,7 +132,7 @@ class Measurer:
                 progress=tell,
             )
             self._keep(entry.key, directory, way, result)
-        except Exception as error:  # the thread must go on, and the page says what was wrong
+        except Exception as error:  # the thread must live on, and the page shows the error
             with self._lock:
                 self._progress[entry.key, way] = Progress(f"{entry.key} could not be measured: {error}", failed=True)
         else:
@@ -141,7 +141,7 @@ class Measurer:
                 self.n_done += 1
 
     def _keep(self, key: str, directory: Path, way: str, result: AngleResult) -> None:
-        # A directory has room for one result, that in teacher space; others are kept for as long as the app runs.
+        # A directory keeps the result in teacher space; others are kept in memory while the app runs.
         if way == "teacher":
             try:
                 result.save(directory / STUDENT_RESULT, overwrite=True)
@@ -154,7 +154,7 @@ class Measurer:
 
 
 class TokenReaders:
-    """One reader of tokens a teacher and source; one at work at a time."""
+    """Token readers, one per teacher and source; one works at a time."""
 
     def __init__(self, plan: MeasuringPlan) -> None:
         self._plan, self._lock = plan, threading.Lock()
@@ -165,11 +165,11 @@ class TokenReaders:
         """The extreme tokens of a checkpoint in their texts.
 
         Raises:
-            InputError: its weights or its texts are not to be had, or a token has no angle in this space.
+            InputError: its weights or texts are missing, or single tokens have no angle in this space.
         """
         view, entry = page.view, side.entry
-        if side.sight.data is None or side.sight.absence or entry is None:
-            raise InputError(side.sight.absence or "nothing is shown")
+        if side.layer_view.data is None or side.layer_view.absence or entry is None:
+            raise InputError(side.layer_view.absence or "nothing is shown")
         if view.way not in ("teacher", "pull"):
             raise InputError(f"single tokens are shown in teacher and pull space, not in {view.way}")
         directory = entry.student.directory
@@ -190,7 +190,7 @@ class TokenReaders:
             reader = self._readers[key]
             angles = reader.angles(
                 checkpoint,
-                view.tower,  # type: ignore[arg-type]  # the page has chosen one that is there
+                view.tower,  # type: ignore[arg-type]  # a resolved view has a tower that exists
                 int(view.layer or 0),
                 (view.low, view.high),
                 view.way,  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ class TokenReaders:
         return smallest, largest
 
     def _open(self, directory: Path, step: int | None) -> "tuple[StudentCheckpoint, ModelCheckpoint]":
-        """A student at a step, and its teacher; once, since both are known by the hash of all their weights."""
+        """A student at a step and its teacher, opened once: opening hashes all weights."""
         key = directory, step, version_of_student(directory)
         from layerangles.models.checkpoints import open_student
 

@@ -1,4 +1,4 @@
-"""The app itself, bound to this machine by default."""
+"""The app and its server, which listens on loopback by default."""
 
 import ipaddress
 import logging
@@ -15,7 +15,7 @@ from layerangles.app.callbacks import Session, connect
 from layerangles.app.catalogue import Catalogue
 from layerangles.app.measuring import Measurer, MeasuringPlan, TokenReaders
 
-# The browser may load nothing from elsewhere. Dash puts its set-up into the page; plotly compiles shaders.
+# Nothing is loaded from other hosts. Dash needs inline scripts; plotly compiles shaders with eval.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'self' http://localhost:*"
@@ -26,12 +26,12 @@ _POLICY = (
 def create_app(
     catalogue: Catalogue, plan: MeasuringPlan, *, hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")
 ) -> Dash:
-    """The app, not yet served.
+    """Build the app.
 
     Args:
-        catalogue: the students that can be chosen; all that is ever read.
+        catalogue: the students that can be chosen; nothing else is read.
         plan: how students are measured on demand.
-        hosts: the names by which the app may be called; a request for any other is refused.
+        hosts: the host names that the app answers to; requests for others are refused.
     """
     server = Flask("layerangles.app", static_folder=None)
     title = ", ".join(source.name for source in catalogue.sources)
@@ -51,8 +51,8 @@ def create_app(
 
 
 def listen(app: Dash, host: str, port: int) -> Any:
-    """A server that is bound to this address, and answers once its ``run`` is called; port 0 is one that is free."""
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that a request waits for its turn is no news
+    """A server bound to this address (port 0: any free port); it answers once its ``run`` is called."""
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # queued requests need no warning
     return create_server(app.server, host=host, port=port, threads=4, ident=None)
 
 
@@ -62,7 +62,7 @@ def serve(app: Dash, host: str, port: int) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that is bound to this address.
+    """Whether only this machine can reach a server bound to this address.
 
     >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
     (True, True, False)
@@ -74,7 +74,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _guard(server: Flask, hosts: Sequence[str]) -> None:
-    """Refuse what another page in the same browser may send: other names for this machine, other origins."""
+    """Refuse requests that other pages in the same browser may send: other host names, other origins."""
     allowed = set(hosts)
 
     @server.before_request

@@ -15,7 +15,7 @@ _NARROWEST, _WIDEST = 300, 1160  # pixels
 
 
 def fitting_theme(width: int) -> Theme:
-    """Figures of this width, laid out as on paper: what their titles would say stands beside them."""
+    """A theme of this width with the layout for paper: no title, colour bars below."""
     width = min(max(width, _NARROWEST), _WIDEST)
     larger = 1 if width > 600 else 0
     sizes = theme("paper")
@@ -25,26 +25,30 @@ def fitting_theme(width: int) -> Theme:
 
 
 def maps_of(page: ResolvedView, of: Theme = SCREEN) -> go.Figure:
-    """The heat maps of a page."""
+    """The heat maps of both checkpoints and of their difference."""
     view = page.view
-    aggregation: Aggregation = view.aggregation or "mean"  # type: ignore[assignment]  # the page has chosen one
-    first, second = (side.sight for side in page.sides)
+    aggregation: Aggregation = view.aggregation or "mean"  # type: ignore[assignment]  # always set in a resolved view
+    first, second = (side.layer_view for side in page.sides)
     return compare_pair(first, second, aggregation=aggregation, null=view.null, notes=page.notes, theme=of)
 
 
 def spread_of(page: ResolvedView, of: Theme = SCREEN) -> go.Figure:
-    """The histograms of a page's pair of teacher layers."""
+    """Both checkpoints' histograms of cosines for the chosen pair of teacher layers."""
     low, high = page.view.low, page.view.high
     return histogram_pair(
-        page.first.sight, page.second.sight, -1 if low is None else low, -1 if high is None else high, theme=of
+        page.first.layer_view,
+        page.second.layer_view,
+        -1 if low is None else low,
+        -1 if high is None else high,
+        theme=of,
     )
 
 
 def exported(page: ResolvedView, name: str) -> bytes:
-    """A page as a file: its heat maps, for a screen or as ``pdf`` for both columns of a paper; as ``csv`` its numbers.
+    """The heat maps in a file format (``pdf`` is laid out for both columns of a paper), or their values as ``csv``.
 
     Raises:
-        InputError: an image, and there is no Chrome to make it.
+        InputError: an image needs Chrome, which is missing.
     """
     if name == "csv":
         return page.table().to_csv(index=False).encode()

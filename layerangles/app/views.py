@@ -1,7 +1,7 @@
-"""A view as a link asks for it, and resolved against the catalogue: what is shown, offered and missing."""
+"""Views as requested by a link, and as resolved against the catalogue: shown, offered and missing parts."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -18,24 +18,23 @@ from layerangles.results.pair_values import AGGREGATIONS, QUANTITIES, pair_value
 
 Unkept = Callable[[str, str], AngleResult | None]
 
-_LARGEST = 999_999_999
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """One state of the page. Whatever is None is for the page to choose.
+    """A state of the page. :func:`resolve` chooses what is None.
 
     Attributes:
         first, second: the students' keys in the catalogue.
-        step: of the slider; both checkpoints follow it, unless they are fixed to a step of their own.
-        first_step, second_step: those.
-        layer: of the students; 0 is the embedding output.
-        tower: encoder or decoder.
-        way: the space, and what else is not as usual.
-        null: over which the excess is shown; None for the angle itself.
-        aggregation: over tokens.
-        low, high: the pair of teacher layers whose tokens are shown.
+        step: the slider's step, which both checkpoints follow unless they have a step of their own.
+        first_step, second_step: the checkpoints' own steps.
+        layer: the student layer; 0 is the embedding output.
+        tower: ``"encoder"`` or ``"decoder"``.
+        way: the way of measuring, see :func:`layerangles.app.catalogue.way_of`.
+        null: the null whose excess is shown; None for the angle itself.
+        aggregation: the aggregation over tokens.
+        low, high: the pair of teacher layers whose histogram and tokens are shown.
     """
 
     first: str | None = None
@@ -52,40 +51,31 @@ class ViewRequest:
     high: int | None = None
 
     def query(self) -> str:
-        """As the query of a link, beginning with a question mark."""
+        """The query of a link to this view, beginning with a question mark."""
         return "?" + urlencode({key: value for key, value in asdict(self).items() if value is not None})
 
     @classmethod
     def from_query(cls, query: str) -> "ViewRequest":
-        """From a link's query; what is not understood is left out, and for the page to choose."""
+        """The view of a link's query; values that are not understood are left out."""
         given = {key: values[-1] for key, values in parse_qs(query.removeprefix("?")).items()}
-        return cls.from_mapping(given)
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> "ViewRequest":
-        """From values as a browser sends them."""
-        kinds: dict[str, Callable[[Any], Any]] = {
+        kinds: dict[str, Callable[[str], Any]] = {
             field.name: _whole if "int" in str(field.type) else _text for field in fields(cls)
         }
-        return cls(**{name: kind(given.get(name)) for name, kind in kinds.items()})
+        return cls(**{name: kind(given[name]) for name, kind in kinds.items() if name in given})
 
 
-def _whole(value: Any) -> int | None:
+def _whole(text: str) -> int | None:
     """A whole number from 0 on, or None.
 
-    >>> _whole("12"), _whole(3), _whole("-1"), _whole("x"), _whole(True), _whole("²")
-    (12, 3, None, None, None, None)
+    >>> _whole("12"), _whole("-1"), _whole("x"), _whole("²")
+    (12, None, None, None)
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if 0 <= value <= _LARGEST else None
-    is_whole = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
-    return int(value) if is_whole else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
-def _text(value: Any) -> str | None:
-    """A text that can stand in a link, or None: half a surrogate pair, which JSON may hold, cannot."""
-    is_text = isinstance(value, str) and value and not _SURROGATE.search(value)
-    return value if is_text else None
+def _text(text: str) -> str | None:
+    """A text that can be written into a link, or None: a lone surrogate cannot."""
+    return text if text and not _SURROGATE.search(text) else None
 
 
 @dataclass(frozen=True)
@@ -93,23 +83,23 @@ class Side:
     """One of the two checkpoints.
 
     Attributes:
-        entry: the student; None for one that is not here.
-        result: what is shown of it; None where nothing was measured.
-        step: of the checkpoint; None for the final state of a student without checkpoints.
-        sight: what is drawn.
-        can_be_measured: nothing was measured, and the weights are there.
+        entry: the student; None if the catalogue lacks it.
+        result: the result shown; None if there is none.
+        step: the checkpoint's step; None for the final state of a student without checkpoints.
+        layer_view: the part of the result that is drawn, or the reason for its absence.
+        can_be_measured: whether it could be measured now: the weights exist, and a result does not.
     """
 
     entry: StudentEntry | None
     result: AngleResult | None
     step: int | None
-    sight: LayerView
+    layer_view: LayerView
     can_be_measured: bool = False
 
 
 @dataclass(frozen=True)
 class ResolvedView:
-    """All that a view shows. ``view`` is complete: whatever the page chose stands in it."""
+    """Everything that a view shows and offers. Its ``view`` is complete."""
 
     view: ViewRequest
     first: Side
@@ -122,12 +112,12 @@ class ResolvedView:
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """Both."""
+        """Both checkpoints."""
         return self.first, self.second
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the figure must know."""
+        """Facts for the figure's caption."""
         view = self.view
         layer = f"from student layer {view.layer}" + (f" · {view.tower}" if len(self.towers) > 1 else "")
         found = [side.result.dataset.attrs for side in self.sides if side.result is not None]
@@ -144,12 +134,12 @@ class ResolvedView:
         return tuple(notes)
 
     def table(self) -> pd.DataFrame:
-        """The angles on the page, one row a pair of teacher layers."""
+        """The values shown, one row per pair of teacher layers."""
         view = self.view
         columns: dict[str, pd.Series[float]] = {}
         for name, side in (("first", self.first), ("second", self.second)):
-            if side.sight.data is not None and not side.sight.absence:
-                data = side.sight.data.reset_coords(drop=True)
+            if side.layer_view.data is not None and not side.layer_view.absence:
+                data = side.layer_view.data.reset_coords(drop=True)
                 values = pair_values(data, view.aggregation or "mean", view.null)  # type: ignore[arg-type]
                 columns[name] = values.to_series()
                 if view.aggregation == "mean":
@@ -165,14 +155,14 @@ class ResolvedView:
 
 
 def resolve(view: ViewRequest, snapshot: Snapshot, unkept: Unkept = lambda _key, _way: None) -> ResolvedView:
-    """What a view shows of the students there are.
+    """Complete a view, and find what it shows in the catalogue.
 
-    Whatever the view leaves open is chosen; whatever it names that is not there is said where it would be shown.
+    What the view leaves open is chosen; what it names and the catalogue lacks is reported in its place.
 
     Args:
-        view: what is asked for; it may come from a link, and name anything.
-        snapshot: what there is.
-        unkept: results that are in memory alone, by key and way.
+        view: the request; a link may name anything.
+        snapshot: the catalogue's contents.
+        unkept: returns the result that is kept in memory alone, by key and way.
     """
     view = _with_students(view, snapshot)
     results = [_results(snapshot.entries.get(key or ""), view.way or "", unkept) for key in (view.first, view.second)]
@@ -183,7 +173,7 @@ def resolve(view: ViewRequest, snapshot: Snapshot, unkept: Unkept = lambda _key,
     nulls = sorted({null for result in known for null in result.nulls})
     entries = [snapshot.entries.get(key or "") for key in (view.first, view.second)]
     steps = sorted({step for entry in entries if entry for step in entry.steps})
-    # In gradient space there are no tokens, and so no median over them.
+    # Gradient space has no tokens, hence no median over tokens.
     possible = [a for a in AGGREGATIONS if a != "median" or all("histogram" in result.dataset for result in known)]
     aggregation = view.aggregation if view.aggregation in possible else "mean"
     view = replace(
@@ -209,7 +199,7 @@ def _with_students(view: ViewRequest, snapshot: Snapshot) -> ViewRequest:
     keys = list(snapshot.entries)
     first = view.first if view.first is not None else keys[0] if keys else None
     entry = snapshot.entries.get(first or "")
-    # To begin with, another strategy with the same seed: that is what a study compares.
+    # By default another strategy with the same seed, which is the comparison of a study.
     others = [e for e in snapshot.entries.values() if entry is None or e.strategy != entry.strategy]
     like = [e.key for e in others if entry is not None and e.student.seed == entry.student.seed]
     second = view.second if view.second is not None else next(iter([*like, *(k for k in keys if k != first)]), first)
@@ -224,7 +214,7 @@ def _results(entry: StudentEntry | None, way: str, unkept: Unkept) -> list[Angle
 
 
 def _pair(view: ViewRequest, teacher_layers: list[int]) -> tuple[int | None, int | None]:
-    """Two different teacher layers: those asked for, or else the first block and the last."""
+    """The two teacher layers requested if they exist and differ, else the first and the last block."""
     low, high = view.low, view.high
     if low in teacher_layers and high in teacher_layers and low != high:
         return low, high
@@ -247,7 +237,7 @@ def _side(
         return Side(
             entry, None, step, LayerView(_label(entry, step), None, f"no checkpoint at step {step}; {listed} are")
         )
-    # A student without checkpoints has one state, which is the last of any course.
+    # The only state of a student without checkpoints is compared with the last step of others.
     if not entry.steps and step is not None and steps and step != steps[-1]:
         absence = f"no checkpoint at step {step}: the final state alone is here"
         return Side(entry, None, step, LayerView(_label(entry, step), None, absence))
@@ -258,7 +248,7 @@ def _side(
         there = step in steps_of(result, entry.student.name)
         if there or (not result.steps and is_last):
             shown = result.at_step(step) if result.steps else result
-            return Side(entry, result, step, _sight(shown, entry, label, view))
+            return Side(entry, result, step, _layer_view(shown, entry, label, view))
     possible = entry.student.directory is not None and view.way in WAYS
     measured = "not measured" + (f" in {view.way} space" if view.way in WAYS else f" in this way ({view.way})")
     return Side(entry, None, step, LayerView(label, None, measured), can_be_measured=possible)
@@ -268,7 +258,7 @@ def _label(entry: StudentEntry, step: int | None) -> str:
     return f"{entry.key}, final state" if step is None else f"{entry.key}, step {count(step)}"
 
 
-def _sight(result: AngleResult, entry: StudentEntry, label: str, view: ViewRequest) -> LayerView:
+def _layer_view(result: AngleResult, entry: StudentEntry, label: str, view: ViewRequest) -> LayerView:
     data = result.dataset.sel(student=entry.student.name)
     if view.tower not in data["tower"].values:
         return LayerView(label, None, f"no {view.tower} here")

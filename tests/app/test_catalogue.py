@@ -1,4 +1,4 @@
-"""What can be compared: students of all sources under keys of their own, as they come, change and go."""
+"""The catalogue: keys, ways of measuring, scores, and studies that change while they are read."""
 
 import json
 import shutil
@@ -13,35 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from toys.app_sources import Stub, named, renamed, scored, slim
+from toys.app_sources import Stub, kept, named, renamed, scored, slim
 from toys.models import toy_texts, write_student
 from toys.studies import ToyStudy
 from toys.training import toy_study
 
 from kd_train.outcome.opened_study import open_study
 from layerangles import AngleResult, InputError, measure_angles
-from layerangles.app.catalogue import Catalogue, StudentEntry, way_of
-from layerangles.app.sources import InMemory, ResultFile, Student, StudentDirectories
+from layerangles.app.catalogue import Catalogue, way_of
+from layerangles.app.sources import InMemory, Student, StudentDirectories
 from layerangles.app.views import ViewRequest, resolve
 from layerangles.equivalence.intervals import t_interval
-
-
-@pytest.fixture(scope="module")
-def stepped(study_with_steps: Sequence[Path], study: ToyStudy) -> AngleResult:
-    """Both students of the stepped study at all their steps."""
-    return measure_angles(study_with_steps, study.texts[:4], steps=True, device="cpu")
-
-
-@pytest.fixture
-def student(tmp_path: Path, study: ToyStudy) -> Path:
-    """A student's directory that the test may change."""
-    return Path(shutil.copytree(study.identity, tmp_path / "mine-seed3"))
-
-
-def entry_of(source: Any) -> StudentEntry:
-    (entry,) = Catalogue([source]).read().entries.values()
-    return entry
-
 
 # Keys
 
@@ -95,7 +77,7 @@ def test_a_key_is_never_a_path(study_with_steps: Sequence[Path], result: AngleRe
     for name in (*hostile, f"{path}/.", "late/checkpoints/step-10", "late/../late"):
         side = resolve(ViewRequest(first=name), known).first
         assert (side.entry, side.can_be_measured) == (None, False)
-        assert side.sight.absence == f"there is no student {name!r} here"
+        assert side.layer_view.absence == f"there is no student {name!r} here"
 
 
 def test_strategies_seeds_and_the_student_that_is_meant() -> None:
@@ -108,150 +90,6 @@ def test_strategies_seeds_and_the_student_that_is_meant() -> None:
     assert snapshot.key("mine", 3) == "mine"
     assert snapshot.key("nobody", 0) is None
     assert snapshot.key(None, None) is None
-
-
-# Steps
-
-
-def test_steps_of_checkpoints_are_known_before_anything_is_measured(study_with_steps: Sequence[Path]) -> None:
-    entries = Catalogue([StudentDirectories(study_with_steps)]).read().entries
-    assert {key: entry.steps for key, entry in entries.items()} == {"late": [10, 30], "early": [0, 10, 20]}
-    assert all(not entry.student.results for entry in entries.values())
-
-
-def test_a_student_without_checkpoints_has_one_state(student: Path) -> None:
-    assert entry_of(StudentDirectories([student])).steps == []
-
-
-def test_what_is_no_checkpoint_is_no_step(tmp_path: Path, study_with_steps: Sequence[Path]) -> None:
-    path = Path(shutil.copytree(study_with_steps[1], tmp_path / "early"))
-    checkpoint = path / "checkpoints" / "step-10"
-    for name in ("step-x", "step-²", "step-", "step--5", "step-٣", "other-5"):
-        shutil.copytree(checkpoint, checkpoint.with_name(name))
-    shutil.copytree(checkpoint, checkpoint.with_name("step-15"))
-    (checkpoint.with_name("step-15") / "matching.json").unlink()  # being written
-    shutil.copytree(checkpoint, checkpoint.with_name("step-40"))  # left over from a longer training
-    assert entry_of(StudentDirectories([path])).steps == [0, 10, 20]
-
-
-def test_a_result_has_the_steps_at_which_this_student_was_measured(stepped: AngleResult) -> None:
-    assert stepped.steps == [0, 10, 20, 30]
-    entries = Catalogue([InMemory(stepped)]).read().entries
-    assert {key: entry.steps for key, entry in entries.items()} == {"late": [10, 30], "early": [0, 10, 20]}
-
-
-def test_steps_of_checkpoints_and_results_together(study_with_steps: Sequence[Path], stepped: AngleResult) -> None:
-    at_0 = AngleResult(stepped.dataset.sel(student=["early"], step=[0]))
-    other = AngleResult(at_0.dataset.assign_coords(step=[7]))
-    assert StudentEntry("k", Stub(), Student("early", study_with_steps[1], lambda: (at_0, other))).steps == [
-        0,
-        7,
-        10,
-        20,
-    ]
-
-
-# What is kept in a student's directory
-
-
-def kept(student: Path, texts: list[str]) -> AngleResult:
-    result = slim(measure_angles(student, texts[:4], device="cpu"))
-    result.save(student / "angles.nc")
-    return result
-
-
-def test_what_is_kept_beside_a_student_is_found_once_it_is_there(student: Path, study: ToyStudy) -> None:
-    catalogue = Catalogue([StudentDirectories([student])])
-    assert catalogue.read().entries["mine-seed3"].student.results == ()
-    result = kept(student, study.texts)
-    assert catalogue.read().entries["mine-seed3"].student.results == (result,)
-    assert catalogue.read().entries["mine-seed3"].results("teacher") == [result]
-    assert catalogue.read().entries["mine-seed3"].results("pull") == []
-
-
-def test_angles_of_other_weights_are_stale(student: Path, study: ToyStudy) -> None:
-    kept(student, study.texts)
-    catalogue = Catalogue([StudentDirectories([student])])
-    assert len(catalogue.read().entries["mine-seed3"].student.results) == 1
-    write_student(student, study.teacher, seed=77, overwrite=True)  # trained anew
-    assert catalogue.read().entries["mine-seed3"].student.results == ()
-
-
-def test_a_student_whose_weights_are_gone_breaks_nothing(student: Path, study: ToyStudy) -> None:
-    kept(student, study.texts)
-    next(student.glob("*.safetensors")).unlink()
-    assert entry_of(StudentDirectories([student])).student.results == ()
-
-
-def test_angles_of_another_student_are_not_this_ones(student: Path, study: ToyStudy, result: AngleResult) -> None:
-    slim(result).save(student / "angles.nc")  # of "identity", which has the same weights
-    assert entry_of(StudentDirectories([student])).student.results == ()
-
-
-def test_half_written_angles_beside_a_student_are_skipped(student: Path, study: ToyStudy) -> None:
-    kept(student, study.texts)
-    file = student / "angles.nc"
-    file.write_bytes(file.read_bytes()[:5000])
-    assert entry_of(StudentDirectories([student])).student.results == ()
-
-
-def test_a_directory_that_becomes_a_student(tmp_path: Path, student: Path, study: ToyStudy) -> None:
-    young = tmp_path / "young"
-    catalogue = Catalogue([StudentDirectories([student, young])])
-    assert list(catalogue.read().entries) == ["mine-seed3"]
-    write_student(young, study.teacher)
-    assert list(catalogue.read().entries) == ["mine-seed3", "young"]
-    assert catalogue.sources[0].name == "2 students"
-    (student / "matching.json").unlink()  # trained anew: it comes last
-    assert list(catalogue.read().entries) == ["young"]
-
-
-# Result files
-
-
-def test_a_file_that_is_replaced_is_read_again_and_otherwise_not(tmp_path: Path, result: AngleResult) -> None:
-    path = renamed(slim(result), "a", "b").save(tmp_path / "angles.nc")
-    catalogue = Catalogue([ResultFile(path)])
-    first = catalogue.read()
-    assert list(first.entries) == ["a", "b"]
-    assert catalogue.read() is first
-    renamed(slim(result), "c", "d", "e").save(path, overwrite=True)
-    assert list(catalogue.read().entries) == ["c", "d", "e"]
-    assert list(first.entries) == ["a", "b"]  # whoever holds the old one keeps it whole
-
-
-@pytest.mark.parametrize("damage", ["cut", "gone", "empty", "text"])
-def test_a_file_that_is_half_written_for_a_while(tmp_path: Path, result: AngleResult, damage: str) -> None:
-    path = renamed(slim(result), "a").save(tmp_path / "angles.nc")
-    whole = path.read_bytes()
-    catalogue = Catalogue([ResultFile(path), Stub(found=named("other"))])
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no result " * 100}[damage])
-    assert list(catalogue.read().entries) == ["other"]
-    path.write_bytes(whole)
-    assert list(catalogue.read().entries) == ["a", "other"]
-
-
-def test_a_file_that_is_no_result_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing\.nc is not a file"):
-        ResultFile(tmp_path / "nothing.nc")
-    (tmp_path / "text.nc").write_text("no result")
-    with pytest.raises(InputError, match=r"text\.nc is damaged, or no netCDF file"):
-        ResultFile(tmp_path / "text.nc")
-
-
-def test_what_is_only_angles_has_neither_scores_nor_texts(tmp_path: Path, result: AngleResult) -> None:
-    for source in (
-        InMemory(result),
-        ResultFile(slim(result).save(tmp_path / "angles.nc")),
-        StudentDirectories([tmp_path]),
-    ):
-        assert not len(source.scores())
-        with pytest.raises(InputError, match=r"this student belongs to no study\. Name a file of texts with --data"):
-            source.texts()
-    assert StudentDirectories([tmp_path], lambda: ["a b"]).texts() == ["a b"]
 
 
 def test_how_a_result_was_measured_in_words(study: ToyStudy, result: AngleResult) -> None:

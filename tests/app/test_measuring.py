@@ -111,7 +111,7 @@ def test_checkpoints_are_measured_at_every_step(tmp_path: Path, study_with_steps
     assert ended(measurer, "early", "teacher") is None
     for step in (0, 10, 20):
         page = resolve(ViewRequest(step=step), catalogue.read(), measurer.unkept)
-        assert (page.first.sight.absence, page.first.step) == ("", step)
+        assert (page.first.layer_view.absence, page.first.step) == ("", step)
     assert AngleResult.load(path / "angles.nc").steps == [0, 10, 20]
     measurer.close()
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
-from layerangles import AngleResult
+from layerangles import AngleResult, measure_angles
+from layerangles.app.catalogue import Catalogue, Snapshot
 from layerangles.app.sources import SCORE_COLUMNS, Student, no_scores, no_texts
 from layerangles.models.texts import Text
 
@@ -60,3 +63,31 @@ def scored(scores: dict[str, float], **others: Any) -> pd.DataFrame:
         for name, score in scores.items()
     ]
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+
+
+def snapshot_of(*students: Student) -> Snapshot:
+    """The catalogue of a single source with these students."""
+    return Catalogue([Stub(found=students)]).read()
+
+
+def student(name: str, *results: AngleResult, directory: Path | None = None) -> Student:
+    """A student of whom these results are stored."""
+    return Student(name, directory, lambda: results)
+
+
+def two_towers(result: AngleResult) -> AngleResult:
+    """The result, and a decoder whose angles are all a degree larger."""
+    encoder = result.dataset
+    decoder = encoder.assign_coords(tower=["decoder"])
+    decoder = decoder.assign(angle_deg=decoder["angle_deg"] + 1)
+    both = xr.concat(
+        [encoder, decoder], "tower", data_vars="minimal", coords="minimal", compat="override", join="outer"
+    )
+    return AngleResult(both.assign_attrs(encoder.attrs))
+
+
+def kept(student: Path, texts: list[str]) -> AngleResult:
+    """A student measured, with its result kept in its directory."""
+    result = slim(measure_angles(student, texts[:4], device="cpu"))
+    result.save(student / "angles.nc")
+    return result

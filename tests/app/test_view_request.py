@@ -1,6 +1,6 @@
-"""A view as a link's query and back; and queries that nobody means well with."""
+"""A view as a link's query and back, and queries that are malformed or malicious."""
 
-from dataclasses import astuple, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,12 +17,9 @@ TEXTS = [name for name in NAMES if name not in WHOLE]
 whole = st.none() | st.integers(0, 999_999_999)
 text = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 views = st.builds(ViewRequest, **{name: whole if name in WHOLE else text for name in NAMES})
-# What JSON can hold, which is what a browser can send: half a surrogate pair too.
-scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=9)
-anything = scalar | st.lists(scalar, max_size=2) | st.dictionaries(st.just("value"), scalar, max_size=1)
 
 
-def test_the_fields_are_of_two_kinds() -> None:
+def test_fields_are_numbers_or_texts() -> None:
     assert WHOLE == ["step", "first_step", "second_step", "layer", "low", "high"]
     assert TEXTS == ["first", "second", "tower", "way", "null", "aggregation"]
 
@@ -45,7 +42,7 @@ def test_what_is_left_open_is_not_in_the_link() -> None:
     assert ViewRequest.from_query("") == ViewRequest.from_query("?") == ViewRequest()
 
 
-def test_the_last_of_two_counts_and_strangers_are_left_out() -> None:
+def test_the_last_of_repeated_keys_counts_and_unknown_keys_are_ignored() -> None:
     view = ViewRequest.from_query("?layer=1&first=a&layer=2&path=/etc/passwd&__class__=x&self=y")
     assert view == ViewRequest(first="a", layer=2)
 
@@ -56,41 +53,18 @@ def test_the_last_of_two_counts_and_strangers_are_left_out() -> None:
 @example("?" + "first=a&" * 5000)
 @example("step=" + "9" * 5000)
 @example("%" * 100 + "&first=%ED%A0%80&second=%ff%zz%00")
-def test_no_query_raises_and_what_comes_of_it_has_a_link(query: str) -> None:
+def test_no_query_raises_and_every_view_has_a_link(query: str) -> None:
     view = ViewRequest.from_query(query)
     assert ViewRequest.from_query(view.query()) == view
     assert all(value is None or (isinstance(value, int) and 0 <= value < 10**9) for value in _whole_values(view))
     assert all(value is None or (isinstance(value, str) and value) for value in _text_values(view))
 
 
-@settings(deadline=None, derandomize=True)
-@given(st.dictionaries(st.sampled_from([*NAMES, "path", "query"]), anything))
-@example(dict.fromkeys(NAMES, 10**5000))
-@example(dict.fromkeys(NAMES, -1))
-@example(dict.fromkeys(NAMES, "\udfff"))
-@example({name: ["a", "../b"] for name in NAMES})
-@example({name: {"value": 1} for name in NAMES})
-@example(dict.fromkeys(NAMES, True))
-def test_no_value_raises_and_what_comes_of_it_has_a_link(values: dict[str, Any]) -> None:
-    view = ViewRequest.from_mapping(values)
-    assert ViewRequest.from_query(view.query()) == view
-    for name, value in zip(NAMES, astuple(view), strict=True):
-        assert value is None or type(value) is (int if name in WHOLE else str)
-        assert value is None or str(value) == str(values[name])  # nothing is made of what was not sent
-
-
 @pytest.mark.parametrize("value", ["", "-1", "+1", "1.0", "1e3", " 1", "1_0", "0x1", "²", "١", "１", "9" * 10, "None"])
 @pytest.mark.parametrize("name", WHOLE)
-def test_what_is_no_plain_number_is_for_the_page_to_choose(name: str, value: str) -> None:
+def test_values_that_are_not_plain_numbers_are_ignored(name: str, value: str) -> None:
     assert ViewRequest.from_query(f"?first=a&{name}={quote(value)}") == ViewRequest(first="a")
     assert ViewRequest.from_query(urlencode({name: "12"})) == replace(ViewRequest(), **{name: 12})
-
-
-@pytest.mark.parametrize("value", [1.0, 2**70, -1, True, None, [1], {"a": 1}, "²"])
-def test_numbers_as_a_browser_sends_them(value: Any) -> None:
-    assert ViewRequest.from_mapping({"step": value}).step is None
-    assert ViewRequest.from_mapping({"step": 12}) == ViewRequest.from_mapping({"step": "12"}) == ViewRequest(step=12)
-    assert ViewRequest.from_mapping({"step": 999_999_999}) == ViewRequest(step=999_999_999)
 
 
 def _whole_values(view: ViewRequest) -> list[Any]:
