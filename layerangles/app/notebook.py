@@ -28,7 +28,7 @@ from layerangles.app.sources import InMemory, ResultFile, Source, StudentDirecto
 from layerangles.app.view_figures import fitting_theme
 from layerangles.errors import InputError
 from layerangles.extras import require_extra
-from layerangles.figures.compare_pair import LayerView, compare_pair
+from layerangles.figures import LayerView, compare_pair
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.export import CONFIG
 from layerangles.figures.drawing.marks import ABOVE_90, NEGATIVE

@@ -1,4 +1,4 @@
-"""Results and an app that the tests of the app share."""
+"""Results and an app for the tests of the app."""
 
 import shutil
 from collections.abc import Sequence

@@ -171,7 +171,7 @@ def test_the_page_opens_and_asks_no_other_host(browser, address):
     assert not browser.find_element(By.ID, "tower-field").is_displayed()  # there is one tower
 
 
-def test_two_checkpoints_are_chosen(browser, address):
+def test_both_checkpoints_are_chosen_in_dropdowns(browser, address):
     opened(browser, address, first="reverse-seed0", second="none-seed0")
     choose(browser, "first-strategy", "forward")
     assert view(browser)["first"] == "forward-seed0"
@@ -215,7 +215,7 @@ def test_everything_can_be_done_with_the_keyboard(browser, address):
     assert {"copy", "export-csv", "first-strategy", "second-step", "play", "low", "high", "teacher"} <= reached
 
 
-def test_the_course_of_training_plays_until_it_is_paused(browser, address):
+def test_training_steps_play_until_paused(browser, address):
     opened(browser, address, first="forward-seed0", second="reverse-seed0", step=0)
     play = browser.find_element(By.ID, "play")
     play.click()
@@ -334,7 +334,7 @@ def test_a_link_restores_the_view(browser, address):
 
 
 @pytest.mark.parametrize("name", ["no-such-student", "../../../../etc/passwd", "<img src=x onerror=alert(1)>"])
-def test_an_unknown_id_is_told_and_harms_nothing(browser, address, name):
+def test_an_unknown_student_is_reported_and_harms_nothing(browser, address, name):
     opened(browser, address, first=name, second="forward-seed0")
     assert "there is no student" in said(browser)
     assert written(browser, 0) == []
@@ -344,7 +344,7 @@ def test_an_unknown_id_is_told_and_harms_nothing(browser, address, name):
     assert written(browser, 0) != []
 
 
-def test_a_study_is_written_while_the_page_is_open(browser, address, growing):
+def test_the_page_follows_a_study_that_is_being_written(browser, address, growing):
     opened(browser, address, first="forward-seed1", second="none-seed1")
     rows = "return document.querySelectorAll('#scores tbody tr').length"
     assert browser.execute_script(rows) == 2

@@ -28,7 +28,7 @@ from layerangles.equivalence.intervals import t_interval
 # Keys
 
 
-def test_a_name_that_occurs_once_is_the_key_and_others_name_their_source() -> None:
+def test_keys_are_names_with_the_source_where_a_name_occurs_twice() -> None:
     one, two = Stub("one", named("a-seed0", "b-seed0")), Stub("two", named("a-seed0", "c"))
     entries = Catalogue([one, two]).read().entries
     assert list(entries) == ["one: a-seed0", "b-seed0", "two: a-seed0", "c"]
@@ -41,7 +41,7 @@ def test_a_name_that_occurs_once_is_the_key_and_others_name_their_source() -> No
     assert [e.strategy for e in entries.values()] == ["one: a", "b", "two: a", "c"]
 
 
-def test_the_seeds_of_a_strategy_stay_together_where_another_source_has_one_more() -> None:
+def test_seeds_of_one_strategy_and_source_have_the_same_prefix() -> None:
     one = Stub("one", named("a-seed1"), scored({"a-seed0": 0.5, "a-seed1": 0.6}))
     two = Stub("two", named("a-seed0"))
     snapshot = Catalogue([one, two]).read()
@@ -49,14 +49,14 @@ def test_the_seeds_of_a_strategy_stay_together_where_another_source_has_one_more
     assert snapshot.scores["strategy"].tolist() == ["one: a", "one: a"]
 
 
-def test_sources_of_one_name_are_numbered_and_their_seeds_stay_apart() -> None:
+def test_sources_of_one_name_are_numbered_and_keep_their_seeds_apart() -> None:
     one, two = Stub("s", named("a-seed0", "a-seed1")), Stub("s", named("a-seed1", "a-seed2", "b"))
     snapshot = Catalogue([one, two]).read()
     assert list(snapshot.entries) == ["s: a-seed0", "s: a-seed1", "s (2): a-seed1", "s (2): a-seed2", "b"]
     assert [snapshot.seeds(strategy) for strategy in ("s: a", "s (2): a")] == [[0, 1], [1, 2]]
 
 
-def test_sources_of_one_name_and_names_that_look_like_keys() -> None:
+def test_keys_are_unique_even_if_names_look_like_keys() -> None:
     sources = [Stub("s", named("a", "a")), Stub("s", named("a")), Stub("t", named("s: a", "s (2): a", "s (3): a"))]
     entries = Catalogue(sources).read().entries
     assert len(entries) == 6
@@ -80,7 +80,7 @@ def test_a_key_is_never_a_path(study_with_steps: Sequence[Path], result: AngleRe
         assert side.layer_view.absence == f"there is no student {name!r} here"
 
 
-def test_strategies_seeds_and_the_student_that_is_meant() -> None:
+def test_a_student_is_found_by_strategy_and_seed() -> None:
     snapshot = Catalogue([Stub("s", named("b-seed10", "a-seed2", "b-seed9", "mine", "a-seed007"))]).read()
     assert snapshot.strategies == ["b", "a", "mine"]
     assert [snapshot.seeds(name) for name in ("b", "a", "mine", "nobody")] == [[9, 10], [2, 7], [], []]
@@ -92,7 +92,7 @@ def test_strategies_seeds_and_the_student_that_is_meant() -> None:
     assert snapshot.key(None, None) is None
 
 
-def test_how_a_result_was_measured_in_words(study: ToyStudy, result: AngleResult) -> None:
+def test_the_way_of_a_result_names_its_space_and_unusual_settings(study: ToyStudy, result: AngleResult) -> None:
     settings: dict[str, dict[str, Any]] = {
         "teacher": {},
         "pull": {"space": "pull"},
@@ -113,7 +113,7 @@ def test_how_a_result_was_measured_in_words(study: ToyStudy, result: AngleResult
 # Scores
 
 
-def test_scores_are_told_by_keys() -> None:
+def test_scores_are_listed_by_key() -> None:
     one = Stub("one", named("a-seed0", "b-seed0"), scored({"a-seed0": 0.5, "b-seed0": 0.6}))
     two = Stub("two", named("a-seed0"), scored({"a-seed0": 0.7}, seed=3))
     scores = Catalogue([one, two]).read().scores
@@ -124,7 +124,7 @@ def test_scores_are_told_by_keys() -> None:
     assert one.table["student"].tolist() == ["a-seed0", "b-seed0"]  # as it was
 
 
-def test_scores_of_students_of_whom_nothing_else_is_here() -> None:
+def test_scores_of_students_without_weights_or_results_are_listed() -> None:
     one = Stub("one", named("a-seed0"), scored({"a-seed0": 0.5, "a-seed1": 0.6, "lost-seed0": 0.1}))
     two = Stub("two", table=scored({"lost-seed0": 0.9}))
     catalogue = Catalogue([one, two])
@@ -133,7 +133,7 @@ def test_scores_of_students_of_whom_nothing_else_is_here() -> None:
     assert catalogue.read().scores["strategy"].tolist() == ["a", "a", "one: lost", "two: lost"]
 
 
-def test_standings_put_the_best_first_whichever_way_is_better() -> None:
+def test_standings_put_the_best_first_for_either_direction_of_the_metric() -> None:
     students = named(*(f"{name}-seed{seed}" for name in "abc" for seed in (0, 1, 2)))
     values = dict(zip([s.name for s in students], [1, 2, 6, 4, 4, 4, 0, 1, 2], strict=True))
     up = scored({name: float(value) for name, value in values.items()})
@@ -151,7 +151,7 @@ def test_standings_put_the_best_first_whichever_way_is_better() -> None:
     assert set(standings["n_seeds"]) == {3}
 
 
-def test_a_single_seed_has_no_interval_and_no_scores_are_no_standings() -> None:
+def test_a_single_seed_has_no_interval_and_without_scores_there_are_no_standings() -> None:
     catalogue = Catalogue([Stub("s", named("a-seed0"), scored({"a-seed0": 0.5}))])
     (row,) = catalogue.read().standings().to_dict("records")
     assert (row["strategy"], row["n_seeds"], row["score"]) == ("a", 1, 0.5)
@@ -188,7 +188,7 @@ def log(folder: Path, *students: str) -> None:
             file.write(json.dumps(line | {"value": 0.6 if student.endswith("1") else 0.5}) + "\n")
 
 
-def test_a_study_that_is_being_written(young: Path, study: ToyStudy) -> None:
+def test_a_study_that_is_being_written_shows_what_is_finished(young: Path, study: ToyStudy) -> None:
     source = open_study(young)
     with pytest.raises(InputError, match=r"there is no student to compare in toy\. Give student directories, a study"):
         Catalogue([source])
@@ -242,7 +242,7 @@ def test_a_student_of_several_cells_is_one_student(young: Path) -> None:
 # The catalogue
 
 
-def test_nothing_to_compare() -> None:
+def test_sources_without_a_student_are_refused() -> None:
     with pytest.raises(InputError, match=r"^there is no student to compare in nothing\. Give student directories, a"):
         Catalogue([])
     with pytest.raises(
@@ -251,7 +251,7 @@ def test_nothing_to_compare() -> None:
         Catalogue([Stub("one"), Stub("two")])
 
 
-def test_sources_are_read_again_only_when_one_has_changed() -> None:
+def test_sources_are_read_again_only_after_a_change() -> None:
     one, two = Stub("one", named("a")), Stub("two", named("b"))
     catalogue = Catalogue([one, two])
     for _ in range(3):
@@ -276,7 +276,7 @@ class Slow(Stub):
         return super().students()
 
 
-def test_threads_that_ask_at_once_wait_for_one_reading() -> None:
+def test_concurrent_threads_share_one_reading() -> None:
     source = Slow("slow", named("a"))
     catalogue = Catalogue([source])
     source.now, source.found = 1, named("b")

@@ -1,4 +1,4 @@
-"""Measuring on demand: how far it is, where the result is kept, and what comes of failures."""
+"""Measuring on demand: progress, where results are kept, and failures."""
 
 import shutil
 import threading
@@ -66,7 +66,9 @@ def slimmed(monkeypatch: pytest.MonkeyPatch) -> None:
 # What is measured, and where it is kept
 
 
-def test_a_result_in_teacher_space_is_kept_beside_the_student_and_found(student: Path, measurer: Measurer) -> None:
+def test_a_result_in_teacher_space_is_kept_in_the_students_directory_and_found(
+    student: Path, measurer: Measurer
+) -> None:
     catalogue = catalogue_of(student)
     (entry,) = catalogue.read().entries.values()
     assert resolve(ViewRequest(), catalogue.read(), measurer.unkept).first.can_be_measured
@@ -87,7 +89,7 @@ def test_a_result_in_teacher_space_is_kept_beside_the_student_and_found(student:
 
 
 @pytest.mark.parametrize("way", ["pull", "gradient"])
-def test_other_spaces_are_kept_for_as_long_as_the_app_runs(student: Path, measurer: Measurer, way: str) -> None:
+def test_results_in_other_spaces_are_kept_in_memory(student: Path, measurer: Measurer, way: str) -> None:
     before = sorted(path.name for path in student.iterdir())
     catalogue = catalogue_of(student)
     measurer.ask(list(catalogue.read().entries.values()), way)
@@ -116,7 +118,7 @@ def test_checkpoints_are_measured_at_every_step(tmp_path: Path, study_with_steps
     measurer.close()
 
 
-def test_a_directory_that_cannot_be_written_to(
+def test_a_result_is_kept_in_memory_if_the_directory_is_not_writable(
     student: Path, measurer: Measurer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -136,7 +138,7 @@ def test_a_directory_that_cannot_be_written_to(
 
 
 @pytest.mark.usefixtures("slimmed")
-def test_what_is_stale_is_replaced(student: Path, study: ToyStudy, measurer: Measurer) -> None:
+def test_a_stale_result_is_replaced(student: Path, study: ToyStudy, measurer: Measurer) -> None:
     catalogue = catalogue_of(student)
     for seed in (5, 6):
         write_student(student, study.teacher, seed=seed, overwrite=True)
@@ -159,7 +161,7 @@ def test_texts_are_drawn_evenly(n: int, chosen: list[int]) -> None:
     assert MeasuringPlan(n_texts=n).texts(entry) == [texts[i] for i in chosen]
 
 
-def test_the_plan_is_kept_to(student: Path) -> None:
+def test_students_are_measured_as_planned(student: Path) -> None:
     measurer = Measurer(MeasuringPlan(n_texts=7, max_length=5, device="cpu"))
     measurer.ask(entries_of(student), "pull")
     assert ended(measurer, "mine-seed3", "pull") is None
@@ -232,7 +234,7 @@ def three(tmp_path: Path) -> list[StudentEntry]:
     return entries_of(*(tmp_path / name for name in ("a", "b", "broken")))
 
 
-def test_whoever_asks_twice_is_measured_once(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
+def test_a_student_requested_twice_is_measured_once(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
     a, b, _ = three
     measurer.ask([a, a], "teacher")
     until(lambda: len(gate.asked) == 1)
@@ -251,7 +253,9 @@ def test_whoever_asks_twice_is_measured_once(gate: Gate, three: list[StudentEntr
     until(lambda: measurer.n_done == 4)
 
 
-def test_a_failure_is_told_and_the_next_is_measured(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
+def test_a_failure_is_reported_and_the_next_student_is_measured(
+    gate: Gate, three: list[StudentEntry], measurer: Measurer
+) -> None:
     a, _, broken = three
     gate.open.set()
     measurer.ask([broken, a], "teacher")
@@ -266,9 +270,7 @@ def test_a_failure_is_told_and_the_next_is_measured(gate: Gate, three: list[Stud
     assert ended(measurer, "broken", "teacher") == failed
 
 
-def test_what_is_wrong_with_a_student_is_said(
-    tmp_path: Path, student: Path, study: ToyStudy, measurer: Measurer
-) -> None:
+def test_the_error_of_a_student_is_reported(tmp_path: Path, student: Path, study: ToyStudy, measurer: Measurer) -> None:
     stranger = write_student(tmp_path / "stranger", study.teacher, pairs=((1, 9),))
     measurer.ask(entries_of(stranger), "teacher")
     failed = ended(measurer, "stranger", "teacher")
@@ -291,7 +293,7 @@ def test_a_student_without_weights_is_not_measured(gate: Gate, measurer: Measure
     assert gate.asked == []
 
 
-def test_after_the_end_nothing_more_begins(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
+def test_no_measurement_starts_after_the_end(gate: Gate, three: list[StudentEntry], measurer: Measurer) -> None:
     measurer.ask(three[:2], "teacher")
     until(lambda: len(gate.asked) == 1)
     measurer.close()
@@ -301,7 +303,7 @@ def test_after_the_end_nothing_more_begins(gate: Gate, three: list[StudentEntry]
     assert gate.asked == [("a", "teacher")]
 
 
-def test_what_is_under_way_ends_with_the_app(
+def test_a_running_measurement_ends_with_the_app(
     three: list[StudentEntry], measurer: Measurer, result: AngleResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = threading.Event()

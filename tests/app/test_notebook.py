@@ -1,4 +1,4 @@
-"""``layerangles.compare`` in a notebook: what it takes, what it shows, and the app that it starts."""
+"""``layerangles.compare`` in a notebook: its arguments, its HTML, and the app that it starts."""
 
 import base64
 import hashlib
@@ -87,7 +87,7 @@ def test_eighteen_students_at_three_steps_fit_with_all_nulls(course):
 
 
 @pytest.mark.parametrize("shape", [(40, 5, 13, 7), (10, 4, 25, 13), (400, 2, 5, 3)])
-def test_what_would_make_a_notebook_large_is_left_out_and_said(shape):
+def test_checkpoints_beyond_the_room_are_left_out_and_counted(shape):
     shown = layerangles.compare(large(*shape), first="student-1", second="student-0@10")
     assert len(shown.html.encode()) < MOST_BYTES
     kept = [one["label"] for one in payload(shown)["checkpoints"]]
@@ -96,7 +96,7 @@ def test_what_would_make_a_notebook_large_is_left_out_and_said(shape):
     assert kept == sorted(kept, key=lambda label: [int(n) for n in re.findall(r"\d+", label)])  # in their order
 
 
-def test_last_steps_are_kept_before_first_ones_and_those_before_others():
+def test_last_steps_have_precedence_over_first_steps_and_those_over_others():
     kept = payload(layerangles.compare(large(40, 5, 7, 4), first="student-3@20"))["checkpoints"]
     steps: dict[str, list[int]] = {}
     for one in kept:
@@ -134,7 +134,7 @@ def test_a_study_is_compared_without_its_weights():
     assert len(shown.html.encode()) < MOST_BYTES
 
 
-def test_a_student_of_whom_nothing_was_measured_is_said(study: ToyStudy):
+def test_students_without_a_measurement_are_named(study: ToyStudy):
     shown = layerangles.compare(study.identity)
     assert "Nothing was measured of identity yet" in shown.html
     with pytest.raises(InputError, match="nothing was measured of these students yet"):
@@ -156,12 +156,12 @@ def test_a_measured_student_is_shown(study: ToyStudy, result, tmp_path):
         ((RESULTS,), "Open a study with kd_train.open_study"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(what, message):
+def test_other_things_are_refused(what, message):
     with pytest.raises(Exception, match=message):
         layerangles.compare(*what)
 
 
-def test_a_checkpoint_that_is_not_there_is_refused(result):
+def test_an_unknown_checkpoint_is_refused(result):
     with pytest.raises(InputError, match="no-such"):
         layerangles.compare(result, first="no-such")
 

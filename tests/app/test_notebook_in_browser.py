@@ -120,7 +120,7 @@ def test_the_excess_is_shown_on_a_scale_around_zero(browser, tmp_path, course):
     assert complaints(browser) == []
 
 
-def test_towers_blanks_and_teachers_of_another_depth(browser, tmp_path):
+def test_missing_maps_and_layers_are_explained_in_their_place(browser, tmp_path):
     two = make_result(("a",), towers=("encoder", "decoder"), blank=((0, 1, 2),))
     other = make_result((HOSTILE,), n_teacher=6, n_student=2, matched=())
     shown(browser, tmp_path, [two, other])
@@ -134,7 +134,7 @@ def test_towers_blanks_and_teachers_of_another_depth(browser, tmp_path):
     assert complaints(browser) == []
 
 
-def test_results_measured_in_another_way_are_told_apart(browser, tmp_path, course):
+def test_a_difference_of_unlike_measurements_carries_a_warning(browser, tmp_path, course):
     some = AngleResult(course.dataset.sel(student=["none-seed0"]))
     changed = AngleResult(some.dataset.assign_attrs(data_sha256="another"))
     shown(browser, tmp_path, [some, changed], "none-seed0", "none-seed0 (2)")
@@ -145,7 +145,7 @@ def test_results_measured_in_another_way_are_told_apart(browser, tmp_path, cours
 
 
 @pytest.mark.parametrize("width", [1300, 400])
-def test_it_is_never_wider_than_its_window(browser, tmp_path, course, width):
+def test_the_comparison_is_never_wider_than_its_window(browser, tmp_path, course, width):
     page = document("comparison", comparison_html([course]), "body{margin:16px}")
     drawn(opened(browser, tmp_path / "page.html", page, width))
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -172,7 +172,7 @@ def test_jupyterlabs_extension_lends_its_plotly_without_a_network(browser, tmp_p
     assert [name for name in requests(browser) if not name.startswith("file:")] == []
 
 
-def test_without_plotly_the_page_says_where_it_comes_from(browser, tmp_path, course):
+def test_without_plotly_the_page_shows_means_and_how_to_get_plotly(browser, tmp_path, course):
     html = re.sub(r"https://cdn\.plot\.ly/", "file:///nowhere/", comparison_html([course], "none-seed0"))
     opened(browser, tmp_path / "bare.html", f'<!doctype html><meta charset="utf-8">{html}')
     WebDriverWait(browser, 30).until(lambda b: "could not be loaded from" in readout(b))

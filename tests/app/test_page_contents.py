@@ -1,4 +1,4 @@
-"""What stands below the maps: scores, saved files, measuring on demand, tokens."""
+"""Below the maps: scores, saved files, measuring on demand, tokens."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ from layerangles.models import weights
 from layerangles.models.checkpoints import open_student
 
 
-def test_scores_stand_beside_with_the_chosen_ones_marked(browser: Browser) -> None:
+def test_the_strategies_shown_are_marked_in_the_score_table(browser: Browser) -> None:
     browser.open()
     said = browser.said("scores")
     assert "accuracy" in said
@@ -44,7 +44,7 @@ def test_scores_stand_beside_with_the_chosen_ones_marked(browser: Browser) -> No
 @pytest.mark.parametrize(
     "query", ["", "?first=forward-seed0&second=none-seed0&layer=2&null=N1", "?first=late&step=10&aggregation=median"]
 )
-def test_the_numbers_are_saved_as_they_are_shown(browser: Browser, catalogue: Catalogue, query: str) -> None:
+def test_the_csv_file_has_the_values_shown(browser: Browser, catalogue: Catalogue, query: str) -> None:
     browser.open(query)
     browser.known["export-csv", "n_clicks"] = 1
     assert browser.fire("download.data", "export-csv.n_clicks")
@@ -65,7 +65,7 @@ def test_a_page_is_saved_as_html(browser: Browser) -> None:
     assert "forward-seed0, final state" in content.replace("forward-<br>seed0", "forward-seed0")
 
 
-def test_formats_that_there_are_not(browser: Browser) -> None:
+def test_unknown_formats_are_ignored(browser: Browser) -> None:
     browser.open()
     body = browser.request("download.data", "export-exe.n_clicks")
     assert browser.post(body).status_code == 204
@@ -102,14 +102,14 @@ def test_measuring_on_demand_shows_the_map_when_it_is_done(catalogue: Catalogue,
     assert not offered(browser)
 
 
-def test_nothing_is_offered_where_there_are_no_weights(browser: Browser) -> None:
+def test_students_without_weights_are_not_offered_for_measurement(browser: Browser) -> None:
     browser.open("?first=lone&second=stranger")
     assert not offered(browser)
     browser.known["measure", "n_clicks"] = 0
     assert not browser.fire("wanted.data", "measure.n_clicks")  # as when the page opens
 
 
-def test_extreme_tokens_stand_in_their_texts(browser: Browser, study: ToyStudy, catalogue: Catalogue) -> None:
+def test_extreme_tokens_are_shown_in_their_texts(browser: Browser, study: ToyStudy, catalogue: Catalogue) -> None:
     browser.open("?first=learned&second=forward-seed0&low=1&high=4")
     assert browser.fire("tokens.children", "query.data")
     first, second = browser.value("tokens", "children")
@@ -130,7 +130,7 @@ def test_extreme_tokens_stand_in_their_texts(browser: Browser, study: ToyStudy, 
     assert smallest[0] < mean < largest[0]
 
 
-def test_tokens_are_those_of_the_step(study_with_steps: Sequence[Path], study: ToyStudy) -> None:
+def test_tokens_belong_to_the_step_shown(study_with_steps: Sequence[Path], study: ToyStudy) -> None:
     late = study_with_steps[0]
     measured = measure_angles(late, study.texts[:8], steps=True, device="cpu")
     source = Stub("s", [Student("late", late, lambda: (measured,))], given=study.texts[:8])
@@ -144,7 +144,7 @@ def test_tokens_are_those_of_the_step(study_with_steps: Sequence[Path], study: T
         assert "".join(texts_in(item)).startswith(f"{smallest:.1f}° ")
 
 
-def test_weights_are_hashed_once_and_again_when_the_student_is_another(
+def test_weights_are_hashed_once_and_again_after_they_changed(
     study_with_steps: Sequence[Path], study: ToyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     students = shutil.copytree(study_with_steps[0].parent, tmp_path / "students")
@@ -173,7 +173,7 @@ def test_weights_are_hashed_once_and_again_when_the_student_is_another(
     assert late / "model.safetensors" in hashed
 
 
-def test_tokens_of_what_is_not_there(browser: Browser) -> None:
+def test_missing_tokens_are_explained(browser: Browser) -> None:
     browser.open("?first=stranger&second=learned&way=gradient")
     assert browser.fire("tokens.children", "query.data")
     said = browser.said("tokens")

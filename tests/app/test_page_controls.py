@@ -29,7 +29,7 @@ def same(maps: list[np.ndarray], first: np.ndarray, second: np.ndarray) -> None:
     assert np.isfinite(first).any()
 
 
-def test_to_begin_with(browser: Browser, nulls: AngleResult) -> None:
+def test_the_first_page_compares_two_strategies_with_one_seed(browser: Browser, nulls: AngleResult) -> None:
     browser.open()
     assert browser.view == START
     assert browser.choices("first-strategy") == ["forward", "none", "lone", "late", "early", "learned", "wide-learned"]
@@ -44,7 +44,7 @@ def test_to_begin_with(browser: Browser, nulls: AngleResult) -> None:
     assert hidden == {"course": True, "depth": False, "tower-field": True, "pair": False}
 
 
-def test_choosing_a_strategy_and_a_seed(browser: Browser, nulls: AngleResult) -> None:
+def test_a_strategy_and_a_seed_choose_the_student(browser: Browser, nulls: AngleResult) -> None:
     browser.open().move("first-strategy", "none")
     assert (browser.view.first, browser.view.second) == ("none-seed0", "none-seed0")
     same(browser.maps(), *[expected(nulls, "deeper")] * 2)
@@ -58,7 +58,7 @@ def test_choosing_a_strategy_and_a_seed(browser: Browser, nulls: AngleResult) ->
     assert "not measured in teacher space" in texts
 
 
-def test_the_sliders(browser: Browser, nulls: AngleResult, catalogue: Catalogue) -> None:
+def test_sliders_choose_layer_and_step(browser: Browser, nulls: AngleResult, catalogue: Catalogue) -> None:
     browser.open().move("layer", 2)
     assert browser.view.layer == 2
     same(browser.maps(), expected(nulls, "identity", layer=2), expected(nulls, "deeper", layer=2))
@@ -80,7 +80,7 @@ def test_the_sliders(browser: Browser, nulls: AngleResult, catalogue: Catalogue)
     assert browser.view.first_step is None
 
 
-def test_playing_goes_through_the_steps_and_begins_again(browser: Browser) -> None:
+def test_playing_passes_through_the_steps_and_starts_again(browser: Browser) -> None:
     browser.open("?first=early&second=early&step=0")
     seen = []
     for n in range(4):
@@ -89,7 +89,7 @@ def test_playing_goes_through_the_steps_and_begins_again(browser: Browser) -> No
     assert seen == [10, 20, 0, 10]
 
 
-def test_nulls_and_aggregations_give_way_to_each_other(browser: Browser, nulls: AngleResult) -> None:
+def test_a_null_resets_the_aggregation_and_the_other_way_round(browser: Browser, nulls: AngleResult) -> None:
     browser.open()
     assert browser.choices("null")[1:] == ["N0", "N1"]
     raw = browser.choices("null")[0]
@@ -129,7 +129,7 @@ def test_a_link_opens_what_it_names(browser: Browser, nulls: AngleResult) -> Non
 
 
 @pytest.mark.parametrize("key", ["../../../etc/passwd", "<img src=x onerror=alert(1)>", "a" * 2000])
-def test_a_student_that_is_not_here_is_said_where_it_would_be(browser: Browser, key: str) -> None:
+def test_a_missing_student_is_named_in_its_place(browser: Browser, key: str) -> None:
     browser.open(ViewRequest(first=key).query())
     first, second, difference = browser.maps()
     assert np.isnan(first).all()
@@ -147,15 +147,15 @@ def test_a_student_that_is_not_here_is_said_where_it_would_be(browser: Browser, 
     "query",
     ["?step=999999999999", "?layer=²&low=-1&high=[1]", "?way=../..&tower=x&null=N9&aggregation=mode", "?%00&&=="],
 )
-def test_a_link_that_makes_no_sense_opens_what_is_there(browser: Browser, query: str) -> None:
+def test_a_malformed_link_opens_the_first_page(browser: Browser, query: str) -> None:
     assert browser.open(query).view == START
 
 
-def test_a_query_of_half_a_character_is_no_failure(browser: Browser) -> None:
+def test_a_lone_surrogate_in_a_query_is_no_failure(browser: Browser) -> None:
     browser.open("?first=\ud800&layer=2")
     assert browser.view.layer == 2
 
 
-def test_what_is_sent_is_json_that_a_browser_reads(browser: Browser) -> None:
+def test_answers_are_strict_json(browser: Browser) -> None:
     answer = browser.post(browser.request("maps.figure"))
     json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

@@ -10,7 +10,7 @@ from layerangles.app.server import create_app, is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8050", "127.0.0.1:1", "127.0.0.1", "[::1]:8050", "[::1]"])
-def test_this_machine_by_its_names_is_answered_to(browser: Browser, host: str) -> None:
+def test_loopback_host_names_are_accepted(browser: Browser, host: str) -> None:
     assert browser.get("/", Host=host).status_code == 200
     assert browser.get("/", Host=host, Origin=f"http://{host}").status_code == 200
 
@@ -22,7 +22,7 @@ def test_this_machine_by_its_names_is_answered_to(browser: Browser, host: str) -
         *("0.0.0.1:8050", "192.168.0.7:8050", "[::2]:8050", "::1", "localhost:8050.evil.example"),
     ],
 )
-def test_a_foreign_host_is_refused_whatever_it_asks_for(browser: Browser, host: str) -> None:
+def test_foreign_host_names_are_refused_for_every_path(browser: Browser, host: str) -> None:
     for path in ("/", "/_dash-layout", "/_dash-dependencies", "/assets/compare.css"):
         answer = browser.get(path, Host=host, **{"X-Forwarded-Host": "localhost"})
         assert answer.status_code == 403
@@ -34,7 +34,7 @@ def test_a_foreign_host_is_refused_whatever_it_asks_for(browser: Browser, host: 
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "http://localhost", "http://localhost:8051", "http://127.0.0.1:8050", "null", ""]
 )
-def test_a_foreign_page_is_refused(browser: Browser, origin: str) -> None:
+def test_requests_of_foreign_pages_are_refused(browser: Browser, origin: str) -> None:
     body = browser.request("maps.figure")
     answer = browser.post(body, Origin=origin)
     assert answer.status_code == 403
@@ -42,7 +42,7 @@ def test_a_foreign_page_is_refused(browser: Browser, origin: str) -> None:
     assert browser.post(body, Origin="http://localhost:8050").status_code == 200
 
 
-def test_a_name_that_it_is_bound_to_is_answered_to(catalogue: Catalogue) -> None:
+def test_the_host_name_given_is_accepted(catalogue: Catalogue) -> None:
     client = create_app(catalogue, PLAN, hosts=("localhost", "gpu-box")).server.test_client()
     status = {
         host: client.get("/", headers={"Host": host}).status_code
@@ -58,11 +58,11 @@ def test_a_name_that_it_is_bound_to_is_answered_to(catalogue: Catalogue) -> None
         *((host, False) for host in ("0.0.0.1", "::", "192.168.0.7", "gpu-box", "localhost.evil.example", "")),
     ],
 )
-def test_which_addresses_only_this_machine_reaches(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognised(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
-def test_every_answer_forbids_what_comes_from_elsewhere(browser: Browser) -> None:
+def test_every_answer_has_a_policy_against_other_hosts(browser: Browser) -> None:
     for answer in (
         browser.get("/"),
         browser.get("/_dash-layout"),
@@ -93,7 +93,7 @@ def test_the_page_is_served_and_loads_nothing_from_elsewhere(browser: Browser) -
     assert "study, course, 2 students" in " ".join(texts_in(browser.get("/_dash-layout").json))
 
 
-def test_every_element_that_is_told_something_is_there(browser: Browser) -> None:
+def test_every_element_of_a_callback_exists(browser: Browser) -> None:
     there = {element for element, _ in browser.known}
     for callback in browser.get("/_dash-dependencies").json:
         outputs = callback["output"].strip(".").split("...")
@@ -112,7 +112,7 @@ def test_every_element_that_is_told_something_is_there(browser: Browser) -> None
         "/_dash-component-suites/dash/../../etc/passwd",
     ],
 )
-def test_no_file_is_served_but_the_apps_own(browser: Browser, path: str) -> None:
+def test_only_the_apps_own_files_are_served(browser: Browser, path: str) -> None:
     answer = browser.get(path)
     assert "root:" not in answer.text
     assert "import" not in answer.text.splitlines()[0]

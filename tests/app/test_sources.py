@@ -39,7 +39,7 @@ def test_a_student_without_checkpoints_has_one_state(student: Path) -> None:
     assert entry_of(StudentDirectories([student])).steps == []
 
 
-def test_what_is_no_checkpoint_is_no_step(tmp_path: Path, study_with_steps: Sequence[Path]) -> None:
+def test_other_directories_are_not_steps(tmp_path: Path, study_with_steps: Sequence[Path]) -> None:
     path = Path(shutil.copytree(study_with_steps[1], tmp_path / "early"))
     checkpoint = path / "checkpoints" / "step-10"
     for name in ("step-x", "step-²", "step-", "step--5", "step-٣", "other-5"):
@@ -50,13 +50,13 @@ def test_what_is_no_checkpoint_is_no_step(tmp_path: Path, study_with_steps: Sequ
     assert entry_of(StudentDirectories([path])).steps == [0, 10, 20]
 
 
-def test_a_result_has_the_steps_at_which_this_student_was_measured(stepped: AngleResult) -> None:
+def test_steps_of_a_result_are_those_of_the_student(stepped: AngleResult) -> None:
     assert stepped.steps == [0, 10, 20, 30]
     entries = Catalogue([InMemory(stepped)]).read().entries
     assert {key: entry.steps for key, entry in entries.items()} == {"late": [10, 30], "early": [0, 10, 20]}
 
 
-def test_steps_of_checkpoints_and_results_together(study_with_steps: Sequence[Path], stepped: AngleResult) -> None:
+def test_steps_of_checkpoints_and_results_are_united(study_with_steps: Sequence[Path], stepped: AngleResult) -> None:
     at_0 = AngleResult(stepped.dataset.sel(student=["early"], step=[0]))
     other = AngleResult(at_0.dataset.assign_coords(step=[7]))
     assert StudentEntry("k", Stub(), Student("early", study_with_steps[1], lambda: (at_0, other))).steps == [
@@ -70,7 +70,7 @@ def test_steps_of_checkpoints_and_results_together(study_with_steps: Sequence[Pa
 # What is kept in a student's directory
 
 
-def test_what_is_kept_beside_a_student_is_found_once_it_is_there(student: Path, study: ToyStudy) -> None:
+def test_a_result_kept_in_a_students_directory_is_found(student: Path, study: ToyStudy) -> None:
     catalogue = Catalogue([StudentDirectories([student])])
     assert catalogue.read().entries["mine-seed3"].student.results == ()
     result = kept(student, study.texts)
@@ -87,25 +87,25 @@ def test_angles_of_other_weights_are_stale(student: Path, study: ToyStudy) -> No
     assert catalogue.read().entries["mine-seed3"].student.results == ()
 
 
-def test_a_student_whose_weights_are_gone_breaks_nothing(student: Path, study: ToyStudy) -> None:
+def test_a_student_without_weights_has_no_kept_result(student: Path, study: ToyStudy) -> None:
     kept(student, study.texts)
     next(student.glob("*.safetensors")).unlink()
     assert entry_of(StudentDirectories([student])).student.results == ()
 
 
-def test_angles_of_another_student_are_not_this_ones(student: Path, study: ToyStudy, result: AngleResult) -> None:
+def test_a_kept_result_of_another_student_is_ignored(student: Path, study: ToyStudy, result: AngleResult) -> None:
     slim(result).save(student / "angles.nc")  # of "identity", which has the same weights
     assert entry_of(StudentDirectories([student])).student.results == ()
 
 
-def test_half_written_angles_beside_a_student_are_skipped(student: Path, study: ToyStudy) -> None:
+def test_a_half_written_kept_result_is_ignored(student: Path, study: ToyStudy) -> None:
     kept(student, study.texts)
     file = student / "angles.nc"
     file.write_bytes(file.read_bytes()[:5000])
     assert entry_of(StudentDirectories([student])).student.results == ()
 
 
-def test_a_directory_that_becomes_a_student(tmp_path: Path, student: Path, study: ToyStudy) -> None:
+def test_a_directory_is_listed_once_its_student_is_finished(tmp_path: Path, student: Path, study: ToyStudy) -> None:
     young = tmp_path / "young"
     catalogue = Catalogue([StudentDirectories([student, young])])
     assert list(catalogue.read().entries) == ["mine-seed3"]
@@ -119,7 +119,7 @@ def test_a_directory_that_becomes_a_student(tmp_path: Path, student: Path, study
 # Result files
 
 
-def test_a_file_that_is_replaced_is_read_again_and_otherwise_not(tmp_path: Path, result: AngleResult) -> None:
+def test_a_file_is_read_again_only_after_it_was_replaced(tmp_path: Path, result: AngleResult) -> None:
     path = renamed(slim(result), "a", "b").save(tmp_path / "angles.nc")
     catalogue = Catalogue([ResultFile(path)])
     first = catalogue.read()
@@ -131,7 +131,9 @@ def test_a_file_that_is_replaced_is_read_again_and_otherwise_not(tmp_path: Path,
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty", "text"])
-def test_a_file_that_is_half_written_for_a_while(tmp_path: Path, result: AngleResult, damage: str) -> None:
+def test_a_half_written_file_has_no_students_until_it_is_whole(
+    tmp_path: Path, result: AngleResult, damage: str
+) -> None:
     path = renamed(slim(result), "a").save(tmp_path / "angles.nc")
     whole = path.read_bytes()
     catalogue = Catalogue([ResultFile(path), Stub(found=named("other"))])
@@ -144,7 +146,7 @@ def test_a_file_that_is_half_written_for_a_while(tmp_path: Path, result: AngleRe
     assert list(catalogue.read().entries) == ["a", "other"]
 
 
-def test_a_file_that_is_no_result_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.nc is not a file"):
         ResultFile(tmp_path / "nothing.nc")
     (tmp_path / "text.nc").write_text("no result")
@@ -152,7 +154,7 @@ def test_a_file_that_is_no_result_is_refused_at_once(tmp_path: Path) -> None:
         ResultFile(tmp_path / "text.nc")
 
 
-def test_what_is_only_angles_has_neither_scores_nor_texts(tmp_path: Path, result: AngleResult) -> None:
+def test_results_alone_have_neither_scores_nor_texts(tmp_path: Path, result: AngleResult) -> None:
     for source in (
         InMemory(result),
         ResultFile(slim(result).save(tmp_path / "angles.nc")),

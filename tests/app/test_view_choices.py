@@ -1,4 +1,4 @@
-"""A view that leaves something open is completed, and its step is that of the slider or one of its own."""
+"""Resolving completes a view; checkpoints follow the slider's step or have their own."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -20,7 +20,7 @@ from layerangles.results.pair_values import AGGREGATIONS
 # What a view leaves open
 
 
-def test_everything_that_is_left_open_is_chosen(result: AngleResult) -> None:
+def test_an_empty_view_is_completed(result: AngleResult) -> None:
     page = resolve(ViewRequest(), Catalogue([InMemory(result)]).read())
     assert page.view == ViewRequest(
         first="identity",
@@ -39,7 +39,7 @@ def test_everything_that_is_left_open_is_chosen(result: AngleResult) -> None:
     assert [side.layer_view.label for side in page.sides] == ["identity, final state", "deeper, final state"]
 
 
-def test_to_begin_with_another_strategy_of_the_same_seed() -> None:
+def test_the_default_partner_is_another_strategy_with_the_same_seed() -> None:
     names = ["a-seed0", "a-seed1", "b-seed0", "b-seed1", "c"]
     snapshot = Catalogue([Stub(found=named(*names))]).read()
 
@@ -64,7 +64,7 @@ def test_a_single_student_is_compared_with_itself_and_none_with_none() -> None:
     assert page.table().empty
 
 
-def test_a_layer_that_is_not_there_gives_way_to_the_first_block(result: AngleResult) -> None:
+def test_a_missing_layer_is_replaced_by_the_first_block(result: AngleResult) -> None:
     snapshot = Catalogue([InMemory(result)]).read()
     assert [resolve(ViewRequest(layer=layer), snapshot).view.layer for layer in (0, 3, 4, None)] == [0, 3, 1, 1]
 
@@ -79,12 +79,14 @@ def test_a_layer_that_is_not_there_gives_way_to_the_first_block(result: AngleRes
         ((None, 2), (1, 4)),
     ],
 )
-def test_the_pair_of_teacher_layers(result: AngleResult, asked: tuple[int, int], shown: tuple[int, int]) -> None:
+def test_the_pair_has_two_different_teacher_layers(
+    result: AngleResult, asked: tuple[int, int], shown: tuple[int, int]
+) -> None:
     view = resolve(ViewRequest(low=asked[0], high=asked[1]), Catalogue([InMemory(result)]).read()).view
     assert (view.low, view.high) == shown
 
 
-def test_a_teacher_of_one_block_and_nothing_measured(result: AngleResult) -> None:
+def test_there_is_no_pair_without_two_teacher_layers(result: AngleResult) -> None:
     shallow = AngleResult(result.dataset.isel(layer_a=slice(2), layer_b=slice(2)))
     view = resolve(ViewRequest(), Catalogue([InMemory(shallow)]).read()).view
     assert (view.low, view.high) == (0, 1)
@@ -108,7 +110,7 @@ integers = st.none() | st.integers(0, 999_999_999) | st.integers(0, 40)
         aggregation=st.sampled_from([None, *AGGREGATIONS, "mode"]),
     )
 )
-def test_any_view_makes_a_page_whose_view_is_complete_and_stays(stepped: AngleResult, view: ViewRequest) -> None:
+def test_resolving_completes_any_view_and_keeps_complete_ones(stepped: AngleResult, view: ViewRequest) -> None:
     snapshot = Catalogue([InMemory(stepped), Stub(found=named("other"))]).read()
     page = resolve(view, snapshot)
     for name, value in zip(view.__dataclass_fields__, astuple(view), strict=True):
@@ -143,7 +145,7 @@ def labels(page: ResolvedView) -> list[str]:
         (ViewRequest(step=0, first_step=10), ["late, step 10", "early, step 0"]),
     ],
 )
-def test_the_step_of_the_slider_and_those_that_are_fixed(
+def test_checkpoints_follow_the_slider_unless_they_have_their_own_step(
     stepped: AngleResult, view: ViewRequest, shown: list[str]
 ) -> None:
     page = resolve(view, Catalogue([InMemory(stepped)]).read())
@@ -151,7 +153,7 @@ def test_the_step_of_the_slider_and_those_that_are_fixed(
     assert labels(page) == shown
 
 
-def test_the_numbers_are_those_of_the_step(stepped: AngleResult) -> None:
+def test_the_values_belong_to_the_step(stepped: AngleResult) -> None:
     snapshot = Catalogue([InMemory(stepped)]).read()
     for step in (10, 30):
         page = resolve(ViewRequest(first="late", first_step=step, layer=2), snapshot)
@@ -162,9 +164,7 @@ def test_the_numbers_are_those_of_the_step(stepped: AngleResult) -> None:
         assert np.isfinite(expected).any()
 
 
-def test_a_student_of_one_state_stands_at_the_end_of_the_others_course(
-    stepped: AngleResult, result: AngleResult
-) -> None:
+def test_a_student_with_one_state_is_compared_with_the_last_step(stepped: AngleResult, result: AngleResult) -> None:
     snapshot = snapshot_of(student("early", stepped), student("identity", result))
     assert labels(resolve(ViewRequest(), snapshot)) == ["early, step 20", "identity, final state"]
     assert labels(resolve(ViewRequest(step=10), snapshot)) == [

@@ -1,4 +1,4 @@
-"""A resolved view says what is missing and why, and has the numbers of its results."""
+"""A resolved view explains missing parts and has the values of its results."""
 
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +29,7 @@ def deeper_alone(study: ToyStudy) -> AngleResult:
 
 
 @pytest.mark.parametrize("key", ["stranger", "../../etc/passwd", "/etc/passwd", "<b>", "Identity"])
-def test_a_student_that_is_not_here_is_said(result: AngleResult, key: str) -> None:
+def test_a_missing_student_is_reported(result: AngleResult, key: str) -> None:
     page = resolve(ViewRequest(first=key, second="deeper"), Catalogue([InMemory(result)]).read())
     assert page.view.first == key
     assert (page.first.entry, page.first.result, page.first.layer_view.data) == (None, None, None)
@@ -39,7 +39,7 @@ def test_a_student_that_is_not_here_is_said(result: AngleResult, key: str) -> No
     assert list(page.table()) == ["layer_a", "layer_b", "second", "second_low", "second_high"]
 
 
-def test_what_was_not_measured_can_be_where_the_weights_are(study: ToyStudy, result: AngleResult) -> None:
+def test_unmeasured_students_can_be_measured_if_they_have_weights(study: ToyStudy, result: AngleResult) -> None:
     snapshot = snapshot_of(student("identity", result, directory=study.identity), student("deeper", result))
     for way in ("pull", "gradient"):
         page = resolve(ViewRequest(way=way), snapshot)
@@ -50,7 +50,7 @@ def test_what_was_not_measured_can_be_where_the_weights_are(study: ToyStudy, res
     assert [side.can_be_measured for side in page.sides] == [False, False]
 
 
-def test_a_way_of_its_own_cannot_be_measured_on_demand(study: ToyStudy, result: AngleResult) -> None:
+def test_unusual_ways_cannot_be_measured_on_demand(study: ToyStudy, result: AngleResult) -> None:
     unit = measure_angles(study.deeper, study.texts[:6], preprocessing="unit", device="cpu")
     snapshot = snapshot_of(student("identity", result, directory=study.identity), student("deeper", unit))
     page = resolve(ViewRequest(way="teacher · unit"), snapshot)
@@ -61,7 +61,7 @@ def test_a_way_of_its_own_cannot_be_measured_on_demand(study: ToyStudy, result: 
     assert resolve(ViewRequest(way="teacher · raw"), snapshot).view.way == "teacher"
 
 
-def test_layers_and_maps_that_are_not_there(
+def test_missing_layers_and_maps_are_explained(
     study: ToyStudy, result: AngleResult, nulls: AngleResult, deeper_alone: AngleResult
 ) -> None:
     identity = AngleResult(nulls.dataset.sel(student=["identity"]).isel(student_layer=slice(3)))
@@ -74,7 +74,9 @@ def test_layers_and_maps_that_are_not_there(
     assert np.isfinite(page.table()["second"]).all()
 
 
-def test_towers(study: ToyStudy, result: AngleResult, deeper_alone: AngleResult) -> None:
+def test_a_tower_can_be_chosen_and_may_be_missing(
+    study: ToyStudy, result: AngleResult, deeper_alone: AngleResult
+) -> None:
     both = two_towers(result)
     snapshot = snapshot_of(student("identity", both), student("deeper", deeper_alone))
     page = resolve(ViewRequest(), snapshot)
@@ -105,7 +107,7 @@ def test_towers(study: ToyStudy, result: AngleResult, deeper_alone: AngleResult)
         (("mean", "N5"), ("mean", None)),
     ],
 )
-def test_an_excess_is_shown_of_the_mean_alone_and_over_what_was_measured(
+def test_an_excess_needs_the_mean_and_a_measured_null(
     nulls: AngleResult, asked: tuple[str | None, str | None], shown: tuple[str, str | None]
 ) -> None:
     page = resolve(ViewRequest(aggregation=asked[0], null=asked[1]), Catalogue([InMemory(nulls)]).read())
@@ -113,7 +115,7 @@ def test_an_excess_is_shown_of_the_mean_alone_and_over_what_was_measured(
     assert (page.view.aggregation, page.view.null) == shown
 
 
-def test_a_null_that_one_of_the_two_lacks(nulls: AngleResult, deeper_alone: AngleResult) -> None:
+def test_a_null_missing_on_one_side_is_reported_there(nulls: AngleResult, deeper_alone: AngleResult) -> None:
     page = resolve(ViewRequest(null="N0"), snapshot_of(student("identity", nulls), student("deeper", deeper_alone)))
     assert [side.layer_view.absence for side in page.sides] == ["", "N0 was not measured here"]
     assert list(page.table()) == ["layer_a", "layer_b", "first", "first_low", "first_high"]
@@ -131,7 +133,7 @@ def test_gradient_space_has_no_tokens_and_so_no_median(gradients: AngleResult, a
 
 
 @pytest.mark.parametrize("layer", [1, 2])
-def test_the_table_has_the_numbers_of_the_result(nulls: AngleResult, layer: int) -> None:
+def test_the_table_has_the_values_of_the_result(nulls: AngleResult, layer: int) -> None:
     snapshot = Catalogue([InMemory(nulls)]).read()
     pairs = list(combinations(range(5), 2))
     data = nulls.dataset.sel(tower="encoder", student_layer=layer)
@@ -182,12 +184,12 @@ def test_teachers_of_different_depth_share_the_rows_that_both_have(result: Angle
 # Notes
 
 
-def test_the_notes_say_what_is_looked_at(nulls: AngleResult) -> None:
+def test_notes_describe_the_view(nulls: AngleResult) -> None:
     notes = resolve(ViewRequest(layer=2), Catalogue([InMemory(nulls)]).read()).notes
     assert notes == ("from student layer 2", "teacher space", "mean over tokens of 6 texts")
 
 
-def test_different_texts_or_teachers_are_noted(result: AngleResult, nulls: AngleResult) -> None:
+def test_notes_warn_of_different_texts_or_teachers(result: AngleResult, nulls: AngleResult) -> None:
     def notes_of(other: AngleResult) -> tuple[str, ...]:
         return resolve(ViewRequest(), snapshot_of(student("identity", result), student("deeper", other))).notes[3:]
 
@@ -205,7 +207,7 @@ def test_different_texts_or_teachers_are_noted(result: AngleResult, nulls: Angle
 # Results in memory
 
 
-def test_a_result_that_could_not_be_kept_is_shown(study: ToyStudy, result: AngleResult) -> None:
+def test_a_result_in_memory_is_shown(study: ToyStudy, result: AngleResult) -> None:
     snapshot = snapshot_of(student("identity", directory=study.identity), student("deeper"))
     asked = []
 
@@ -222,7 +224,7 @@ def test_a_result_that_could_not_be_kept_is_shown(study: ToyStudy, result: Angle
     assert page.first.can_be_measured
 
 
-def test_of_several_results_the_first_that_knows_the_step(stepped: AngleResult, tmp_path: Path) -> None:
+def test_the_first_result_with_the_step_is_shown(stepped: AngleResult, tmp_path: Path) -> None:
     def at(*steps: int) -> AngleResult:
         return AngleResult(stepped.dataset.sel(step=list(steps)).assign_attrs(note=str(steps)))
 

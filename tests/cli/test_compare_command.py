@@ -1,4 +1,4 @@
-"""``layerangles compare``: what it refuses, what it serves to whom, and how it ends."""
+"""``layerangles compare``: refusals, host names, texts, and its end."""
 
 import http.client
 import importlib.util
@@ -74,12 +74,12 @@ def test_what_cannot_be_compared(cli: Cli, served: Served, study: ToyStudy, tmp_
     assert served.app is None
 
 
-def test_a_file_that_is_no_result(cli: Cli, served: Served, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_refused(cli: Cli, served: Served, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no result")
     refused(cli("compare", "notes.txt", "--port", "0"), "notes.txt is damaged, or no netCDF file")
 
 
-def test_a_study_that_has_just_begun(cli: Cli, served: Served, tmp_path: Path) -> None:
+def test_a_study_without_students_is_refused(cli: Cli, served: Served, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(RESULTS / "study.resolved.yaml", tmp_path / "run")
     refused(
@@ -89,7 +89,7 @@ def test_a_study_that_has_just_begun(cli: Cli, served: Served, tmp_path: Path) -
     )
 
 
-def test_nothing_given_and_options_that_make_no_sense(cli: Cli, served: Served, study: ToyStudy) -> None:
+def test_missing_paths_and_bad_options_are_refused(cli: Cli, served: Served, study: ToyStudy) -> None:
     for arguments in ((), (study.identity, "--texts", "1"), (study.identity, "--port", "70000")):
         outcome = cli("compare", *arguments)
         assert (outcome.code, outcome.out) == (2, "")
@@ -97,7 +97,7 @@ def test_nothing_given_and_options_that_make_no_sense(cli: Cli, served: Served, 
     assert served.at == []
 
 
-def test_a_port_that_is_taken(cli: Cli, served: Served, study: ToyStudy) -> None:
+def test_a_port_in_use_is_refused(cli: Cli, served: Served, study: ToyStudy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         refused(
@@ -108,7 +108,7 @@ def test_a_port_that_is_taken(cli: Cli, served: Served, study: ToyStudy) -> None
     assert cli("compare", study.identity, "--port", port).code == 0
 
 
-def test_an_address_that_is_not_of_this_machine(cli: Cli, served: Served, study: ToyStudy) -> None:
+def test_a_foreign_address_is_refused(cli: Cli, served: Served, study: ToyStudy) -> None:
     refused(
         cli("compare", study.identity, "--host", "203.0.113.9", "--port", "0"), "203.0.113.9:0", "or another --host."
     )
@@ -136,7 +136,7 @@ def test_a_missing_extra_says_what_to_install(
 # What is served
 
 
-def test_this_machine_alone_by_default_and_a_browser_is_opened(cli: Cli, served: Served, study: ToyStudy) -> None:
+def test_the_default_is_loopback_and_an_open_browser(cli: Cli, served: Served, study: ToyStudy) -> None:
     outcome = cli("compare", study.identity, study.deeper, "--port", "0")
     assert outcome.code == 0
     ((host, port),) = served.at
@@ -148,7 +148,7 @@ def test_this_machine_alone_by_default_and_a_browser_is_opened(cli: Cli, served:
     assert served.plan == MeasuringPlan(n_texts=200, max_length=128, device="auto", trust_remote_code=False)
 
 
-def test_a_host_that_is_named_is_answered_to(cli: Cli, served: Served, study: ToyStudy) -> None:
+def test_a_given_host_name_is_accepted(cli: Cli, served: Served, study: ToyStudy) -> None:
     outcome = cli("compare", study.identity, "--host", "127.0.0.2", "--port", "0", "--no-browser")
     assert outcome.code == 0
     ((host, port),) = served.at
@@ -163,7 +163,7 @@ def test_settings_reach_the_measuring(cli: Cli, served: Served, study: ToyStudy)
     assert served.plan == MeasuringPlan(n_texts=7, max_length=9, device="cpu", trust_remote_code=True)
 
 
-def test_studies_students_and_files_together(
+def test_studies_students_and_files_are_compared_together(
     cli: Cli, served: Served, study: ToyStudy, result: AngleResult, tmp_path: Path
 ) -> None:
     file = AngleResult(result.dataset.sel(student=["deeper"])).save(tmp_path / "angles.nc")
@@ -183,7 +183,7 @@ def test_studies_students_and_files_together(
     }
 
 
-def test_texts_are_those_of_the_students_study_or_of_the_file(
+def test_texts_come_from_the_students_study_or_the_file(
     cli: Cli, served: Served, study: ToyStudy, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -248,7 +248,7 @@ def press_measure(port: int) -> None:
     assert ask(port, "/_dash-update-component", body=body)[0] == 200
 
 
-def test_a_started_app_answers_on_this_machine_and_ends_quietly_while_it_measures(
+def test_a_started_app_answers_and_ends_quietly_during_a_measurement(
     process: "subprocess.Popen[str]",
 ) -> None:
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The notebooks: what is stored of them is fit to be read anywhere, and they run and put out the same again."""
+"""The notebooks: their stored outputs can be read anywhere, and running them gives the same outputs."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def numbers(texts: list[str]) -> list[float]:
     return [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", " ".join(texts))]
 
 
-def test_the_four_are_there():
+def test_there_are_four_notebooks():
     assert [path.stem for path in NOTEBOOKS] == [
         "01-first-angles",
         "02-compare-checkpoints",
@@ -45,7 +45,7 @@ def test_the_four_are_there():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_stored_is_fit_to_be_read_anywhere(path):
+def test_stored_outputs_can_be_read_anywhere(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -73,7 +73,7 @@ def test_the_first_angles_take_ten_lines():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_and_puts_out_the_same_again(path, tmp_path):
+def test_a_notebook_runs_and_gives_the_same_output(path, tmp_path):
     copy = tmp_path / "examples"
     shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("runs"))
     again = execution.execute(copy / "notebooks" / path.name)
@@ -91,7 +91,7 @@ def test_it_runs_and_puts_out_the_same_again(path, tmp_path):
         assert said(again) == said(stored)
 
 
-def test_the_same_drawing_is_the_same_text_and_no_other_has_its_names():
+def test_equal_drawings_are_equal_texts_and_others_have_other_names():
     drawn = (
         '<svg class="main-svg" style=""><defs id="defs-0a1b2c"/><clipPath id="clip0a1b2cxy"/><g class="trace scatter '
         'trace123abc"/></svg>'

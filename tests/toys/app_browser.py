@@ -1,4 +1,4 @@
-"""A browser of the app without a browser: it sends what a page's elements send, and keeps what they are told."""
+"""A client of the app that sends the requests of a page's elements and keeps the answers."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""Sources that hold what a test puts into them."""
+"""Sources and students with given contents."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
