@@ -186,7 +186,7 @@ def test_teachers_of_different_depth_share_the_rows_that_both_have(result: Angle
 
 def test_notes_describe_the_view(nulls: AngleResult) -> None:
     notes = resolve(ViewRequest(layer=2), Catalogue([InMemory(nulls)]).read()).notes
-    assert notes == ("from student layer 2", "teacher space", "mean over tokens of 6 texts")
+    assert notes == ("from student layer 2", "teacher space", "mean over tokens of 8 texts")
 
 
 def test_notes_warn_of_different_texts_or_teachers(result: AngleResult, nulls: AngleResult) -> None:
