@@ -27,7 +27,7 @@ class Setting(NamedTuple):
         help: one line for the command line.
         choices: the allowed values besides the default; empty where they cannot be listed.
         check: raises an :class:`InputError` unless a value is allowed; for settings without choices.
-        attribute: the attribute of a result that records it; empty where none does.
+        attribute: the attribute of a result that records it; by default of the same name if results must agree in it.
         recorded: the attribute's value for a value of the setting.
         must_agree: whether results are comparable only if they share it.
     """
@@ -127,26 +127,19 @@ class MeasurementSettings:
         metadata=_described(
             "teacher (T - W S), pull (Wᵀ(T - W S)), or gradient (of the matching losses).",
             choices=get_args(Space),
-            attribute="space",
             must_agree=True,
         ),
     )
     convention: Convention = field(
         default="layerangles",
         metadata=_described(
-            "layerangles, or paper: count as the paper's code does.",
-            choices=get_args(Convention),
-            attribute="convention",
-            must_agree=True,
+            "layerangles, or paper: count as the paper's code does.", choices=get_args(Convention), must_agree=True
         ),
     )
     preprocessing: str = field(
         default="raw",
         metadata=_described(
-            "raw, centred, z, unit, or drop-K (rogue dimensions).",
-            check=_check_preprocessing,
-            attribute="preprocessing",
-            must_agree=True,
+            "raw, centred, z, unit, or drop-K (rogue dimensions).", check=_check_preprocessing, must_agree=True
         ),
     )
     fit: FitKind | None = field(
@@ -161,10 +154,7 @@ class MeasurementSettings:
     )
     nulls: Sequence[NullName] = field(
         default=("N1",),
-        metadata=_described(
-            "A null to subtract, none or all; may be repeated. By default N1.",
-            check=_checked_nulls,
-        ),
+        metadata=_described("A null to subtract, none or all; may be repeated. By default N1.", check=_checked_nulls),
     )
     alternatives: Alternatives = field(
         default="none",
@@ -195,42 +185,30 @@ class MeasurementSettings:
     final_norm: FinalNorm = field(
         default="pre",
         metadata=_described(
-            "Last layer of a pre-norm model: pre or post its norm.",
-            choices=get_args(FinalNorm),
-            attribute="final_norm",
-            must_agree=True,
+            "Last layer of a pre-norm model: pre or post its norm.", choices=get_args(FinalNorm), must_agree=True
         ),
     )
     special_tokens: bool = field(
         default=True,
         metadata=_described(
             "Whether special tokens count.",
-            attribute="special_tokens",
             recorded=lambda counted: "counted" if counted else "left out",
             must_agree=True,
         ),
     )
-    max_length: int = field(
-        default=128, metadata=_described("Tokens after which a text is cut.", attribute="max_length", must_agree=True)
-    )
+    max_length: int = field(default=128, metadata=_described("Tokens after which a text is cut.", must_agree=True))
     batch_size: int = field(
         default=32, metadata=_described("Texts per forward pass; changes only the speed.", check=_check_positive)
     )
     precision: Precision = field(
         default="float32",
         metadata=_described(
-            "float32, or bfloat16 (faster, off by 0.04° on average).",
-            choices=get_args(Precision),
-            attribute="precision",
-            must_agree=True,
+            "float32, or bfloat16 (faster, off by 0.04° on average).", choices=get_args(Precision), must_agree=True
         ),
     )
     device: str = field(default="auto", metadata=_described("auto (the best present), cpu, cuda, cuda:N, mps."))
     confidence: float = field(
-        default=0.95,
-        metadata=_described(
-            "Confidence level of the intervals.", check=_check_share, attribute="confidence", must_agree=True
-        ),
+        default=0.95, metadata=_described("Confidence level of the intervals.", check=_check_share, must_agree=True)
     )
     students_per_pass: int = field(
         default=12, metadata=_described("Students held in memory at once.", check=_check_positive)
@@ -295,6 +273,10 @@ class SettingsKeywords(TypedDict, total=False):
     students_per_pass: int
 
 
+def _named(name: str, setting: Setting) -> Setting:
+    return setting._replace(attribute=name) if setting.must_agree and not setting.attribute else setting
+
+
 def with_settings(function: Function) -> Function:
     """Let ``help()`` and notebooks show the settings and their defaults instead of ``**settings``."""
     own = signature(function)
@@ -307,7 +289,9 @@ def with_settings(function: Function) -> Function:
     return function
 
 
-SETTINGS: dict[str, Setting] = {one.name: one.metadata["setting"] for one in fields(MeasurementSettings)}
+SETTINGS: dict[str, Setting] = {
+    one.name: _named(one.name, one.metadata["setting"]) for one in fields(MeasurementSettings)
+}
 DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(MeasurementSettings)}
 
 MUST_AGREE = (
