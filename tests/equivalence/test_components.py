@@ -14,7 +14,7 @@ from layerangles.equivalence.components import SOURCES, variance_components
 
 
 def _cell(scores: dict[tuple[str, int], np.ndarray]) -> Cell:
-    """Of a strategy and a draw, the scores by seed; NaN is left out."""
+    """A cell from the scores by seed of each strategy and draw."""
     rows = [
         {"cell": "c", "strategy": strategy, "draw": draw, "seed": seed, "score": float(score)}
         for (strategy, draw), of_arm in scores.items()
@@ -36,7 +36,7 @@ def _mean_squares(cell: Cell, formula: str) -> pd.Series:
 
 
 def _standard(values: np.ndarray, axis: int) -> np.ndarray:
-    """Divided by what makes their variance 1 (their mean stays random, and is nobody's variance)."""
+    """Values scaled to a sample variance of 1."""
     return values / values.std(axis=axis, ddof=1, keepdims=True)
 
 

@@ -42,7 +42,7 @@ def _scores(n_matched: int = 4, *, none: bool = True, rng_seed: int = 0, sd: flo
 
 
 def _one_sided(values: np.ndarray) -> float:
-    """p of "the mean is not above 0"."""
+    """One-sided p-value of "the mean is not above 0"."""
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 
 
@@ -257,7 +257,7 @@ def test_margins_that_are_not_positive_numbers_are_refused(size: float) -> None:
 
 
 def _studies(means: list[float], n_seeds: int, n: int, *, sd: float, rng_seed: int = 0) -> Moments:
-    """Moments of normal scores, the last of them none's; the seeds' own level is shared."""
+    """Moments of normal scores, none last; strategies share the level of a seed."""
     rng = np.random.default_rng(rng_seed)
     shape = (n, n_seeds, len(means))
     scores = np.array(means) + rng.standard_normal((n, n_seeds, 1)) + sd * rng.standard_normal(shape)

@@ -86,7 +86,7 @@ def test_the_band_is_that_of_the_mean_gap() -> None:
 
 
 def _reference_p(x: Sequence[float], y: Sequence[float]) -> float:
-    """The share of all orders of x whose rank correlation is as far from 0."""
+    """The share of all orders of x with a rank correlation at least as far from 0."""
     observed = abs(stats.spearmanr(x, y).statistic)
     found = [abs(stats.spearmanr(order, y).statistic) for order in permutations(x)]
     return float(np.mean([value >= observed - 1e-9 for value in found]))

@@ -187,7 +187,7 @@ def test_the_multi_bootstrap_agrees_with_a_loop() -> None:
 
 
 def test_the_multi_bootstrap_has_the_variance_of_its_definition() -> None:
-    """Over resamples, exactly: seeds', examples' and the residuals' mean squares (population ones), for fixed data."""
+    """The exact variance over resamples, from the mean squares of seeds, examples and residuals."""
     examples = _examples(1, 5, 9, rng_seed=3)
     table = examples[0] - examples[0].mean()
     by_seed, by_example = table.mean(axis=1), table.mean(axis=0)

@@ -73,7 +73,7 @@ def test_probabilities_add_up_to_one(rng_seed: int, n_seeds: int, size: float, o
 
 
 def test_draws_are_joint() -> None:
-    """Strategies that go together in pairs: where b − a is inside, so is c − a, with b and c the same."""
+    """With b equal to c, b − a is inside in exactly the draws in which c − a is."""
     scores = _scores()[:, [0, 1, 1]]
     found = rope(moments(scores), 3, Margin(0.03))
     assert found.inside[0] == pytest.approx(found.inside[1], abs=1e-3)

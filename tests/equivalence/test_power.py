@@ -67,7 +67,7 @@ def test_rates_are_those_of_scores_drawn_one_by_one(n_seeds: int, margin: Margin
 
 
 def test_the_simulated_scenes_have_rates_away_from_0_and_1() -> None:
-    """So that the comparison with scores drawn one by one is not one of zeros."""
+    """The comparison with scores drawn one by one would otherwise compare zeros."""
     assert decision_rates(MEAN[:3], COVARIANCE[:3, :3], 12, Margin(0.06)).equivalent > 0.2
     assert decision_rates(MEAN[:3], COVARIANCE[:3, :3], 12, Margin(0.01)).different > 0.1
 

@@ -197,7 +197,7 @@ def test_a_margin_of_the_gain_needs_none() -> None:
 
 @pytest.mark.long
 def test_the_benchmark_keeps_what_is_promised() -> None:
-    """A small version of it; bounds are four standard errors of a rate (of the worst of ten, for wrong verdicts)."""
+    """A small run; bounds are four standard errors of a rate."""
     benchmark = script(Path(__file__).parents[2] / "benchmarks" / "verdict.py")
     n = 400
 

@@ -111,7 +111,7 @@ def test_without_none_only_the_gain_is_unknown() -> None:
 @pytest.mark.parametrize("score", [0.0, 0.8, 1 / 3])
 @pytest.mark.parametrize("margin", [MARGIN, Margin(0.1, of_gain=True), None], ids=str)
 def test_scores_equal_to_the_last_digit_are_equivalent(score: float, margin: Margin | None) -> None:
-    """Two strategies that picked the same students, on a test set that has no ties to break."""
+    """Strategies whose students are the same have no variance to test with."""
     same = np.full(5, score)
     found = judge(planted_cell({"a": same, "b": same, "c": same, "none": same - 0.1}), margin)
     assert found.outcome == ("undecided" if margin is None else "equivalent")

@@ -30,7 +30,7 @@ sys.addaudithook(_hook)  # which Python cannot take away again
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """How often each file was opened, or its angles loaded."""
+    """The number of times that each file was opened, or its angles loaded."""
     counter: Counter[str] = Counter()
     load = AngleResult.load
 

@@ -63,7 +63,7 @@ def test_a_table_of_scores_is_judged_and_has_neither_metrics_nor_splits(tmp_path
 
 
 def test_a_teacher_may_be_unknown_and_a_name_may_hold_any_sign(tmp_path: Path) -> None:
-    """The teacher's column is read as the scores are: what is a comment there is one here."""
+    """The teacher's column follows the same rules for comments and names as the scores."""
     path = tmp_path / "scores.csv"
     teachers = {"C# tasks": "0.9", "None": "–"}
     rows = [f"{cell},{s},{k},0.{5 + k},{t}" for cell, t in teachers.items() for s in "ab" for k in range(3)]
@@ -84,7 +84,7 @@ def test_a_cell_of_one_strategy_keeps_no_other_from_its_verdict(tmp_path: Path) 
 
 
 def test_the_papers_ratios_of_spread_and_gain() -> None:
-    """Its ratios of spread and gain, as they were calculated from it apart; and that one run decides nothing."""
+    """The ratios of spread and gain equal those calculated by hand, and a single run decides nothing."""
     judged = judge_all([open_scores(PAPER)], margin=Margin(1))
     ratio = {one.verdict.cell.name: one.verdict.spread_of_gain.value for one in judged}
     expected = {

@@ -22,7 +22,7 @@ MOST_BYTES = 200_000
 
 @pytest.fixture
 def young(tmp_path: Path) -> Path:
-    """A study that has just begun: its study file, and nothing else."""
+    """A study that has just begun, with nothing but its study file."""
     folder = tmp_path / "study"
     folder.mkdir()
     shutil.copy(RESULTS / "study.resolved.yaml", folder)
@@ -31,7 +31,7 @@ def young(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def growing(young: Path) -> Path:
-    """A study whose first two students are finished, the second while its last lines are being written."""
+    """A study with two finished students, a third in training, and log lines that are being written."""
     metrics = (RESULTS / "metrics.jsonl").read_text().splitlines(keepends=True)
     mine = [line for line in metrics if json.loads(line)["student"] in ("teacher", "none-seed0", "forward-seed0")]
     (young / "metrics.jsonl").write_text("".join(mine) + '{"student": "reverse-se')

@@ -82,7 +82,7 @@ def test_geometry_is_averaged_as_the_scores_are(folder: Path) -> None:
 
 
 def test_every_cell_has_its_own_example_scores(folder: Path) -> None:
-    """Two students of one strategy and seed, in two cells, are not taken for each other."""
+    """Students of one strategy and seed in two cells are kept apart."""
     cells = open_study(folder).cells()
     assert len(cells) == 2
     for cell in cells:

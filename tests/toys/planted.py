@@ -23,7 +23,7 @@ def _roles(names: tuple[str, ...]) -> dict[str, Role]:
 def planted_cell(
     scores: dict[str, np.ndarray], *, higher_is_better: bool = True, examples: dict[str, np.ndarray] | None = None
 ) -> Cell:
-    """Scores by seed of every strategy, or by draw and seed; examples have one more dimension."""
+    """A cell from scores by seed, or by draw and seed; examples have one more dimension."""
     shaped = {name: np.atleast_2d(values) for name, values in scores.items()}
     shape = (max(len(v) for v in shaped.values()), max(v.shape[1] for v in shaped.values()))
     array = np.full((len(scores), *shape), np.nan)
@@ -46,7 +46,7 @@ def planted_scores(
     none: float | None = 0.6,
     rng_seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Scores of NAMES, of seeds that differ by far more than strategies do."""
+    """Scores by seed of the strategies NAMES and none; seeds differ far more than strategies."""
     rng = np.random.default_rng(rng_seed)
     seeds = 0.05 * rng.standard_normal(n_seeds)
     scores = {name: mean + seeds + sd * rng.standard_normal(n_seeds) for name, mean in zip(NAMES, means, strict=False)}
@@ -56,7 +56,7 @@ def planted_scores(
 
 
 def with_examples(scores: dict[str, np.ndarray], n: int = 60, sd: float = 0.05, rng_seed: int = 1) -> Cell:
-    """Example scores whose means over examples are the scores; what examples are hard is shared."""
+    """A cell whose example scores average to the scores; strategies share the difficulty of examples."""
     rng = np.random.default_rng(rng_seed)
     hard = 0.2 * rng.standard_normal(n)
     examples = {}
