@@ -169,13 +169,17 @@ def _option(name: str) -> str:
 
 def _results(_figure: str, sources: Sequence[Path], _selection: Selection) -> "list[AngleResult]":
     """The stored angles of all sources."""
-    from kd_train.outcome.opened_study import open_study
     from layerangles import AngleResult
     from layerangles.errors import InputError
 
     results = []
     for source in sources:
-        stored = open_study(source).angles() if source.is_dir() else [AngleResult.load(source)]
+        if not source.is_dir():
+            results.append(AngleResult.load(source))
+            continue
+        from kd_train.outcome.opened_study import open_study
+
+        stored = open_study(source).angles()
         if not stored:
             raise InputError(
                 f"the study {source} has no measured angles. Measure them: layerangles angles {source}/students/* "

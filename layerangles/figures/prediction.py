@@ -1,19 +1,26 @@
 """Gaps between strategies against measures of geometry, across cells and within them."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from layerangles.equivalence.gap_prediction import FEWEST, FEWEST_TO_CONCLUDE, LABELS, PREDICTORS, Prediction
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.frame import Margins, frame
 from layerangles.figures.drawing.panel import Grid, axis_number, domain_of
 from layerangles.figures.drawing.theme import FAINT, INK, SCREEN, Theme
+from layerangles.lazy import lazy_module
 from layerangles.notation import counted, number, p_value
+
+if TYPE_CHECKING:
+    from layerangles.equivalence import gap_prediction
+else:  # the other figures do not need scipy
+    gap_prediction = lazy_module("layerangles.equivalence.gap_prediction")
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
 _GAP_X, _GAP_Y = 44, 96  # between panels; vertically for the axis of one and the numbers above the next
@@ -36,7 +43,7 @@ class _CellStyle:
     mark: str
 
 
-def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
+def prediction(prediction: gap_prediction.Prediction, *, theme: Theme = SCREEN) -> go.Figure:
     """Draw each cell's gap between strategies against each measure of geometry, with fits and left-out errors.
 
     The upper row has one point per cell, the least-squares line with the 95 % band of the mean gap, and small hollow
@@ -55,7 +62,7 @@ def prediction(prediction: Prediction, *, theme: Theme = SCREEN) -> go.Figure:
     """
     looks = _looks(prediction, theme)
     within = list(prediction.ranks.index.unique("predictor"))
-    columns = [name for name in PREDICTORS if name in prediction.predictors or name in within]
+    columns = [name for name in gap_prediction.PREDICTORS if name in prediction.predictors or name in within]
     numbers = [_numbers_across(prediction, name) for name in columns]
     numbers += [_numbers_within(prediction, name) for name in columns] if within else []
     titles = [_axis_title(name) for name in columns]
@@ -127,10 +134,10 @@ def _title_lines(text: str, width_px: float, theme: Theme) -> list[str]:
 
 
 def _axis_title(predictor: str) -> str:
-    return LABELS[predictor] + (" °" if predictor.endswith("_deg") else "")
+    return gap_prediction.LABELS[predictor] + (" °" if predictor.endswith("_deg") else "")
 
 
-def _looks(prediction: Prediction, theme: Theme) -> dict[Hashable, _CellStyle]:
+def _looks(prediction: gap_prediction.Prediction, theme: Theme) -> dict[Hashable, _CellStyle]:
     looks = {}
     for index, cell in enumerate(prediction.cells.index):
         name = style.legend_name(str(cell), _LEGEND_WIDTH - 60, theme)
@@ -145,7 +152,7 @@ def _in_legend(look: _CellStyle, theme: Theme) -> go.Scatter:
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, **common)
 
 
-def _gap_range(prediction: Prediction) -> tuple[float, float, bool]:
+def _gap_range(prediction: gap_prediction.Prediction) -> tuple[float, float, bool]:
     """The ends of the axis of gaps, and whether a prediction lies beyond them."""
     gaps, foretold = (values[np.isfinite(values)] for values in (prediction.cells["gap"], prediction.left_out.values))
     if not len(gaps):
@@ -157,14 +164,14 @@ def _gap_range(prediction: Prediction) -> tuple[float, float, bool]:
     return least - 0.08 * spread, most + 0.08 * spread, least > min(both) or most < max(both)
 
 
-def _ranks_downwards(prediction: Prediction) -> dict[str, Any]:
+def _ranks_downwards(prediction: gap_prediction.Prediction) -> dict[str, Any]:
     ranks = prediction.strategies["score_rank"]
     last = float(ranks.max()) if ranks.notna().any() else 1.0
     return {"range": [last + 0.5, 0.5], "dtick": 1, "tick0": 1}
 
 
 def _across(
-    prediction: Prediction, predictor: str, looks: Mapping[Hashable, _CellStyle], theme: Theme
+    prediction: gap_prediction.Prediction, predictor: str, looks: Mapping[Hashable, _CellStyle], theme: Theme
 ) -> list[go.Scatter]:
     """The band and the line, and each cell's observed gap joined to the one predicted by the other cells."""
     if predictor not in prediction.predictors:
@@ -184,7 +191,7 @@ def _across(
     table = prediction.cells[["gap", predictor]].assign(foretold=prediction.left_out[predictor])
     known = table.dropna(subset=["gap", predictor])
     for cell, (gap, at, foretold) in zip(known.index, known.values.tolist(), strict=True):
-        said = f"{looks[cell].name}<br>{LABELS[predictor]} {number(at, digits=4)}<br>"
+        said = f"{looks[cell].name}<br>{gap_prediction.LABELS[predictor]} {number(at, digits=4)}<br>"
         points = [(gap, looks[cell].mark, theme.scale * 10, 0.0, f"{said}gap <b>{number(gap, digits=4)}</b>")]
         if np.isfinite(foretold):
             text = f"{said}gap as the other cells foretell it <b>{number(foretold, digits=4)}</b>, in truth "
@@ -197,7 +204,7 @@ def _across(
 
 
 def _within(
-    prediction: Prediction, predictor: str, looks: Mapping[Hashable, _CellStyle], theme: Theme
+    prediction: gap_prediction.Prediction, predictor: str, looks: Mapping[Hashable, _CellStyle], theme: Theme
 ) -> list[go.Scatter]:
     """The strategies of each cell, joined in the order of the predictor."""
     if predictor not in prediction.strategies:
@@ -209,7 +216,8 @@ def _within(
         strategies = rows.index.get_level_values("strategy")
         columns = rows[["deviation", "score_rank", predictor, "score"]].values.tolist()
         texts = [
-            f"{looks[cell].name}<br>{style.literal(str(strategy))}<br>{LABELS[predictor]} {number(at, digits=4)}<br>"
+            f"{looks[cell].name}<br>{style.literal(str(strategy))}<br>"
+            f"{gap_prediction.LABELS[predictor]} {number(at, digits=4)}<br>"
             f"score {number(score, digits=4)}, rank <b>{number(rank)}</b>"
             for strategy, (_, rank, at, score) in zip(strategies, columns, strict=True)
         ]
@@ -238,32 +246,34 @@ def _points(
     )
 
 
-def _numbers_across(prediction: Prediction, predictor: str) -> str:
+def _numbers_across(prediction: gap_prediction.Prediction, predictor: str) -> str:
     if predictor not in prediction.predictors:
         return "not known for the cells"
     fit = prediction.fits.loc[predictor].to_dict()
     n = int(fit["n_cells"])
     cells = counted(n, "cell")
     if np.isnan(fit["slope"]):
-        return f"{cells}<br>no line: " + ("the same in all" if n >= FEWEST else f"fewer than {FEWEST} cells")
+        return f"{cells}<br>no line: " + (
+            "the same in all" if n >= gap_prediction.FEWEST else f"fewer than {gap_prediction.FEWEST} cells"
+        )
     error = f"left-out error {number(fit['error'])}, of the mean {number(fit['error_of_mean'])}"
     if np.isnan(fit["error"]):
         error = "left-out error not defined"
     return f"{cells} · Spearman {number(fit['spearman'], 2)}, {p_value(fit['p'])}<br>{error}"
 
 
-def _numbers_within(prediction: Prediction, predictor: str) -> str:
+def _numbers_within(prediction: gap_prediction.Prediction, predictor: str) -> str:
     ranks = prediction.ranks
     known = ranks[ranks.index.get_level_values("predictor") == predictor].dropna(subset=["spearman"])
     if not len(known):
-        return f"no cell with {FEWEST} strategies to rank"
+        return f"no cell with {gap_prediction.FEWEST} strategies to rank"
     spearman = known["spearman"]
     if len(known) == 1:
         return f"1 cell · Spearman {number(spearman.iloc[0], 2)}, {p_value(known['p'].iloc[0])}"
     return f"{len(known)} cells · Spearman {number(spearman.min(), 2)} to {number(spearman.max(), 2)}"
 
 
-def _notes(prediction: Prediction, *, is_beyond: bool) -> list[str]:
+def _notes(prediction: gap_prediction.Prediction, *, is_beyond: bool) -> list[str]:
     """The notes of the subtitle."""
     n = max(prediction.fits["n_cells"].tolist())
     notes = ["a mark: a cell"]
@@ -273,6 +283,6 @@ def _notes(prediction: Prediction, *, is_beyond: bool) -> list[str]:
         notes.append("a join that leaves its panel leads to one further off")
     if len(prediction.ranks):
         notes.append("below: strategies within each cell")
-    if n < FEWEST_TO_CONCLUDE:
+    if n < gap_prediction.FEWEST_TO_CONCLUDE:
         notes.append(f"{counted(n, 'cell')}: too few to conclude anything")
     return notes
