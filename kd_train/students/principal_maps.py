@@ -17,7 +17,10 @@ from layerangles.models.states import forward_with_states, n_layers
 
 
 class PrincipalMaps(NamedTuple):
-    """The maps of one student whose weights are to be set, from :func:`build_maps`, and its matched pairs by tower."""
+    """Maps of one student whose weights are to be set, with its plan.
+
+    They come from :func:`kd_train.students.learned_maps.build_maps`.
+    """
 
     maps: nn.ModuleDict
     plan: StudentPlan
