@@ -26,7 +26,7 @@ N_BINS = 200
 
 
 @dataclass
-class _BatchTotals:
+class _ExampleTotals:
     """Totals and counts of one batch by example; angles in radians."""
 
     total: Float[Tensor, "student_layer pair example"]
@@ -36,9 +36,9 @@ class _BatchTotals:
     excess_total: Float[Tensor, "null student_layer pair example"]
     excess_count: Float[Tensor, "null student_layer pair example"]
 
-    def of(self, examples: slice) -> "_BatchTotals":
+    def of(self, examples: slice) -> "_ExampleTotals":
         """A view of the totals and counts of some examples."""
-        return _BatchTotals(*(getattr(self, field.name)[..., examples] for field in fields(self)))
+        return _ExampleTotals(*(getattr(self, field.name)[..., examples] for field in fields(self)))
 
 
 class AngleSums:
@@ -104,12 +104,12 @@ class AngleSums:
                 self._add_chunk(space, tokens, chunk, belongs, batch.of(some))
         self._add_batch(batch)
 
-    def _zero_totals(self, n_examples: int) -> _BatchTotals:
+    def _zero_totals(self, n_examples: int) -> _ExampleTotals:
         def zeros(*first: int) -> Tensor:
             return self.cosine_total.new_zeros((*first, *self.cosine_total.shape, n_examples))
 
         n = len(self.nulls)
-        return _BatchTotals(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
+        return _ExampleTotals(zeros(), zeros(), zeros(n), zeros(n), zeros(n), zeros(n))
 
     def _workspace(self, n_states: int, dim: int) -> Tensor:
         """Memory for the states of a chunk, reused by the next."""
@@ -124,7 +124,7 @@ class AngleSums:
         tokens: Tokens,
         chunk: slice,
         belongs: Float[Tensor, "chunk_token example"],
-        batch: _BatchTotals,
+        batch: _ExampleTotals,
     ) -> None:
         teacher, own = space.teacher[:, chunk], slice(0, len(space.vertex))
         nulls = [NULLS[name] for name in self.nulls]
@@ -180,7 +180,7 @@ class AngleSums:
         bins += torch.arange(0, n_cells * N_BINS, N_BINS, device=bins.device)[:, None]
         histogram.view(-1).index_add_(0, bins.flatten(), weight.reshape(-1))
 
-    def _add_batch(self, batch: _BatchTotals) -> None:
+    def _add_batch(self, batch: _ExampleTotals) -> None:
         for total in (batch.total, batch.null_total, batch.excess_total):
             total.rad2deg_()
         self.angle.add(batch.total, batch.count)
