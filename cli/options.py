@@ -44,7 +44,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if name in _ONLY_IN_PYTHON:
             continue
         flags, kind, default = _SPECIAL.get(name, ((), type(DEFAULTS[name]), DEFAULTS[name]))
-        option = Annotated[kind, typer.Option(*flags, help=setting.help)]
+        option = Annotated[kind, typer.Option(*flags, help=setting.help)]  # type: ignore[valid-type]
         derived.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
     command.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
     return command

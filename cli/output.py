@@ -54,7 +54,8 @@ def print_written(*paths: Path) -> None:
 def _cell(value: Any) -> str:
     from layerangles.notation import number, table_cell
 
-    return table_cell(value, lambda x: number(x, 3 if abs(x) <= 1 else 1))
+    # ASCII, so that other programs can read the numbers.
+    return table_cell(value, lambda x: number(x, 3 if abs(x) <= 1 else 1)).replace("−", "-")
 
 
 def _finite(content: Any) -> Any:

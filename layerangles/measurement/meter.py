@@ -219,7 +219,6 @@ class AngleMeter:
             earlier: the :meth:`parts` of other students on the same data, which come before these.
         """
         dataset = derived(combine_parts([*earlier, *self.parts()]), self._settings.confidence)
-        dataset = xr.merge(
-            [dataset, *labelling.label_top_dimensions(self._teacher.statistics)], combine_attrs="override"
-        )
+        if self._teacher.statistics:
+            dataset = dataset.assign(labelling.label_top_dimensions(self._teacher.statistics))
         return dataset.assign_attrs(n_examples=self.n_examples, aggregation=self.aggregation)

@@ -126,7 +126,7 @@ def _mean_over_pairs(values: Array) -> Array:
     return np.where(n > 0, np.nansum(values, axis=(-2, -1)) / np.maximum(n, 1), np.nan)
 
 
-def label_top_dimensions(statistics: Mapping[Tower, TeacherStatistics], k: int = 5) -> list[xr.Dataset]:
+def label_top_dimensions(statistics: Mapping[Tower, TeacherStatistics], k: int = 5) -> xr.Dataset:
     """The ``k`` dimensions with the largest shares of the dot product, by tower and teacher layer."""
     parts = []
     for tower, of_tower in statistics.items():
@@ -134,7 +134,7 @@ def label_top_dimensions(statistics: Mapping[Tower, TeacherStatistics], k: int =
         rank = np.arange(1, index.shape[1] + 1)
         part = label_values({"top_dimension": index, "top_dimension_share": share}, rank=rank)
         parts.append(part.expand_dims({"tower": [tower]}))
-    return parts
+    return xr.concat(parts, dim="tower", join="outer", data_vars="all", coords="minimal", compat="override")
 
 
 def label_student(part: xr.Dataset, tower: StudentTower, *, steps: bool) -> xr.Dataset:

@@ -1,12 +1,14 @@
 """``layerangles``, ``--help`` and ``env``."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from layerangles_cli.output import print_table
 from toys.command_line import Cli
 
 
@@ -40,3 +42,14 @@ def test_env_says_what_is_installed(cli: Cli) -> None:
     content = json.loads(cli("env", "--json").out)
     assert content["torch"].startswith("2.")
     assert content["cores"] == str(os.cpu_count())
+
+
+def test_tables_show_numbers_that_programs_can_read(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(
+        [
+            {"angle °": -12.34, "interval": "[−13.0, ∞]", "tokens": 1234},
+            {"angle °": math.nan, "interval": "–", "tokens": 5},
+        ]
+    )
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "-1" in line or "–" in line]
+    assert rows == [["-12.3", "[-13.0,", "∞]", "1,234"], ["–", "–", "5"]]

@@ -83,6 +83,15 @@ def test_angles_of_every_architecture_against_float64(kind: str, tmp_path: Path)
         assert angle.max() > 5  # the layers differ, so that the comparison says something
 
 
+def test_alternatives_of_two_towers_of_different_depth(tmp_path: Path) -> None:
+    teacher, student = _pair("t5", tmp_path)
+    data: list[Any] = list(zip(TEXTS, itertools.cycle(TARGETS), strict=False))
+    dataset = measure_angles(str(student), data, teacher=teacher, alternatives="sums", device="cpu").dataset
+    assert dataset["tower"].values.tolist() == ["encoder", "decoder"]
+    n_layers = dataset["top_dimension_share"].isel(rank=0).notnull().sum("layer_a")
+    assert n_layers.values.tolist() == [5, 4]
+
+
 @pytest.mark.parametrize("kind", sorted(FINAL_NORM))
 def test_the_final_norm_makes_a_difference_to_the_last_layer_alone(kind: str, tmp_path: Path) -> None:
     teacher, student = _pair(kind, tmp_path)
