@@ -53,7 +53,7 @@ def report(
     check_absent(page, overwrite=overwrite)
     given = chosen_margin(margin, margin_of_gain)
     judged = judge_all(opened, margin=given, metric=metric, split=split)
-    written = [_measure(study, texts) for study in opened if measure and not study.angles()]
+    measured = [_measure(study, texts) for study in opened if measure and not study.angles()]
     found = StudyReport(
         title=" and ".join(study.name for study in opened),
         verdicts=[one.verdict for one in judged],
@@ -63,7 +63,7 @@ def report(
         design=_design(opened, judged),
         provenance=_provenance(opened),
     )
-    written = [path for path in written if path is not None] + [write_report(page, found, overwrite=overwrite)]
+    written = [path for path in measured if path is not None] + [write_report(page, found, overwrite=overwrite)]
     if as_json:
         print_json({"verdicts": {one.verdict.cell.name: one.verdict.outcome for one in judged}, "wrote": written})
         return

@@ -154,7 +154,9 @@ class MeasurementSettings:
     )
     nulls: Sequence[NullName] = field(
         default=("N1",),
-        metadata=_described("A null to subtract, none or all; may be repeated. By default N1.", check=_checked_nulls),
+        metadata=_described(
+            "A null to subtract (N0, N1, …), none or all; may be repeated. By default N1.", check=_checked_nulls
+        ),
     )
     alternatives: Alternatives = field(
         default="none",

@@ -1,7 +1,7 @@
 """The page of choices: strategies, losses, targets, tasks and nulls, from the values that define them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from reference import escaped, table
 
@@ -72,7 +72,7 @@ def _sections() -> Iterator[tuple[str, str, tuple[str, ...], Sequence[tuple[str,
     )
 
 
-def _code(names: Sequence[str]) -> str:
+def _code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "–"
 
 

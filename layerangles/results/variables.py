@@ -21,7 +21,7 @@ DIMENSIONS = {
     "student_layer_b": "the other student layer, where two are compared",
     "layer_a": "teacher layers; 0 is the embedding output",
     "layer_b": "the other teacher layer",
-    "null": "the nulls that were measured, of N0 to N6",
+    "null": "the nulls that were measured",
     "bin": "lower ends of 200 equal bins of the cosine over [−1, 1] (1000 in the paper's convention)",
     "rank": "1 to 5, from the largest share",
     "moment": "moments of sums that are clustered by example: `n_examples`, `total`, `count`, `total_squared`, "

@@ -11,6 +11,7 @@ from toys.models import toy_bert, write_model
 from toys.studies import ToyStudy
 
 from layerangles import AngleResult
+from layerangles.geometry.nulls import NULLS
 
 
 def test_student_directories_suffice(cli: Cli, trained: Path, tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_angles_measures_checkpoints_and_nulls_by_default(cli: Cli, trained: Pat
     )
     assert done.code == 0, done.err
     last = AngleResult.load("last.nc")
-    assert last.nulls == ["N0", "N1", "N2", "N3", "N4", "N5", "N6"]
+    assert last.nulls == list(NULLS)
     assert last.steps == []
     assert "recoverability_gap" in last.dataset
     first = int(last.dataset["top_dimension"].sel(tower="encoder", layer_a=1, rank=1))

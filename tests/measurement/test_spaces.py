@@ -354,7 +354,7 @@ def test_a_pass_ends_when_its_intervals_are_narrow_enough(study: ToyStudy) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nulls": ("N7",)}, r"no null 'N7'"),
+        ({"nulls": ("N99",)}, r"no null 'N99'"),
         ({"preprocessing": "whitened"}, r"'whitened'"),
         ({"fit": "lasso"}, r"fit is 'lasso'; allowed are 'identity', 'ridge', 'orthogonal'"),
         ({"convention": "other"}, r"convention is 'other'"),
