@@ -1,7 +1,7 @@
 """The angle pass against the bare forward passes of teacher and students: the sum of its parts as a share of them.
 
-``with all nulls`` is the pass that measures every null besides. N3 takes an untrained student, whose bare forward counts
-as one of the students'; its own extraction is in.
+``with all nulls`` is the pass that measures every null besides. N3 takes an untrained student, whose bare forward
+counts as one of the students'; its own extraction is in.
 
 The share is taken from the sum of parts timed by themselves, since the difference of two totals drowns in noise.
 
