@@ -80,7 +80,7 @@ def main() -> None:
     torch.manual_seed(0)
     features = [{"input_ids": torch.randint(1000, 30000, (n,)).tolist(), "token_type_ids": [0] * n} for n in lengths]
     labels = torch.randint(0, 2, (len(features),)).tolist()
-    task = Classification(("0", "1"), {}, (), max_length=128)
+    task = Classification({}, (), 128, ("0", "1"))
     order = DataOrder(len(features), BATCH_SIZE, seed=0)
 
     config = BertConfig(

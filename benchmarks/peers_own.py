@@ -51,7 +51,7 @@ def own_step_function(workload: Workload, strategies: Sequence[str], pack: bool)
     )
 
     bank.packs = bank.packs and pack
-    task = Classification(("0", "1"), {}, (), max_length=128)
+    task = Classification({}, (), 128, ("0", "1"))
 
     def step(number: int) -> dict[str, float]:
         batch = number % len(workload.examples)

@@ -218,11 +218,11 @@ def _print_scores(folders: Sequence[Path], *, as_json: bool) -> None:
 
 def score_rows(folder: Path) -> list[dict[str, object]]:
     """One row for the teacher and each student: its last step, its scores there, and the cost of a step."""
-    from kd_train.study.score_logs import MetricsLog
+    from kd_train.study.score_logs import METRICS_FILE, read_metrics
 
     rows: dict[str, dict[str, object]] = {}
     costs: dict[str, dict[str, object]] = {}
-    for m in MetricsLog(folder, writes=False).read():
+    for m in read_metrics(folder / METRICS_FILE):
         if m.split != "train":
             row = rows.setdefault(m.student, {"student": m.student, "step": m.step})
             row["step"] = m.step

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from kd_train.tasks.base import some
-from kd_train.tasks.labelled import GLUE, LabelledSplit, LabelledTask, LabelledTaskSpec, is_secret
+from kd_train.tasks.labelled import GLUE, LabelledSplit, LabelledTask, LabelledTaskSpec
 from kd_train.tasks.scoring.metrics import LABEL_METRICS, Metric
 from layerangles.errors import InputError
 from layerangles.lazy import lazy_module
@@ -28,9 +28,6 @@ class Classification(LabelledTask):
     all_metrics: ClassVar[Mapping[str, Metric]] = LABEL_METRICS
 
     label_names: tuple[str, ...]
-    examples: dict[str, LabelledSplit]
-    metrics: tuple[str, ...]
-    max_length: int
 
     def head(self) -> dict[str, Any]:
         """Number and names of the labels in the data."""
@@ -84,13 +81,8 @@ class ClassificationTask(LabelledTaskSpec):
     )
 
     @model_validator(mode="after")
-    def _known_glue(self) -> ClassificationTask:
-        glue, given = self.glue, self.label_names or ()
-        classified = [name for name, known in GLUE.items() if known.n_labels > 1]
-        if glue in GLUE and glue not in classified:
-            raise ValueError(f"glue/{glue} is a regression task: set task.kind to regression")
-        if glue is not None and glue not in GLUE:
-            raise ValueError(f"unknown GLUE task {glue}; allowed are {', '.join(classified)}")
+    def _labels_fit(self) -> ClassificationTask:
+        given = self.label_names or ()
         twice = [name for name in given if given.count(name) > 1]
         if twice:
             raise ValueError(f"label_names has {twice[0]} twice. Every label needs a name of its own")
@@ -110,12 +102,11 @@ class ClassificationTask(LabelledTaskSpec):
 
     def load(self) -> Classification:
         """Load all splits of the task."""
-        tables = self.tables()
-        columns, metrics = self.described(("accuracy",))
-        raw = {split: (table.texts(columns), table.labels(self.label)) for split, table in tables.items()}
-        names = self.label_names or tables["train"].label_names(self.label)
+        tables, metrics = self.labelled_tables(), self.metrics_or(("accuracy",))
+        labels = {split: table.labels(self.label) for split, (_, table) in tables.items()}
+        names = self.label_names or tables["train"][1].label_names(self.label)
         if names is None:
-            values = set(raw["train"][1])
+            values = set(labels["train"])
             numeric = all(isinstance(value, int) for value in values)
             names = tuple(map(str, sorted(values, key=int if numeric else str)))
         if len(names) < 2:
@@ -123,11 +114,10 @@ class ClassificationTask(LabelledTaskSpec):
         if "f1" in metrics and len(names) != 2:
             raise InputError(f"the metric f1 needs two labels, these data have {len(names)}. Use f1_macro.")
         examples = {
-            split: LabelledSplit(texts, [_number(label, names, tables[split].source) for label in labels])
-            for split, (texts, labels) in raw.items()
-            if not is_secret(split, labels)
+            split: LabelledSplit(texts, [_number(label, names, table.source) for label in labels[split]])
+            for split, (texts, table) in tables.items()
         }
-        return Classification(names, examples, metrics, self.max_length)
+        return Classification(examples, metrics, self.max_length, names)
 
 
 def _number(label: Any, names: tuple[str, ...], source: str) -> int:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kd_train.data.tables import Text
+from kd_train.data.tables import Table, Text
 from kd_train.tasks.base import Feature, KnownDataset, MicroBatch, Task, TaskSpec, encode_texts
 from kd_train.tasks.scoring.metrics import Predictions
 from layerangles.layers import Tower
@@ -25,12 +25,13 @@ else:
 
 
 class _Glue(NamedTuple):
-    """Columns, metrics, number of labels (1 for numbers) and development splits of a task of GLUE."""
+    """Columns, kind, metrics, number of labels (1 for numbers) and development splits of a task of GLUE."""
 
     text: str | tuple[str, str]
     metrics: tuple[str, ...] = ("accuracy",)
     n_labels: int = 2
     dev: Mapping[str, str] = {"dev": "validation"}
+    kind: str = "classification"
 
 
 # Columns and metrics of the GLUE benchmark (Wang et al. 2019), whose test labels are not public.
@@ -46,7 +47,7 @@ GLUE: Mapping[str, _Glue] = {
     "qqp": _Glue(("question1", "question2"), ("accuracy", "f1")),
     "rte": _Glue(("sentence1", "sentence2")),
     "sst2": _Glue("sentence"),
-    "stsb": _Glue(("sentence1", "sentence2"), ("pearson", "spearman"), n_labels=1),
+    "stsb": _Glue(("sentence1", "sentence2"), ("pearson", "spearman"), n_labels=1, kind="regression"),
     "wnli": _Glue(("sentence1", "sentence2")),
 }
 _GLUE_ALIASES = {"sts-b": "stsb", "sst-2": "sst2"}
@@ -60,15 +61,12 @@ class LabelledSplit:
     labels: Sequence[float]
 
 
-def is_secret(split: str, labels: Sequence[object]) -> bool:
-    """Whether these are the labels of a test split without public labels; the hub sets all of them to −1."""
-    return split == "test" and all(label == -1 for label in labels)
-
-
+@dataclass(frozen=True)
 class LabelledTask(Task):
     """A loaded task of texts with labels or numbers, which are read from the logits of a sequence classifier."""
 
     examples: Mapping[str, LabelledSplit]
+    metrics: tuple[str, ...]
     max_length: int
 
     @abstractmethod
@@ -135,10 +133,29 @@ class LabelledTaskSpec(TaskSpec):
         splits = {"train": "train", **GLUE[self.glue].dev}
         return KnownDataset(hub_name="nyu-mll/glue", subset=self.glue, splits=splits)
 
-    def described(self, metrics: tuple[str, ...]) -> tuple[str | tuple[str, str], tuple[str, ...]]:
-        """Columns of the texts, and metrics: the study's, or GLUE's, or ``text`` and these metrics."""
-        known = GLUE[self.glue] if self.glue else _Glue("text", metrics)
-        return self.text or known.text, self.metrics or known.metrics
+    @model_validator(mode="after")
+    def _known_glue(self) -> LabelledTaskSpec:
+        if self.glue is None:
+            return self
+        if self.glue not in GLUE:
+            fitting = [name for name, known in GLUE.items() if known.kind == self.kind]
+            raise ValueError(f"unknown GLUE task {self.glue}; allowed are {', '.join(fitting)}")
+        if (kind := GLUE[self.glue].kind) != self.kind:
+            raise ValueError(f"glue/{self.glue} is a {kind} task: set task.kind to {kind}")
+        return self
+
+    def metrics_or(self, default: tuple[str, ...]) -> tuple[str, ...]:
+        """The study's metrics, or GLUE's, or the default."""
+        return self.metrics or (GLUE[self.glue].metrics if self.glue else default)
+
+    def labelled_tables(self) -> dict[str, tuple[list[Text], Table]]:
+        """Texts and rows of every split but a test split without public labels: the hub sets all of these to −1."""
+        columns = self.text or (GLUE[self.glue].text if self.glue else "text")
+        return {
+            split: (table.texts(columns), table)
+            for split, table in self.tables().items()
+            if split != "test" or any(label != -1 for label in table.column(self.label))
+        }
 
     def auto_model(self) -> Any:
         """A sequence classifier."""

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import model_validator
-
-from kd_train.tasks.labelled import GLUE, LabelledSplit, LabelledTask, LabelledTaskSpec, is_secret
+from kd_train.tasks.labelled import LabelledSplit, LabelledTask, LabelledTaskSpec
 from kd_train.tasks.scoring.metrics import NUMBER_METRICS, Metric
 from layerangles.errors import InputError
 from layerangles.lazy import lazy_module
@@ -27,10 +25,6 @@ class Regression(LabelledTask):
     """A loaded regression task."""
 
     all_metrics: ClassVar[Mapping[str, Metric]] = NUMBER_METRICS
-
-    examples: dict[str, LabelledSplit]
-    metrics: tuple[str, ...]
-    max_length: int
 
     def head(self) -> dict[str, Any]:
         """One output."""
@@ -62,16 +56,6 @@ class RegressionTask(LabelledTaskSpec):
 
     kind: Literal["regression"] = "regression"
 
-    @model_validator(mode="after")
-    def _known_glue(self) -> RegressionTask:
-        glue, rated = self.glue, [name for name, known in GLUE.items() if known.n_labels == 1]
-        if glue is not None and glue not in rated:
-            raise ValueError(
-                f"glue/{glue} is no regression: set task.kind to classification; allowed here is "
-                f"{', '.join(f'glue/{name}' for name in rated)}"
-            )
-        return self
-
     def fit_head(self, config: transformers.PretrainedConfig) -> None:
         """Set one output."""
         for name, value in _HEAD.items():
@@ -79,10 +63,8 @@ class RegressionTask(LabelledTaskSpec):
 
     def load(self) -> Regression:
         """Load all splits of the task."""
-        columns, metrics = self.described(("pearson", "spearman"))
         examples = {
-            split: LabelledSplit(table.texts(columns), table.numbers(self.label))
-            for split, table in self.tables().items()
-            if not is_secret(split, table.column(self.label))
+            split: LabelledSplit(texts, table.numbers(self.label))
+            for split, (texts, table) in self.labelled_tables().items()
         }
-        return Regression(examples, metrics, self.max_length)
+        return Regression(examples, self.metrics_or(("pearson", "spearman")), self.max_length)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kd_train.study.folder_names import ENVIRONMENT_FILE, STUDENTS, TEACHER
-from kd_train.study.score_logs import MetricsLog
+from kd_train.study.score_logs import METRICS_FILE, read_metrics
 from kd_train.study.study_file import RESOLVED_FILE, Study, read_study, write_resolved
 from kd_train.training.member import Stop
 from layerangles.errors import InputError
@@ -30,8 +30,8 @@ def is_done(study: Study, seed: int) -> bool:
 def teacher_is_done(study: Study) -> bool:
     """Whether the teacher is written and scored."""
     is_there = study.teacher.finetune is None or (study.folder / TEACHER).exists()
-    log = MetricsLog(study.folder, writes=False).read() if is_there else []
-    return any(m.student == TEACHER and m.split == "dev" for m in log)
+    log = read_metrics(study.folder / METRICS_FILE)
+    return is_there and any(m.student == TEACHER and m.split == "dev" for m in log)
 
 
 def mark_stopped(student: Path, stop: Stop) -> None:

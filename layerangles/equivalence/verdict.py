@@ -37,7 +37,7 @@ from layerangles.equivalence.intervals import (
     t_interval,
 )
 from layerangles.equivalence.posterior import Rope, rope
-from layerangles.equivalence.power import seeds_to_decide
+from layerangles.equivalence.power import largest_sd, seeds_to_decide
 from layerangles.errors import InputError
 
 __all__ = ["Estimate", "Margin", "Outcome", "Verdict", "judge"]
@@ -99,6 +99,16 @@ class Verdict:
     def n_seeds(self) -> int:
         """The number of paired seeds."""
         return len(self.cell.seeds)
+
+    def largest_sd(self, n_seeds: int) -> float | None:
+        """The sd of paired differences up to which ``n_seeds`` seeds would find equally good strategies equivalent.
+
+        See :func:`layerangles.equivalence.largest_sd`; None without a margin, or without a gain that it is a share of.
+        """
+        if self.margin is None or (self.margin.of_gain and not self.gain.value > 0):
+            return None
+        size = self.margin.size * (self.gain.value if self.margin.of_gain else 1)
+        return largest_sd(n_seeds, size, len(self.cell.matched), power=self.power, alpha=self.alpha)
 
 
 class _Paired(NamedTuple):

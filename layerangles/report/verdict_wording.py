@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from layerangles.equivalence.power import MOST_SEEDS, largest_sd
+from layerangles.equivalence.power import MOST_SEEDS
 from layerangles.equivalence.verdict import Verdict
 from layerangles.notation import count, number, p_value, percent, with_interval
 
@@ -71,15 +71,13 @@ def _way_on(verdict: Verdict) -> str:
 
 
 def _of_one_seed(verdict: Verdict) -> str:
-    margin = verdict.margin
     observed = "One seed has no interval, so nothing follows from its spread and its gain."
-    if margin is None or (margin.of_gain and not verdict.gain.value > 0):
+    sd = verdict.largest_sd(_FOR_EXAMPLE)
+    if sd is None:
         return observed
-    size = margin.size * verdict.gain.value if margin.of_gain else margin.size
-    sd = largest_sd(_FOR_EXAMPLE, size, len(verdict.cell.matched), power=verdict.power, alpha=verdict.alpha)
     return (
-        f"{observed} {_FOR_EXAMPLE} seeds would show equal strategies to be within {margin} with a probability of "
-        f"{verdict.power:g} only if their paired differences scatter over seeds by less than {number(sd)} (sd)."
+        f"{observed} {_FOR_EXAMPLE} seeds would show equal strategies to be within {verdict.margin} with a probability "
+        f"of {verdict.power:g} only if their paired differences scatter over seeds by less than {number(sd)} (sd)."
     )
 
 

@@ -90,7 +90,7 @@ def test_a_split_keeps_its_first_examples(tmp_path: Path) -> None:
 
 def _data(*names: str) -> Classification:
     examples = {"dev": LabelledSplit(["a", "b", "c"], [0, 1, len(names) - 1])}
-    return Classification(names, examples, ("accuracy",), max_length=64)
+    return Classification(examples, ("accuracy",), 64, names)
 
 
 def _config(*names: str) -> BertConfig:
@@ -226,7 +226,7 @@ def test_options_of_the_hub_are_refused_with_files(tmp_path: Path, what: dict[st
 def _toy_classification() -> tuple[Classification, list[Feature]]:
     texts = toy_texts(17)
     data = Classification(
-        ("no", "yes"), {"dev": LabelledSplit(list(texts), [i % 2 for i in range(17)])}, ("accuracy",), 64
+        {"dev": LabelledSplit(list(texts), [i % 2 for i in range(17)])}, ("accuracy",), 64, ("no", "yes")
     )
     return data, data.encode("dev", toy_tokenizer(), toy_bert(layers=1).config)
 

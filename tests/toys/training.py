@@ -123,7 +123,7 @@ def toy_features(n: int = 20, *, seed: int = 0) -> tuple[Classification, list[Fe
     split = LabelledSplit(
         [example["text"] for example in examples], [LABELS.index(example["label"]) for example in examples]
     )
-    task = Classification(LABELS, {"train": split}, ("accuracy",), max_length=16)
+    task = Classification({"train": split}, ("accuracy",), 16, LABELS)
     return task, task.encode("train", toy_tokenizer(), toy_bert(layers=1).config)
 
 
