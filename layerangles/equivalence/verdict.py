@@ -65,7 +65,7 @@ class Verdict:
             ``examples_low``, ``examples_high`` (1 − 2α, over seeds and examples: Student's interval with the
             Multi-Bootstrap's standard error).
         spread: best minus worst strategy, with the interval (1 − α) that follows from those of all pairs; see
-            :func:`~layerangles.equivalence.intervals.spread_interval`.
+            :func:`layerangles.equivalence.intervals.spread_interval`.
         gain: mean of the matched strategies over none, paired, with its t interval (1 − α).
         spread_of_gain: spread ÷ gain, with the interval (1 − α) that follows from Fieller's of all pairs.
         extremes_of_gain: (best − worst strategy) ÷ gain with Fieller's interval, as if the two had been named
