@@ -19,7 +19,6 @@ else:
 _STUDENT = ("layers", "decoder_layers", "width", "init", "copied_layers", "embeddings", "freeze_embeddings")
 _WEIGHTS = ("ce_weight", "kl_weight", "hidden_weight")
 _UNUSED_BY_NONE = "hidden_weight"
-_Frozen = tuple[tuple[str, Any], ...]
 
 
 class Arm(NamedTuple):
@@ -47,20 +46,18 @@ def arms_of(study: Study) -> list[Arm]:
     cell. Students without matching belong to every cell that differs from theirs only in the weight of the hidden loss.
     """
     keys = [_key(study, variant) for variant in study.strategies]
-    cells: dict[_Frozen, list[Variant]] = {}
-    for variant, key in zip(study.strategies, keys, strict=True):
-        if variant.matches:
-            cells.setdefault(_frozen(key), []).append(variant)
-    names = _names(study, [dict(key) for key in cells])
+    by_variant = list(zip(study.strategies, keys, strict=True))
+    cells: list[dict[str, Any]] = []
+    for variant, key in by_variant:
+        if variant.matches and key not in cells:
+            cells.append(key)
     arms = []
-    for (frozen, variants), name in zip(cells.items(), names, strict=True):
-        key = dict(frozen)
-        baselines = [
+    for cell, name in zip(cells, _names(study, cells), strict=True):
+        members = [
             variant
-            for variant, own in zip(study.strategies, keys, strict=True)
-            if not variant.matches and _without_hidden(own) == _without_hidden(key)
+            for variant, key in by_variant
+            if (key == cell if variant.matches else _without_hidden(key) == _without_hidden(cell))
         ]
-        members = [variant for variant in study.strategies if variant in [*baselines, *variants]]
         arms += [_arm(variant, name, members, keeps_names=len(cells) == 1) for variant in members]
     return arms
 
@@ -115,10 +112,6 @@ def _key(study: Study, variant: Variant) -> dict[str, Any]:
         return {"cell": variant.cell}
     student, loss = variant.student or study.student, variant.loss or study.loss
     return {name: getattr(student, name) for name in _STUDENT} | {name: getattr(loss, name) for name in _WEIGHTS}
-
-
-def _frozen(key: Mapping[str, Any]) -> _Frozen:
-    return tuple(key.items())
 
 
 def _without_hidden(key: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,10 +113,6 @@ class ExamplesLog:
             with self._lock, self._file.open("a", encoding="utf-8") as file:
                 file.write("".join(lines))
 
-    def read(self) -> dict[tuple[str, str, str], ExampleScores]:
-        """All example scores in the file; see :func:`read_examples`."""
-        return read_examples(self._file)
-
 
 def read_metrics(file: Path) -> list[Measurement]:
     """All measurements in ``metrics.jsonl``, except a last line cut off by a kill; empty if there is no such file."""

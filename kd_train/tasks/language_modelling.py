@@ -213,7 +213,7 @@ class LanguageModelling(Task):
         accelerator: accelerate.Accelerator,
     ) -> list[str]:
         """The text that a model generates after each prompt by greedy search until EOS, stripped of whitespace."""
-        from kd_train.tasks.scoring.evaluation import generate, over_batches
+        from kd_train.tasks.scoring.evaluation import generated_texts
         from layerangles.models.states import n_positions
 
         end = tokenizer.eos_token_id
@@ -223,20 +223,18 @@ class LanguageModelling(Task):
         room = self.max_length if limit is None else min(self.max_length, limit - self.max_new_tokens)
         prompts = token_ids([prompt for prompt, _ in self._pairs(split)], tokenizer)
         given = [begin + left_cut(prompt, room - len(begin)) for prompt in prompts]
-
-        def answer(rows: list[int]) -> list[str]:
-            inputs = left_padded([given[i] for i in rows], fill)
-            written = generate(
-                model,
-                {name: values.to(accelerator.device) for name, values in inputs.items()},
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=fill,
-                eos_token_id=end,
-            )
-            return [str(text).strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
-
-        lengths = [len(prompt) for prompt in given]
-        return over_batches(lengths, answer, model, accelerator, batch_size=_GENERATED_AT_A_TIME)
+        written = generated_texts(
+            [len(prompt) for prompt in given],
+            lambda rows: left_padded([given[i] for i in rows], fill),
+            model,
+            tokenizer,
+            accelerator,
+            batch_size=_GENERATED_AT_A_TIME,
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=fill,
+            eos_token_id=end,
+        )
+        return [text.strip() for text in written]
 
 
 def _largest(values: Sequence[float]) -> int:

@@ -137,33 +137,27 @@ class SequenceToSequence(Task):
         accelerator: accelerate.Accelerator,
     ) -> list[str]:
         """The text that a model generates for each source, without special tokens."""
-        from kd_train.tasks.scoring.evaluation import generate, over_batches
+        from kd_train.tasks.scoring.evaluation import generated_texts
         from layerangles.models.texts import pad
 
-        def answer(rows: list[int]) -> list[str]:
-            inputs = pad(tokenizer, [{"input_ids": features[i]["input_ids"]} for i in rows])
-            written = generate(
-                model,
-                {name: values.to(accelerator.device) for name, values in inputs.items()},
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=_pad_token_id(tokenizer),
-                eos_token_id=_ends(model.config) or None,
-                beams=self.beams,
-            )
-            return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
-
-        lengths = [len(feature["input_ids"]) for feature in features]
-        return over_batches(lengths, answer, model, accelerator, batch_size=max(1, _GENERATED_AT_A_TIME // self.beams))
+        return generated_texts(
+            [len(feature["input_ids"]) for feature in features],
+            lambda rows: pad(tokenizer, [{"input_ids": features[i]["input_ids"]} for i in rows]),
+            model,
+            tokenizer,
+            accelerator,
+            batch_size=max(1, _GENERATED_AT_A_TIME // self.beams),
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0,
+            eos_token_id=_ends(model.config) or None,
+            beams=self.beams,
+        )
 
 
 def _ends(config: transformers.PretrainedConfig) -> list[int]:
     """End tokens of a model."""
     ends = config.eos_token_id
     return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
-
-
-def _pad_token_id(tokenizer: transformers.PreTrainedTokenizerBase) -> int:
-    return tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
 
 
 def _without_empty_pairs(table: Table) -> Table:

@@ -1,7 +1,6 @@
 """Answers of a model: batches of similar length in evaluation mode, and greedy or beam search."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -9,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from jaxtyping import Int
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Answer = TypeVar("Answer")
 
@@ -46,30 +45,36 @@ def over_batches(
     return [found for _, found in sorted(everywhere, key=lambda pair: pair[0])]
 
 
-def generate(
+def generated_texts(
+    lengths: Sequence[int],
+    inputs: Callable[[list[int]], Mapping[str, Int[Tensor, "example position"]]],
     model: PreTrainedModel,
-    inputs: Mapping[str, Int[Tensor, "example position"]],
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
     *,
+    batch_size: int,
     max_new_tokens: int,
     pad_token_id: int,
     eos_token_id: int | list[int] | None,
     beams: int = 1,
-) -> list[list[int]]:
-    """Generate texts by greedy search, or by beam search.
+) -> list[str]:
+    """One generated text per example, by greedy search or by beam search, without special tokens.
 
     The model's own generation config (sampling, penalties, minimum lengths) is ignored, so that a teacher and its
     students are decoded in the same way.
 
     Args:
+        lengths: lengths of the examples, by which they are batched.
+        inputs: ``input_ids`` and ``attention_mask`` of the examples with these numbers, padded on the left for a
+            decoder, whose text comes without the prompt.
         model: an encoder-decoder or a decoder.
-        inputs: ``input_ids`` and ``attention_mask`` on the model's device, padded on the left for a decoder.
+        tokenizer: decodes the text.
+        accelerator: the run's accelerator.
+        batch_size: largest number of examples in a batch.
         max_new_tokens: largest number of tokens per example.
         pad_token_id: fills rows that end earlier.
         eos_token_id: end token or end tokens.
         beams: number of beams; 1 is greedy search.
-
-    Returns:
-        Token ids with special tokens, without the tokens of a decoder's prompt.
     """
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
@@ -80,18 +85,16 @@ def generate(
         eos_token_id=eos_token_id,
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
     )
-    with _generating_by(model, config):
-        written = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
-    start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-    rows: list[list[int]] = written[:, start:].tolist()
-    return rows
 
+    def answer(rows: list[int]) -> list[str]:
+        given = {name: values.to(accelerator.device) for name, values in inputs(rows).items()}
+        written = model.generate(**given, generation_config=config)  # type: ignore[operator]
+        start = 0 if model.config.is_encoder_decoder else given["input_ids"].shape[1]
+        return [str(text) for text in tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)]
 
-@contextmanager
-def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
     # transformers takes options that our config leaves open from the model's own config.
     theirs, model.generation_config = model.generation_config, config
     try:
-        yield
+        return over_batches(lengths, answer, model, accelerator, batch_size=batch_size)
     finally:
         model.generation_config = theirs
