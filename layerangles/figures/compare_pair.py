@@ -16,8 +16,8 @@ from layerangles.figures.drawing.panel import (
     Grid,
     Map,
     domain_of,
-    draw_map,
     layer_axes,
+    map_traces,
     name_axes,
 )
 from layerangles.figures.drawing.theme import FAINT, SCREEN, Theme
@@ -87,7 +87,7 @@ def compare_pair(
         look: dict[str, Any] = {"coloraxis": "coloraxis2", "signed": True}
         if index < 2:
             look = {"signed": null is not None, "is_share": is_share}
-        draw_map(figure, index, grid, one, theme, **look)
+        figure.add_traces(map_traces(index, grid, one, theme, **look))
         _lay_out(figure, index, grid, one.layers, theme)
         _write_on(figure, index, label, absent, grid.size, theme)
     notes = (*notes, *([MATCHED_MARK] if maps[0].matched or maps[1].matched else []))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from plotly.basedatatypes import BaseTraceType
 
 from layerangles.figures.drawing import style
 from layerangles.figures.drawing.marks import MATCHED_MARK, matched_marks, note_on_marks, on_cells
@@ -231,15 +232,18 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme
     ``inner_ticks`` only the left and the lower edge of the grid have ticks, and on paper one title for all panels.
     """
     is_crowded = _crowded(panels, grid, theme)
-    figure = go.Figure()
+    # Given to plotly all at once, since every change of a figure takes it several milliseconds.
+    traces: list[BaseTraceType] = []
+    layout: dict[str, Any] = {"annotations": []}
     for index, panel in enumerate(panels):
         row, column = grid.place(index)
         matched = f"<br>matched to teacher layer {_listed(panel.matched)} in training" if panel.matched else ""
         whose = f"{style.literal(panel.student)}, layer {layer_name(panel.student_layer)}{matched}<br>"
         of_panel = Map(panel.layers, panel.shown, panel.hover(), panel.matched)
-        draw_map(figure, index, grid, of_panel, theme, signed=bool(panel.null), whose=whose)
+        traces += map_traces(index, grid, of_panel, theme, signed=bool(panel.null), whose=whose)
         if panel.absence and (text := _absence(panel, grid.size, theme)):
-            figure.add_annotation(text=text, **domain_of(index), x=0.5, y=0.5, font={"color": FAINT})
+            middle = {"x": 0.5, "y": 0.5, "font": {"color": FAINT}}
+            layout["annotations"].append({"text": text, **domain_of(index), **middle})
         x, y = layer_axes(panel.layers, grid.size, theme)
         is_lowest = row == grid.n_rows - 1 or index + grid.n_columns >= len(panels)
         if not inner_ticks and not is_lowest:
@@ -249,12 +253,13 @@ def draw_panels(panels: Sequence[Panel], grid: Grid, *, inner_ticks: bool, theme
             x |= {"showticklabels": False} if is_crowded[0] else {}
         if row > 0 and is_crowded[1]:
             y |= {"showticklabels": False}
-        figure.update_layout(grid.axes(index, x, y))
+        layout |= grid.axes(index, x, y)
     shown = np.array([panel.shown for panel in panels])
     largest = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 0.0
     null = panels[0].null if panels else ""
     axis_of, what = (style.excess_axis, f"excess over {null} °") if null else (style.angle_axis, "mean angle")
-    return figure.update_layout(coloraxis=axis_of(largest, what, grid.width, grid.height))
+    layout["coloraxis"] = axis_of(largest, what, grid.width, grid.height)
+    return go.Figure(traces, layout)
 
 
 def _crowded(panels: Sequence[Panel], grid: Grid, theme: Theme) -> tuple[bool, bool]:
@@ -314,8 +319,7 @@ def _absence(panel: Panel, size: float, theme: Theme) -> str:
     return "<br>".join(lines) if fits or not theme.on_paper else ""
 
 
-def draw_map(
-    figure: go.Figure,
+def map_traces(
     index: int,
     grid: Grid,
     shown: Map,
@@ -325,8 +329,8 @@ def draw_map(
     signed: bool = False,
     is_share: bool = False,
     whose: str = "",
-) -> None:
-    """Draw a map on the axes of the panel with this index, and marks on its cells.
+) -> list[BaseTraceType]:
+    """A map on the axes of the panel with this index, and the marks on its cells.
 
     ``whose`` stands above all hover texts; the other arguments are those of
     :func:`layerangles.figures.drawing.marks.on_cells`.
@@ -337,8 +341,8 @@ def draw_map(
     cells = go.Heatmap(x=shown.layers, y=shown.layers, z=shown.values, coloraxis=coloraxis, **texts, **gaps)
     of_cells = on_cells(shown.values, shown.layers, cell, theme, signed=signed, of_share=is_share)
     number = axis_number(index)
-    for trace in (cells, *of_cells, *matched_marks(shown.matched, cell, theme)):
-        figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
+    traces = (cells, *of_cells, *matched_marks(shown.matched, cell, theme))
+    return [trace.update(xaxis=f"x{number}", yaxis=f"y{number}") for trace in traces]
 
 
 def layer_axes(layers: list[int], size: float, theme: Theme = SCREEN) -> tuple[dict[str, Any], dict[str, Any]]:
