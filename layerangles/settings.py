@@ -1,4 +1,5 @@
 """The settings of a measurement: defaults, allowed values, and those in which comparable results agree."""
+# ruff: noqa: RUF009  -- the calls in the dataclass make its fields
 
 from __future__ import annotations
 
@@ -40,9 +41,9 @@ class Setting(NamedTuple):
     must_agree: bool = False
 
 
-def _described(help: str, **known: Any) -> dict[str, Setting]:
-    """The metadata of a field."""
-    return {"setting": Setting(help, **known)}
+def _setting(default: object, help: str, **known: Any) -> Any:
+    """A field with a default, and what :class:`Setting` says of it."""
+    return field(default=default, metadata={"setting": Setting(help, **known)})
 
 
 def _check_positive(name: str, value: int) -> None:
@@ -122,99 +123,69 @@ class MeasurementSettings:
     # Every value is checked in __post_init__, with a message for users; shape checks in tests stay away from it.
     __no_type_check__: ClassVar[bool] = True
 
-    space: Space = field(
-        default="teacher",
-        metadata=_described(
-            "teacher (T - W S), pull (Wᵀ(T - W S)), or gradient (of the matching losses).",
-            choices=get_args(Space),
-            must_agree=True,
-        ),
+    space: Space = _setting(
+        "teacher",
+        "teacher (T - W S), pull (Wᵀ(T - W S)), or gradient (of the matching losses).",
+        choices=get_args(Space),
+        must_agree=True,
     )
-    convention: Convention = field(
-        default="layerangles",
-        metadata=_described(
-            "layerangles, or paper: count as the paper's code does.", choices=get_args(Convention), must_agree=True
-        ),
+    convention: Convention = _setting(
+        "layerangles",
+        "layerangles, or paper: count as the paper's code does.",
+        choices=get_args(Convention),
+        must_agree=True,
     )
-    preprocessing: str = field(
-        default="raw",
-        metadata=_described(
-            "raw, centred, z, unit, or drop-K (rogue dimensions).", check=_check_preprocessing, must_agree=True
-        ),
+    preprocessing: str = _setting(
+        "raw", "raw, centred, z, unit, or drop-K (rogue dimensions).", check=_check_preprocessing, must_agree=True
     )
-    fit: FitKind | None = field(
-        default=None,
-        metadata=_described(
-            "Fit maps to the data: identity, ridge or orthogonal. For unmatched models.",
-            choices=get_args(FitKind),
-            attribute="maps",
-            recorded=lambda fit: "the student's" if fit is None else f"fitted: {fit}",
-            must_agree=True,
-        ),
+    fit: FitKind | None = _setting(
+        None,
+        "Fit maps to the data: identity, ridge or orthogonal. For unmatched models.",
+        choices=get_args(FitKind),
+        attribute="maps",
+        recorded=lambda fit: "the student's" if fit is None else f"fitted: {fit}",
+        must_agree=True,
     )
-    nulls: Sequence[NullName] = field(
-        default=("N1",),
-        metadata=_described(
-            "A null to subtract (N0, N1, …), none or all; may be repeated. By default N1.", check=_checked_nulls
-        ),
+    nulls: Sequence[NullName] = _setting(
+        ("N1",), "A null to subtract (N0, N1, …), none or all; may be repeated. By default N1.", check=_checked_nulls
     )
-    alternatives: Alternatives = field(
-        default="none",
-        metadata=_described(
-            "Alternative measures: none, sums (ρ, distances), all (also CKA, recoverability gap).",
-            choices=get_args(Alternatives),
-        ),
+    alternatives: Alternatives = _setting(
+        "none",
+        "Alternative measures: none, sums (ρ, distances), all (also CKA, recoverability gap).",
+        choices=get_args(Alternatives),
     )
-    steps: bool = field(
-        default=False, metadata=_described("Also measure the checkpoints along training. By default if there are any.")
+    steps: bool = _setting(False, "Also measure the checkpoints along training. By default if there are any.")
+    until: float | None = _setting(
+        None, "Stop when the widest 95 % interval is narrower than so many degrees.", check=_check_width
     )
-    until: float | None = field(
-        default=None,
-        metadata=_described("Stop when the widest 95 % interval is narrower than so many degrees.", check=_check_width),
+    shard: tuple[int, int] = _setting(
+        (0, 1),
+        "Measure part i of n of the data, as i/n from 0/n; see merge.",
+        check=_check_shard,
+        attribute="shards",
+        recorded=lambda shard: f"{shard[0]}/{shard[1]}",
     )
-    shard: tuple[int, int] = field(
-        default=(0, 1),
-        metadata=_described(
-            "Measure part i of n of the data, as i/n from 0/n; see merge.",
-            check=_check_shard,
-            attribute="shards",
-            recorded=lambda shard: f"{shard[0]}/{shard[1]}",
-        ),
+    gradient_batches: int = _setting(8, "Batches to sum gradients over.", check=_check_positive)
+    final_norm: FinalNorm = _setting(
+        "pre", "Last layer of a pre-norm model: pre or post its norm.", choices=get_args(FinalNorm), must_agree=True
     )
-    gradient_batches: int = field(
-        default=8, metadata=_described("Batches to sum gradients over.", check=_check_positive)
+    special_tokens: bool = _setting(
+        True,
+        "Whether special tokens count.",
+        recorded=lambda counted: "counted" if counted else "left out",
+        must_agree=True,
     )
-    final_norm: FinalNorm = field(
-        default="pre",
-        metadata=_described(
-            "Last layer of a pre-norm model: pre or post its norm.", choices=get_args(FinalNorm), must_agree=True
-        ),
+    max_length: int = _setting(128, "Tokens after which a text is cut.", must_agree=True)
+    batch_size: int = _setting(32, "Texts per forward pass; changes only the speed.", check=_check_positive)
+    precision: Precision = _setting(
+        "float32",
+        "float32, or bfloat16 (faster, off by 0.04° on average).",
+        choices=get_args(Precision),
+        must_agree=True,
     )
-    special_tokens: bool = field(
-        default=True,
-        metadata=_described(
-            "Whether special tokens count.",
-            recorded=lambda counted: "counted" if counted else "left out",
-            must_agree=True,
-        ),
-    )
-    max_length: int = field(default=128, metadata=_described("Tokens after which a text is cut.", must_agree=True))
-    batch_size: int = field(
-        default=32, metadata=_described("Texts per forward pass; changes only the speed.", check=_check_positive)
-    )
-    precision: Precision = field(
-        default="float32",
-        metadata=_described(
-            "float32, or bfloat16 (faster, off by 0.04° on average).", choices=get_args(Precision), must_agree=True
-        ),
-    )
-    device: str = field(default="auto", metadata=_described("auto (the best present), cpu, cuda, cuda:N, mps."))
-    confidence: float = field(
-        default=0.95, metadata=_described("Confidence level of the intervals.", check=_check_share, must_agree=True)
-    )
-    students_per_pass: int = field(
-        default=12, metadata=_described("Students held in memory at once.", check=_check_positive)
-    )
+    device: str = _setting("auto", "auto (the best present), cpu, cuda, cuda:N, mps.")
+    confidence: float = _setting(0.95, "Confidence level of the intervals.", check=_check_share, must_agree=True)
+    students_per_pass: int = _setting(12, "Students held in memory at once.", check=_check_positive)
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():

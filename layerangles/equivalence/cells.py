@@ -15,7 +15,6 @@ from jaxtyping import Float
 from layerangles.errors import InputError
 
 Role = Literal["none", "matched", "control"]
-COLUMNS = ("cell", "strategy", "role", "draw", "seed", "score")
 _OPTIONAL = ("metric", "higher_is_better")
 
 

@@ -222,11 +222,6 @@ class Preprocessing:
         by_share = mean.square().argsort(descending=True, stable=True)
         return cls(kind, kept=by_share[kind.n_dropped :].sort().values)
 
-    @property
-    def needs_statistics(self) -> bool:
-        """Whether it depends on the teacher's statistics."""
-        return self.kind.needs_statistics
-
     def apply(self, states: Float[torch.Tensor, "*shape dim"]) -> Float[torch.Tensor, "*shape kept_dim"]:
         """Preprocess states in teacher space; they keep their type, and ``drop-K`` removes dimensions."""
         if self.kept is not None:

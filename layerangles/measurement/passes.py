@@ -33,8 +33,7 @@ Progress = Callable[[str, float], None]
 # Batches between two looks at the intervals, for a pass that ends as soon as these are narrow enough.
 _BATCHES_PER_LOOK = 8
 
-
-_Same = TypeVar("_Same")
+_Same = TypeVar("_Same")  # in place of Self, which the shape checks of the tests do not take
 
 
 @runtime_checkable

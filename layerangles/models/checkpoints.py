@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,11 +117,9 @@ class StudentCheckpoint(ModelCheckpoint):
 
     def checkpoints(self) -> list["StudentCheckpoint"]:
         """The checkpoints along training in the order of their steps, with this final state last."""
-        along = [open_student(path, self.trust_remote_code, name=self.name) for path in self._checkpoint_paths()]
+        files = self.path.glob(f"checkpoints/step-*/{MATCHING_FILE}")
+        along = [open_student(file.parent, self.trust_remote_code, name=self.name) for file in files]
         return [*sorted((c for c in along if c.step < self.step), key=lambda c: c.step), self]
-
-    def _checkpoint_paths(self) -> Iterable[Path]:
-        return (file.parent for file in self.path.glob(f"checkpoints/step-*/{MATCHING_FILE}"))
 
 
 def write_student(

@@ -33,20 +33,20 @@ PACKED = ("bert", "roberta", "distilbert", "electra", "electra-of-one-width")
 
 
 def _padded_inputs(lengths: list[int]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    counted = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    ids = torch.randint(5, 20, counted.shape, generator=torch.Generator().manual_seed(0)) * counted
-    return {"input_ids": ids, "attention_mask": counted.long()}, counted
+    valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(5, 20, valid.shape, generator=torch.Generator().manual_seed(0)) * valid
+    return {"input_ids": ids, "attention_mask": valid.long()}, valid
 
 
 def _both(model: PreTrainedModel, lengths: list[int]) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
     """Logits and flat states of all layers, padded and packed."""
-    inputs, counted = _padded_inputs(lengths)
-    packing = Packing(counted, first_position(model.config))
+    inputs, valid = _padded_inputs(lengths)
+    packing = Packing(valid, first_position(model.config))
     output, states = forward_with_states(model, inputs)
     with attending_packed(model, packing):
         packed_output, packed_states = forward_with_states(model, packing.packed(inputs), packing=packing)
     return [
-        (output.logits, [state[counted] for state in states["encoder"]]),
+        (output.logits, [state[valid] for state in states["encoder"]]),
         (packed_output.logits, [state[0] for state in packed_states["encoder"]]),
     ]
 
@@ -151,8 +151,8 @@ def test_a_loss_that_counts_pad_is_not_packed() -> None:
 
 def test_attention_is_laid_out_in_rectangles_of_like_length() -> None:
     lengths = [1, 3, 3, 20, 21, 40, 60, 60]
-    counted = torch.arange(60) < torch.tensor(lengths)[:, None]
-    rectangles = Packing(counted).rectangles
+    valid = torch.arange(60) < torch.tensor(lengths)[:, None]
+    rectangles = Packing(valid).rectangles
     assert [rectangle.shape for rectangle in rectangles] == [(3, 3), (2, 21), (1, 40), (2, 60)]
     assert [rectangle.mask is None for rectangle in rectangles] == [False, False, True, True]
     assert [rectangle.tokens for rectangle in rectangles] == [

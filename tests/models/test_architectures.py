@@ -211,19 +211,19 @@ def test_padding_changes_no_state(kind: str) -> None:
     texts = [" ".join(WORDS[:12]), "b c"]
     with torch.inference_mode():
         (together,) = _encoded(kind, texts).batches(2)
-        assert all((~counted).any() for counted in together.valid.values())
+        assert all((~valid).any() for valid in together.valid.values())
         _, padded = forward_with_states(model, together.inputs)
         for row in range(2):
             inputs = {}
-            for tower, counted in together.valid.items():
+            for tower, valid in together.valid.items():
                 names = [n for n in together.inputs if n.startswith("decoder_") == (tower == "decoder")]
                 names = names if kind in TWO_TOWERS else list(together.inputs)
-                inputs |= {name: together.inputs[name][row : row + 1, : counted[row].sum()] for name in names}
+                inputs |= {name: together.inputs[name][row : row + 1, : valid[row].sum()] for name in names}
             _, alone = forward_with_states(model, inputs)
             for tower, states in alone.items():
                 for layer, state in enumerate(states):
-                    valid = padded[tower][layer][row, : state.shape[1]]
-                    assert (valid - state[0]).abs().max() < 1e-5 * state.abs().max(), (tower, layer, row)
+                    got = padded[tower][layer][row, : state.shape[1]]
+                    assert (got - state[0]).abs().max() < 1e-5 * state.abs().max(), (tower, layer, row)
 
 
 _SMALL: dict[str, PretrainedConfig] = {

@@ -109,7 +109,7 @@ def test_a_seed_shuffles_groups_into_fair_batches_of_little_padding() -> None:
 
 
 def _partners(batches: Iterable[Batch], tower: str) -> dict[tuple[int, int], tuple[int, int]]:
-    """(example, position among its counted tokens) → the same of its partner."""
+    """(example, position among its valid tokens) → the same of its partner."""
     pairs = {}
     for batch in batches:
         names = []
@@ -145,8 +145,8 @@ def test_partners_are_of_another_text_whatever_the_batch(
         examples, toy_tokenizer(), max_length=64, special_tokens=special_tokens, config=config
     )
     (whole,) = encoded.batches(100)
-    for tower, counted in whole.valid.items():
-        expected = _reference_partners(counted.sum(dim=1).tolist())
+    for tower, valid in whole.valid.items():
+        expected = _reference_partners(valid.sum(dim=1).tolist())
         assert _partners([whole], tower) == expected
         for batch_size in (1, 2, 4, 5):
             assert _partners(encoded.batches(batch_size), tower) == expected

@@ -1,4 +1,4 @@
-"""States of counted tokens come in reading order, and are finite."""
+"""States of valid tokens come in reading order, and are finite."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from layerangles.models.states import check_finite, valid_states
 
 def test_valid_states_are_in_reading_order() -> None:
     states = [torch.arange(12.0).reshape(2, 3, 2), -torch.arange(12.0).reshape(2, 3, 2)]
-    counted = torch.tensor([[True, False, True], [False, True, False]])
-    taken = valid_states(states, counted)
+    valid = torch.tensor([[True, False, True], [False, True, False]])
+    taken = valid_states(states, valid)
     assert taken.shape == (2, 3, 2)
     assert taken[0].tolist() == [[0, 1], [4, 5], [8, 9]]
     assert torch.equal(taken[1], -taken[0])

@@ -37,13 +37,13 @@ def test_every_token_counts_once_and_pad_never(batch_size: int) -> None:
     encoded = EncodedTexts.from_texts(texts, toy_tokenizer(), max_length=64)
     seen = []
     for batch in encoded.batches(batch_size):
-        (counted,) = batch.valid.values()
-        assert torch.equal(counted, batch.inputs["attention_mask"].bool())
-        assert (batch.inputs["input_ids"][counted] != 0).all()
-        assert (batch.inputs["input_ids"][~counted] == 0).all()
-        seen += batch.inputs["input_ids"][counted].tolist()
+        (valid,) = batch.valid.values()
+        assert torch.equal(valid, batch.inputs["attention_mask"].bool())
+        assert (batch.inputs["input_ids"][valid] != 0).all()
+        assert (batch.inputs["input_ids"][~valid] == 0).all()
+        seen += batch.inputs["input_ids"][valid].tolist()
         example = batch.tokens("encoder").example.tolist()
-        assert example == [e for e, row in enumerate(counted) for _ in range(int(row.sum()))]
+        assert example == [e for e, row in enumerate(valid) for _ in range(int(row.sum()))]
     assert len(encoded) == 10
     assert len(seen) == sum(len(text.split()) + 2 for text in texts)
 
@@ -153,7 +153,7 @@ def test_decoder_reads_the_target_shifted_right(config: PretrainedConfig, start:
     assert batch.inputs["attention_mask"].tolist() == masks["encoder"]
     assert batch.inputs["decoder_attention_mask"].tolist() == masks["decoder"]
     # T5 starts with PAD, which counts there; the PAD behind a text does not.
-    assert {tower: counted.long().tolist() for tower, counted in batch.valid.items()} == masks
+    assert {tower: valid.long().tolist() for tower, valid in batch.valid.items()} == masks
     assert batch.tokens("encoder").example.tolist() == [0] * 3 + [1] * 5
     assert batch.tokens("decoder").example.tolist() == [0] * 5 + [1] * 3
 

@@ -138,8 +138,8 @@ def test_valid_tokens_are_those_of_the_measurement() -> None:
     micro_batch = data.collate(_encoded(data, "t5"), toy_tokenizer())
     encoded = EncodedTexts.from_texts(data.texts("dev"), toy_tokenizer(), max_length=64, config=config)
     (batch,) = encoded.batches(12)
-    for tower, counted in micro_batch.valid.items():
-        assert counted.sum() == batch.valid[tower].sum()
+    for tower, valid in micro_batch.valid.items():
+        assert valid.sum() == batch.valid[tower].sum()
     model = _model("t5")
     with torch.no_grad():
         states = forward_with_states(model, micro_batch.inputs)[1]["decoder"][-1][micro_batch.valid["decoder"]]
