@@ -69,11 +69,13 @@ def trajectory(
     short, shared = style.short_names(result.students) if theme.on_paper else (result.students, "")
     names = [style.legend_name(name, _LEGEND_WIDTH - 60, theme) for name in short]
     grid = _paper_grid(len(panels), theme) if theme.on_paper else _screen_grid(len(panels), names)
+    unchanged = result.unchanged_steps
     figure = go.Figure()
     for index, panel in enumerate(panels):
         axis = axis_number(index)
         for place, student in enumerate(result.students):
-            band, line = _line(result, student, place, panel, theme)
+            same = {step: before for name, step, before in unchanged if name == student}
+            band, line = _line(result.steps, student, place, panel, same, theme)
             line.update(name=names[place], showlegend=index == 0)
             figure.add_traces([trace.update(xaxis=f"x{axis}", yaxis=f"y{axis}") for trace in (band, line)])
         is_last = grid.place(index)[0] == grid.n_rows - 1
@@ -85,7 +87,7 @@ def trajectory(
     notes = [f"means over tokens, pairs and layers{f' · {tower}' if result.dataset.sizes['tower'] > 1 else ''}"]
     notes.append(f"bands: {percent(result.dataset.attrs.get('confidence', 0.95), space=' ')} intervals")
     notes += [f"dotted: {_MEANINGS[value]}" for panel in panels for value in panel["lines"] if value in _MEANINGS]
-    notes += [f"{name}: step {step} has the weights of step {before}" for name, step, before in result.unchanged_steps]
+    notes += [f"{name}: step {step} has the weights of step {before}" for name, step, before in unchanged]
     notes += [f"all students are of {shared}"] if shared else []
     margins = theme.pick((78, _LEGEND_WIDTH, 14, 60), (_PAPER_LEFT, 8, 6, 34))
     title = "Angles between teacher layers over training"
@@ -151,17 +153,18 @@ def _apart(runs: list[list[Any]]) -> list[Any]:
     return [value for run in runs for value in [None, *run]][1:]
 
 
-def _line(result: "AngleResult", student: str, place: int, panel: dict[str, Any], theme: Theme) -> list[go.Scatter]:
-    """The band and the line of one student in one panel."""
+def _line(
+    steps: list[int], student: str, place: int, panel: dict[str, Any], unchanged: dict[int, int], theme: Theme
+) -> list[go.Scatter]:
+    """The band and the line of one student in one panel; ``unchanged`` maps steps to earlier ones of equal weights."""
     mean, low, high = (panel[name].sel(student=student).values.astype(float) for name in ("mean", "low", "high"))
-    unchanged = {step: before for name, step, before in result.unchanged_steps if name == student}
     # No flat line between two steps of the same weights.
-    runs = _runs(np.isfinite(mean).tolist(), [step in unchanged for step in result.steps])
+    runs = _runs(np.isfinite(mean).tolist(), [step in unchanged for step in steps])
     in_band = np.isfinite(mean) & np.isfinite(low) & np.isfinite(high)
     bands = [band for run in runs if len(band := [index for index in run if in_band[index]]) > 1]
 
     def hover(index: int) -> str:
-        step, unit = result.steps[index], panel["unit"]
+        step, unit = steps[index], panel["unit"]
         ends = interval(low[index], high[index], 2) if in_band[index] else "(no interval)"
         note = f"<br>the same weights as at step {count(unchanged[step])}" if step in unchanged else ""
         what = panel["title"].removesuffix(" °")
@@ -178,7 +181,7 @@ def _line(result: "AngleResult", student: str, place: int, panel: dict[str, Any]
     return [
         go.Scatter(
             # One outline per run: with "tonexty" plotly would fill across the gaps.
-            x=_apart([[result.steps[i] for i in [*band, *reversed(band)]] for band in bands]),
+            x=_apart([[steps[i] for i in [*band, *reversed(band)]] for band in bands]),
             y=_apart([[*low[band].tolist(), *reversed(high[band].tolist())] for band in bands]),
             legendgroup=student,
             mode="lines",
@@ -188,7 +191,7 @@ def _line(result: "AngleResult", student: str, place: int, panel: dict[str, Any]
             hoverinfo="skip",
         ),
         go.Scatter(
-            x=_apart([[result.steps[i] for i in run] for run in runs]),
+            x=_apart([[steps[i] for i in run] for run in runs]),
             y=_apart([mean[run].tolist() for run in runs]),
             error_y={
                 "type": "data",

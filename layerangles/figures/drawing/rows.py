@@ -237,12 +237,14 @@ def _write_columns(
     right = {"x": 1, "xref": "paper", "xanchor": "left", "align": "left"}
     font = {"size": theme.text, "color": theme.pick(FAINT, INK)}
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": theme.pick(4, 0), "font": font}
+    written: list[dict[str, Any]] = []
     for shift, header, texts in columns:
-        figure.add_annotation(text=style.literal(header), xshift=shift, **right, **above)
+        written.append({"text": style.literal(header), "xshift": shift} | right | above)
         for index, text in enumerate(texts):
-            figure.add_annotation(text=style.literal(text), y=index, yref="y", xshift=shift, **right)
+            written.append({"text": style.literal(text), "y": index, "yref": "y", "xshift": shift} | right)
     left = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left_px}
-    figure.add_annotation(text=style.literal(words.rows), **left, **above)
+    written.append({"text": style.literal(words.rows)} | left | above)
+    figure.update_layout(annotations=written)
 
 
 def _x_axis(rows: Sequence[Row], title: list[str], band: float, width_px: float, theme: Theme) -> dict[str, Any]:
