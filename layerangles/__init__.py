@@ -1,4 +1,18 @@
-"""layerangles: angles between teacher layers, seen from the student, for knowledge distillation."""
+"""layerangles: angles between teacher layers, seen from the student, for knowledge distillation.
+
+How data flow through the sub-packages, each of which imports earlier ones alone::
+
+    geometry      states of teacher and student → maps, cosines, nulls: pure functions of tensors
+    sums          cosines → sums over tokens, which add up over batches, processes and shards
+    results       sums → AngleResult, by the table of everything that is measured
+    models        texts and transformers models → states
+    measurement   states → AngleMeter → AngleResult: measure_angles, measure_arrays
+    equivalence   scores of students → the verdict on their matching strategies
+    figures, report, app   results and verdicts → figures, HTML reports, the interactive comparison
+
+Settings of a measurement are in ``settings.py``. A new null is an entry in ``geometry/nulls.py``; a new measured
+quantity is a kernel and a row in ``results/variables.py``.
+"""
 
 from typing import TYPE_CHECKING, Any
 

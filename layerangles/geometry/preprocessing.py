@@ -61,9 +61,12 @@ class TeacherStatistics:
         count = teacher.shape[1]
         if not count:
             return
-        moments = [_moments(layer) for layer in teacher]  # one by one: not all layers in float64 at once
-        mean, squares = (torch.stack(of_layers) for of_layers in zip(*moments, strict=True))
-        both = self.merge(TeacherStatistics(count, mean, squares))
+        means, squares = [], []
+        for layer in teacher:  # one by one: not all layers in float64 at once
+            mean, deviations = mean_and_deviations(layer)
+            means.append(mean)
+            squares.append(deviations.square_().sum(dim=0))
+        both = self.merge(TeacherStatistics(count, torch.stack(means), torch.stack(squares)))
         self.count, self.mean, self.squares = both.count, both.mean, both.squares
 
     def merge(self, other: TeacherStatistics) -> TeacherStatistics:
@@ -104,7 +107,8 @@ class TeacherStatistics:
         arXiv:2109.04404, section 3) take the expectation of each dimension's part of the cosine; this is the same
         without the two norms, so that it follows from the mean.
         """
-        return _share(self.mean)
+        squared = self.mean.square()
+        return squared / squared.sum(dim=-1, keepdim=True)
 
     def top_dimensions(
         self, k: int = 5
@@ -117,20 +121,17 @@ class TeacherStatistics:
         return index.cpu(), self.share().gather(-1, index).cpu()
 
 
-def _moments(
+def mean_and_deviations(
     states: Float[torch.Tensor, "token dim"],
-) -> tuple[Float[torch.Tensor, " dim"], Float[torch.Tensor, " dim"]]:
-    """Mean and sum of squared deviations of each dimension, in float64."""
-    # Relative to the first token, so that a constant dimension has squares of exactly 0.
+) -> tuple[Float[torch.Tensor, " dim"], Float[torch.Tensor, "token dim"]]:
+    """The mean state, and the deviations from it, in float64; zeros where there are no tokens."""
+    if not len(states):
+        return states.new_zeros(states.shape[1], dtype=torch.float64), states.double()
+    # Seen from the first token, so that a dimension that does not vary has a variance of 0 and no rounding error.
     first = states[0].double()
-    deviations = states.double() - first
-    mean = deviations.mean(dim=0)
-    return first + mean, (deviations - mean).square_().sum(dim=0)
-
-
-def _share(mean: Float[torch.Tensor, "*layer dim"]) -> Float[torch.Tensor, "*layer dim"]:
-    squared = mean.square()
-    return squared / squared.sum(dim=-1, keepdim=True)
+    states = states.double() - first
+    mean = states.mean(dim=0)
+    return first + mean, states - mean
 
 
 class PreprocessingKind(NamedTuple):

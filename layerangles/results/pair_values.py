@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from layerangles.errors import InputError
+from layerangles.results.angle_result import AngleResult
 from layerangles.results.variables import VARIABLES
 
 Aggregation = Literal["mean", "median", "cosine", "acute"]
@@ -75,9 +76,7 @@ def pair_values(data: xr.Dataset, aggregation: Aggregation, null: str | None = N
         return QUANTITIES[aggregation].values(data)
     if aggregation != "mean":
         raise InputError(f"the excess over {null} is known of mean angles alone, not of {aggregation!r}.")
-    measured = [str(name) for name in data["null"].values] if "null" in data.dims else []
-    if null not in measured:
-        raise InputError(f"the null {null!r} was not measured; measured were {', '.join(measured) or 'none'}.")
+    AngleResult(data).check_null(null)
     excess: xr.DataArray = data["excess_deg"].sel(null=null)
     return excess
 

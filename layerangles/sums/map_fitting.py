@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layerangles.errors import InputError
 from layerangles.geometry.maps import MatchingMap
+from layerangles.geometry.preprocessing import mean_and_deviations
 from layerangles.settings import FitKind
 
 MAP_KINDS: tuple[FitKind, ...] = get_args(FitKind)
@@ -83,8 +84,8 @@ class MapMoments:
         cls, student: Float[Tensor, "token student_dim"], teacher: Float[Tensor, "token teacher_dim"]
     ) -> "MapMoments":
         """Moments of some tokens, possibly of none."""
-        student_mean, student = _centred(student)
-        teacher_mean, teacher = _centred(teacher)
+        student_mean, student = mean_and_deviations(student)
+        teacher_mean, teacher = mean_and_deviations(teacher)
         products = student.T @ student, student.T @ teacher, teacher.square().sum()
         return cls(len(student), student_mean, teacher_mean, *products)
 
@@ -113,17 +114,6 @@ class MapMoments:
             (self.student_teacher + other.student_teacher.to(student)).addr_(student, teacher, alpha=weight),
             self.teacher_norm + other.teacher_norm.to(teacher) + weight * teacher.square().sum(),
         )
-
-
-def _centred(states: Float[Tensor, "token dim"]) -> tuple[Float[Tensor, " dim"], Float[Tensor, "token dim"]]:
-    """The mean state, and the deviations from it, in float64."""
-    if not len(states):
-        return states.new_zeros(states.shape[1], dtype=torch.float64), states.double()
-    # Seen from the first token, so that a dimension that does not vary has a variance of 0 and no rounding error.
-    first = states[0].double()
-    states = states.double() - first
-    mean = states.mean(dim=0)
-    return first + mean, states - mean
 
 
 def _nothing() -> MapMoments:
