@@ -53,7 +53,7 @@ class Job:
 
     @property
     def title(self) -> str:
-        """Its name in messages."""
+        """The study's name and the job's, for messages."""
         return f"{self.study.name} {self.name}"
 
     @property

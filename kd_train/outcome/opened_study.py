@@ -194,7 +194,7 @@ def open_scores(path: Path) -> ScoreSource:
 
 
 def _facts(opened: OpenedStudy) -> str:
-    """What was trained, in one line."""
+    """Teacher, task, students and seeds of a study, in one line."""
     study, students = opened.study, opened.directories()
     teacher = f"teacher {Path(study.teacher.model).name}{', fine-tuned' if study.teacher.finetune else ''}"
     scores = [f"{metric} {number(value, digits=4)}" for metric, value in opened.teacher_scores().items()]

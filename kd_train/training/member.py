@@ -60,7 +60,7 @@ class Member:
         return self.assignments if self.loss.hidden_weight else {}
 
     def target_requests(self, step: int) -> dict[TargetRequest, tuple[int, ...]]:
-        """The teacher's states that a step needs, with their layers."""
+        """The requests for the targets of a step, with the teacher layers of each."""
         requests = {
             TargetRequest(self.targets, tower, self.loss.matched_tokens): assignment.teacher_layers(step)
             for tower, assignment in self.matched.items()
@@ -68,7 +68,7 @@ class Member:
         return {request: layers for request, layers in requests.items() if layers}
 
     def student_layers(self, step: int) -> set[int]:
-        """Its own layers that a step needs, in any tower."""
+        """The student layers whose states a step needs, in any tower."""
         towers = [request.tower for request in self.target_requests(step)]
         return {layer for tower in towers for layer in self.assignments[tower].student_layers(step)}
 

@@ -85,6 +85,8 @@ def test_stsb_comes_with_its_columns_and_without_its_secret_test_split(monkeypat
 def test_other_tasks_of_glue_are_refused() -> None:
     with pytest.raises(ValueError, match=r"glue/mnli is a classification task: set task\.kind to classification"):
         RegressionTask(dataset="glue/mnli")
+    with pytest.raises(ValueError, match=r"unknown GLUE task xyz; allowed are stsb\b"):
+        RegressionTask(dataset="glue/xyz")
 
 
 def test_an_unknown_metric_is_refused() -> None:
