@@ -132,18 +132,18 @@ def _histogram(cosines: Float[Tensor, "teacher_layer token"]) -> Tensor:
     return torch.stack([torch.bincount(row, minlength=N_BINS) for row in bins])
 
 
-def _labelled(student_tower: StudentTower, means: Float[Tensor, "kind teacher_layer"], histogram: Tensor) -> xr.Dataset:
+def _labelled(tower: StudentTower, means: Float[Tensor, "kind teacher_layer"], histogram: Tensor) -> xr.Dataset:
     n_teacher = means.shape[1]
     others = [k for k in range(n_teacher) if k != LAYER]
 
     def cells(values: Tensor, fill: float) -> labelling.Array:
         dtype = values.numpy().dtype
-        out = np.full((student_tower.n_layers, n_teacher, n_teacher, *values.shape[1:]), fill, dtype=dtype)
+        out = np.full((tower.n_layers, n_teacher, n_teacher, *values.shape[1:]), fill, dtype=dtype)
         out[LAYER, LAYER, others] = out[LAYER, others, LAYER] = values.numpy()[others]
         return out
 
     def layer(value: Tensor) -> labelling.Array:
-        out = np.full(student_tower.n_layers, np.nan)
+        out = np.full(tower.n_layers, np.nan)
         out[LAYER] = float(value)
         return out
 

@@ -129,8 +129,7 @@ class EncodedTexts:
                 )
         features: list[Feature] = []
         n_truncated = 0
-        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-            some = texts[start : start + _TEXTS_AT_A_TIME]
+        for some in _in_chunks(texts, _TEXTS_AT_A_TIME):
             first = [text if isinstance(text, str) else text[0] for text in some]
             second = [text[1] for text in some] if is_pair else None
             if begin is not None:
