@@ -86,8 +86,8 @@ class Snapshot:
 
     def key(self, strategy: str | None, seed: int | None) -> str | None:
         """The key of a strategy's student with this seed, or of its first student."""
-        mine = [entry for entry in self.entries.values() if entry.strategy == strategy]
-        return next((e.key for e in [*(e for e in mine if e.student.seed == seed), *mine]), None)
+        of_strategy = [entry for entry in self.entries.values() if entry.strategy == strategy]
+        return next((e.key for e in [*(e for e in of_strategy if e.student.seed == seed), *of_strategy]), None)
 
     def standings(self) -> pd.DataFrame:
         """One row per strategy and metric, best first: the mean over seeds with its interval.

@@ -1,6 +1,5 @@
 """The app and its server, which listens on loopback by default."""
 
-import ipaddress
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,18 +58,6 @@ def listen(app: Dash, host: str, port: int) -> Any:
 def serve(app: Dash, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
     listen(app, host, port).run()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to this address.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _guard(server: Flask, hosts: Sequence[str]) -> None:

@@ -58,11 +58,6 @@ class Student:
         return (*self.stored, *self.read_kept())
 
     @property
-    def strategy(self) -> str:
-        """The name without the seed."""
-        return strategy_of(self.name)
-
-    @property
     def seed(self) -> int | None:
         """The seed at the end of the name, if there is one."""
         found = _SEEDED.fullmatch(self.name)

@@ -35,7 +35,7 @@ def angle_sections(results: Sequence[AngleResult]) -> list[Section]:
     maps = [
         part
         for section in sections
-        for part in section.more
+        for part in section.parts
         if isinstance(part, go.Figure) and any(trace.type == "heatmap" for trace in part.data)
     ]
     if sum(len(figure.to_json()) for figure in maps) > _MOST_CHARACTERS:
@@ -52,27 +52,26 @@ def _section(result: AngleResult, tower: str, which: str) -> Section:
     final, null = result.at_step(), _null(result)
     drawn, limit = _drawn(result)
     means = [name for name in _MEANS if name in result.dataset and (null or "excess" not in name)]
-    said = [f"{_WHAT}{limit}"]
-    more: list[Part] = []
+    parts: list[Part] = [f"{_WHAT}{limit}"]
     if means:
         level = percent(result.dataset.attrs.get("confidence", 0.95), space=" ")
         step = f" at step {count(result.steps[-1])}" if result.steps else ""
-        more.append(Subheading(f"Every student{step}"))
-        more.append(
+        parts.append(Subheading(f"Every student{step}"))
+        parts.append(
             f"Means over tokens, pairs of teacher layers and student layers, with {level} intervals clustered by "
             f"example.{_about(null)} ρ is the student's squared distance from the teacher's mean layer over the spread "
             "of the layers around it: where it is large, every angle is acute."
         )
-        more.append(_table(final, tower, null, means))
-    more += [Subheading("Angles"), _map(drawn, tower, None)]
+        parts.append(_table(final, tower, null, means))
+    parts += [Subheading("Angles"), _map(drawn, tower, None)]
     if null is not None:
-        more += [Subheading(f"Excess over {null}"), f"The angle minus {null}'s, in degrees.", _map(drawn, tower, null)]
+        parts += [Subheading(f"Excess over {null}"), f"The angle minus {null}'s, in degrees.", _map(drawn, tower, null)]
     if result.steps and means:
         trajectory = figures.trajectory(drawn, tower=tower, null=null or "N1")
-        more += [Subheading("Over training"), "What training does shows in the excess, not in the angle.", trajectory]
+        parts += [Subheading("Over training"), "What training does shows in the excess, not in the angle.", trajectory]
     towers = result.dataset.sizes["tower"]
     heading = f"Angles between teacher layers{f', {tower}' if towers > 1 else ''}{which}"
-    return Section(heading, said, more=more)
+    return Section(heading, parts)
 
 
 def _null(result: AngleResult) -> str | None:

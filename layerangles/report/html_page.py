@@ -91,22 +91,14 @@ Part: TypeAlias = str | pd.DataFrame | go.Figure | Mapping[str, str] | Subheadin
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a page: a heading, paragraphs, a table and figures, in this order; then ``more`` in any order.
+    """A section of a page.
 
     All text is plain text; it is escaped. A table shows its index where that has a name; its cells keep their line
     breaks, and may be tags.
     """
 
     heading: str
-    paragraphs: Sequence[str] = ()
-    table: pd.DataFrame | None = None
-    figures: Sequence[go.Figure] = ()
-    more: Sequence[Part] = ()
-
-    @property
-    def parts(self) -> list[Part]:
-        """Everything below the heading."""
-        return [*self.paragraphs, *([] if self.table is None else [self.table]), *self.figures, *self.more]
+    parts: Sequence[Part] = ()
 
 
 def write_page(

@@ -69,14 +69,17 @@ def write_report(path: str | os.PathLike[str], report: StudyReport, *, overwrite
     if report.prediction is not None:
         sections.append(_prediction_section(report.prediction))
     if report.design:
-        sections.append(Section("What was run", more=[report.design]))
+        sections.append(Section("What was run", [report.design]))
     if report.provenance:
-        sections.append(Section("Where it comes from", more=[report.provenance]))
+        sections.append(Section("Where it comes from", [report.provenance]))
     sections.append(
         Section(
             "How to cite",
-            ["The paper whose claim is examined, and the software that examined it:"],
-            more=[Preformatted(PAPER), Preformatted(SOFTWARE)],
+            [
+                "The paper whose claim is examined, and the software that examined it:",
+                Preformatted(PAPER),
+                Preformatted(SOFTWARE),
+            ],
         )
     )
     return write_page(path, report.title, sections, lead=_lead(report), overwrite=overwrite)
@@ -94,9 +97,7 @@ def _lead(report: StudyReport) -> Section:
             "layers is matched to) and in the seed alone. Do the strategies give equally good students: are all "
             "differences between them smaller than the smallest one that matters, the margin?",
             f"{_headline(verdicts)} Scores are {', '.join(metrics)}.",
-        ],
-        table.drop(columns="metric") if len(metrics) == 1 else table,
-        more=[
+            table.drop(columns="metric") if len(metrics) == 1 else table,
             {verdict.cell.name: f"{verdict.outcome.capitalize()}. {reason_for(verdict)}" for verdict in verdicts},
             Subheading("How to read this"),
             _reading(verdicts),
@@ -198,8 +199,8 @@ def _cell_section(verdict: Verdict, teacher: Mapping[str, float]) -> Section:
         about += f" Left out, since a student is missing: {_listed(cell.incomplete_seeds)}."
     return Section(
         f"{cell.name}: {verdict.outcome}",
-        [about],
-        more=[
+        [
+            about,
             *_score_parts(verdict, teacher),
             *_pair_parts(verdict),
             *_test_parts(verdict),
@@ -359,8 +360,8 @@ def _prediction_section(prediction: Prediction) -> Section:
     table.insert(1, "slope [95 %]", slopes)
     return Section(
         "Does geometry predict where the choice matters?",
-        [" ".join(sentences_on(prediction))],
-        more=[
+        [
+            " ".join(sentences_on(prediction)),
             prediction_figure(prediction),
             {
                 "slope": "Of the line of gap between strategies against the measure, over cells.",

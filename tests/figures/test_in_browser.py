@@ -64,8 +64,8 @@ def test_no_button_sends_the_data_away(browser, tmp_path):
 def test_page_is_drawn_and_never_wider_than_its_window(browser, tmp_path, width):
     result = make_result(("a", "b"))
     sections = [
-        Section("Angles", ["Some words."], result.summary(), [heatmap(result, "a"), comparison(result)]),
-        Section("Cosines", figures=[histogram(result, "b")]),
+        Section("Angles", ["Some words.", result.summary(), heatmap(result, "a"), comparison(result)]),
+        Section("Cosines", [histogram(result, "b")]),
     ]
     opened(browser, write_page(tmp_path / "page.html", "A <title>", sections), 3, width)
     assert browser.execute_script("return document.querySelectorAll('.js-plotly-plot').length") == 3
@@ -80,9 +80,7 @@ def test_page_is_drawn_and_never_wider_than_its_window(browser, tmp_path, width)
 def test_text_contrasts_with_the_page_in_light_and_dark(browser, tmp_path, scheme):
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    opened(
-        browser, write_page(tmp_path / "page.html", "t", [Section("A", ["text"], None, [heatmap(make_result())])]), 1
-    )
+    opened(browser, write_page(tmp_path / "page.html", "t", [Section("A", ["text", heatmap(make_result())])]), 1)
     styles = browser.execute_script(
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor,"
         " getComputedStyle(document.querySelector('figure')).backgroundColor]"

@@ -18,8 +18,8 @@ def test_page_escapes_text_and_holds_plotly_once(tmp_path):
     figures = [heatmap(make_result()), histogram(make_result())]
     sections = [
         Section("One <i>", ["a < b & c", NAME]),
-        Section("Two", (), table),
-        Section("Three", figures=figures),
+        Section("Two", [table]),
+        Section("Three", figures),
     ]
     page = write_page(tmp_path / "page.html", "Title <&>", sections).read_text(encoding="utf-8")
     assert page.count("plotly.js v") == 1
@@ -38,7 +38,7 @@ def test_page_escapes_text_and_holds_plotly_once(tmp_path):
 
 
 def test_the_same_page_twice_is_the_same_file(tmp_path):
-    sections = [Section("A", figures=[heatmap(make_result())])]
+    sections = [Section("A", [heatmap(make_result())])]
     first = write_page(tmp_path / "1.html", "t", sections).read_bytes()
     assert first == write_page(tmp_path / "2.html", "t", sections).read_bytes()
 
@@ -46,7 +46,7 @@ def test_the_same_page_twice_is_the_same_file(tmp_path):
 def test_parts_of_a_section_in_any_order(tmp_path: Path) -> None:
     table = make_verdict().components.assign(tag=Tag("<different>", "◆", "#d55e00"), text="one\ntwo")
     more = [Preformatted("@a{\n  b}"), "some <words>", Subheading("<h>"), table, {"<term>": "<meaning>"}]
-    page = write_page(tmp_path / "p.html", "t", [Section("A", ["first"], more=more)], lead=Section("Lead <l>"))
+    page = write_page(tmp_path / "p.html", "t", [Section("A", ["first", *more])], lead=Section("Lead <l>"))
     html = page.read_text(encoding="utf-8")
     parts = [
         '<section id="section-0">\n<h2>Lead &lt;l&gt;</h2>',

@@ -110,9 +110,9 @@ def test_what_the_verdict_rests_on_is_explained(tmp_path: Path) -> None:
     text = written(tmp_path, make_verdict(has_examples=True, alpha=0.01))
     assert "the 98 % interval of the difference lies within the margin" in text
     assert "Wrong at a rate of at most 1 %." in text
-    assert "with a 99 % bootstrap interval over seeds" in text
+    assert "with a 99 % interval over seeds" in text
     assert "would another test set say the same?" in text
-    assert "Spread over gain: 0.46 [0.20, ∞] (99 % bootstrap interval" in text
+    assert "Spread over gain: 0.46 [0.20, ∞] (99 % interval over seeds" in text
     assert "Best minus worst strategy over gain: 0.46 [−∞, ∞] (Fieller's 99 % interval" in text
     assert "with a posterior probability of 0.876." in text
     assert "Controls are matched to something else" in text
