@@ -39,7 +39,12 @@ def execute(path: Path, *, timeout_seconds: int = 300) -> Any:
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
-        notebook, timeout=timeout_seconds, kernel_name="python3", resources=where, record_timing=False
+        notebook,
+        timeout=timeout_seconds,
+        kernel_name="python3",
+        resources=where,
+        record_timing=False,
+        coalesce_streams=True,  # on a busy machine the text of one cell comes in several messages
     )
     client.execute(env={**os.environ, **ENVIRONMENT})
     notebook.metadata = {
