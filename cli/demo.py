@@ -138,16 +138,18 @@ def _write(folder: Path, result: "AngleResult", rows: list[dict[str, object]]) -
             "Students",
             [
                 "A student is matched on the layers given as student→teacher; layer 0 is the embedding output. Angles "
-                "are means over tokens, pairs of teacher layers and student layers."
+                "are means over tokens, pairs of teacher layers and student layers.",
+                pd.DataFrame(rows).set_index("student"),
             ],
-            table=pd.DataFrame(rows).set_index("student"),
         ),
         *angle_sections([result]),
-        Section("Every step", ["The excess is the angle minus N1's."], table=trajectory_table(result)),
+        Section("Every step", ["The excess is the angle minus N1's.", trajectory_table(result)]),
         Section(
             "Cosines in the paper's form",
-            ["Per token, between teacher layer 1 and every other one, seen from student layer 1."],
-            figures=[figures.histogram(final, name) for name in final.students],
+            [
+                "Per token, between teacher layer 1 and every other one, seen from student layer 1.",
+                *(figures.histogram(final, name) for name in final.students),
+            ],
         ),
     ]
     comparison = figures.comparison(final)
