@@ -14,7 +14,8 @@ finite = st.floats(-1e9, 1e9, allow_nan=False)
 @given(finite, st.integers(0, 6))
 def test_a_number_is_read_back_to_its_decimals(value: float, places: int) -> None:
     text = notation.number(value, places)
-    assert float(text.replace("−", "-").replace(",", "")) == pytest.approx(value, abs=0.5001 * 10.0**-places)
+    rounding = 0.5 * 10.0**-places + 2 * math.ulp(value)  # of the decimals, and of the two floats that are compared
+    assert float(text.replace("−", "-").replace(",", "")) == pytest.approx(value, abs=rounding)
     assert "-" not in text
     assert not text.startswith("−0") or any(digit in text for digit in "123456789")
 
